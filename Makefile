@@ -1,0 +1,86 @@
+# Each target does its own set-up: .venv, torch, the build requirements, the extension.
+#
+#   make demo                          ARGS="--epochs 5" is passed on, here and in test and bench
+#   make test PYTHON=python3.12        another interpreter for .venv; a torch it has is kept
+#   make test TORCH=torch==2.9.1       the torch to install where the interpreter has none
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+BUILT := $(VENV)/.built
+
+CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu')
+
+HAS_TORCH := import torch; v = torch.__version__.split("."); exit((int(v[0]), int(v[1])) < (2, 9))
+
+.PHONY: help demo test lint format bench sanitize clean distclean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       train a small network with each schedule beside torch; writes lr-curves.png"
+	@echo "make test       run the test suite"
+	@echo "make lint       check format, style and types"
+	@echo "make format     put the format right"
+	@echo "make bench      validate, then time the step beside torch's"
+	@echo "make sanitize   run the C++ under ASan and UBSan"
+	@echo "make clean      remove what was built; distclean removes .venv too"
+
+demo: $(BUILT)
+	@$(PY) -m lrfused demo $(ARGS)
+
+test: $(BUILT)
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(BUILT)
+	@$(PY) -m ruff check --quiet
+	@$(PY) -m ruff format --quiet --diff
+	@$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
+	@$(PY) -m mypy
+
+format: $(BUILT)
+	@$(PY) -m ruff check --quiet --fix
+	@$(PY) -m ruff format --quiet
+	@$(VENV)/bin/clang-format -i $(CXX_SOURCES)
+
+bench: $(BUILT)
+	@$(PY) benchmarks/bench_step.py $(ARGS)
+
+sanitize: $(BUILT)
+	@PYTHON=$(PY) bash tests/sanitize.sh
+
+clean:
+	rm -rf build dist *.egg-info lrfused/*.so $(BUILT)
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find lrfused tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+# $(PYTHON)'s own torch is kept. Where $(PYTHON) is itself a virtual environment its packages are
+# not "system" ones, so a path file brings them in.
+$(VENV)/.torch:
+	@echo "==> $(VENV), $$($(PYTHON) --version)"
+	@set -e; if $(PYTHON) -c '$(HAS_TORCH)' >/dev/null 2>&1; then \
+	  $(PYTHON) -m venv --system-site-packages $(VENV); \
+	  $(PY) -c '$(HAS_TORCH)' >/dev/null 2>&1 || \
+	    $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	      > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth"; \
+	else \
+	  $(PYTHON) -m venv $(VENV); \
+	  echo "==> $(TORCH)"; \
+	  $(PIP) install "$(TORCH)"; \
+	fi
+	@$(PY) -c 'import torch; print("==> torch", torch.__version__)' 2>/dev/null
+	@touch $@
+
+# Folders count too: a file added to or gone from csrc changes its folder.
+$(BUILT): $(VENV)/.torch pyproject.toml setup.py $(shell find csrc)
+	@echo "==> what the build, the demo, the tests and the linters need"
+	@$(PIP) install "setuptools>=77" ninja pybind11
+	@echo "==> lrfused"
+	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint]"
+	@touch $@

@@ -1,0 +1,81 @@
+"""Measure what a schedule costs inside the step, beside torch's `scheduler.step()`."""
+
+from collections.abc import Callable
+
+import torch
+from timing import Timing, interleave
+from torch.optim import lr_scheduler
+
+import lrfused
+
+LEARNING_RATE = 0.1
+VALIDATION_STEPS = 200
+BATCH = 50
+SCHEDULES: dict[str, dict[str, float]] = {
+    "StepLR": {"step_size": 30, "gamma": 0.99},
+    "CosineAnnealingLR": {"T_max": 1_000},
+    "ReduceLROnPlateau": {"factor": 0.99, "patience": 5},
+}
+
+
+def measure(seconds: float) -> dict[str, dict[str, Timing]]:
+    """Time, per schedule, lrfused's step without and with it, and torch's `scheduler.step()`.
+
+    The parameter is tiny, so that nothing else hides the schedule. A plateau is fed the same loss,
+    a tensor, in both.
+    """
+    results = {}
+    for name in SCHEDULES:
+        _, with_schedule = _fused(name)
+        _, without = _fused(None)
+        torch_optimizer, torch_step = _torch(name)
+        torch_optimizer.step()
+        _validate(name)
+        calls = {"without": without, "with": with_schedule, "torch": torch_step}
+        results[name] = interleave(calls, seconds=seconds, batch=BATCH, max_rounds=5_000)
+    return results
+
+
+def _tiny() -> list[torch.Tensor]:
+    parameter = torch.ones(64, requires_grad=True)
+    parameter.grad = torch.ones(64)
+    return [parameter]
+
+
+def _fused(name: str | None) -> tuple[torch.optim.Optimizer, Callable[[], object]]:
+    schedule = None if name is None else getattr(lrfused, name)(**SCHEDULES[name])
+    optimizer = lrfused.FusedDecaySGD(
+        _tiny(), lr=LEARNING_RATE, momentum=0.9, schedule=schedule, backend="compiled"
+    )
+    if name != "ReduceLROnPlateau":
+        return optimizer, optimizer.step
+    loss = torch.tensor(1.0)
+
+    def step() -> None:
+        optimizer.step()
+        optimizer.scheduler.step(loss)
+
+    return optimizer, step
+
+
+def _torch(name: str) -> tuple[torch.optim.Optimizer, Callable[[], object]]:
+    """Build torch's scheduler on an optimizer; the call steps the scheduler alone."""
+    optimizer = torch.optim.SGD(_tiny(), lr=LEARNING_RATE, momentum=0.9)
+    scheduler = getattr(lr_scheduler, name)(optimizer, **SCHEDULES[name])
+    if name != "ReduceLROnPlateau":
+        return optimizer, scheduler.step
+    loss = torch.tensor(1.0)
+    return optimizer, lambda: scheduler.step(loss)
+
+
+def _validate(name: str) -> None:
+    """Compare the rates of every step as bits."""
+    fused_optimizer, fused_step = _fused(name)
+    torch_optimizer, torch_step = _torch(name)
+    for step in range(1, VALIDATION_STEPS + 1):
+        fused_step()
+        torch_optimizer.step()
+        torch_step()
+        rates = [float(o.param_groups[0]["lr"]) for o in (fused_optimizer, torch_optimizer)]
+        if rates[0].hex() != rates[1].hex():
+            raise AssertionError(f"{name}: rates differ after step {step}: {rates}")

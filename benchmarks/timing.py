@@ -1,0 +1,82 @@
+"""Time callables side by side, interleaved, so that one moment's noise falls on all of them."""
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import quantiles
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Hold the quartiles of one callable's samples, in milliseconds per call."""
+
+    median: float
+    low: float
+    high: float
+    samples: int
+
+    @property
+    def iqr(self) -> float:
+        """Give the distance between the quartiles."""
+        return self.high - self.low
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Keep Python's garbage collector out of the measurement."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    warm_up: int = 2,
+    min_rounds: int = 5,
+    max_rounds: int = 1_000,
+    batch: int = 1,
+) -> dict[str, Timing]:
+    """Time every callable once per round, for as many rounds as fit in `seconds`.
+
+    Each round runs in a new order, so that none always finds the caches its neighbour left.
+    A sample is the mean of `batch` calls in a row.
+    """
+    names = list(calls)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
+    with collector_off():
+        for _ in range(warm_up):
+            for name in names:
+                _sample(calls[name], batch)
+        begin = time.perf_counter()
+        rounds = 0
+        while rounds < min_rounds or (
+            rounds < max_rounds and time.perf_counter() - begin < seconds
+        ):
+            order.shuffle(names)
+            for name in names:
+                samples[name].append(_sample(calls[name], batch))
+            rounds += 1
+    return {name: _summary(samples[name]) for name in calls}
+
+
+def _sample(call: Callable[[], object], batch: int) -> float:
+    begin = time.perf_counter_ns()
+    for _ in range(batch):
+        call()
+    return (time.perf_counter_ns() - begin) / batch / 1e6
+
+
+def _summary(samples: list[float]) -> Timing:
+    low, median, high = quantiles(samples, n=4, method="inclusive")
+    return Timing(median=median, low=low, high=high, samples=len(samples))

@@ -1,0 +1,103 @@
+// The extension's face: one step, one program, and the seams the tests look through.
+#include <ATen/ops/empty_like.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <optional>
+
+#include "chunks.h"
+#include "gather.h"
+#include "program.h"
+
+namespace lrfused {
+namespace {
+
+constexpr int64_t kLetGo = 1 << 20;  // elements from which on a step lets other Python threads run
+
+void set_item(PyObject* container, PyObject* key, PyObject* value) {
+  if (PyObject_SetItem(container, key, value) < 0) throw py::error_already_set();
+}
+
+// Update every parameter that has a gradient, then advance the program if `advance`.
+//
+// All that can be refused is refused before the first write. What is not three plain streams goes
+// to `odd`, called with [(group, param)] before the update; it returns the function that does them.
+// Returns whether momentum buffers were created.
+bool step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
+          bool advance, bool fused, const py::function& odd) {
+  TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
+                    "the program was compiled for ", program.groups(), " groups, not ",
+                    groups.size());
+  Found found;
+  gather(groups, state, program.rates(), inv_scale, found);
+
+  py::object update_odd = py::none();
+  if (!found.odd.empty()) {
+    py::list list;
+    for (const Odd& o : found.odd)
+      list.append(py::make_tuple(o.group, py::reinterpret_borrow<py::object>(o.param)));
+    update_odd = odd(list);
+  }
+
+  std::vector<at::Tensor> created;
+  for (size_t i = 0; i < found.slots.size(); ++i) {
+    if (found.slots[i].mode != Buffer::first) continue;
+    created.push_back(at::empty_like(THPVariable_Unpack(found.tensors[i].object).detach()));
+    found.slots[i].buffer = created.back().mutable_data_ptr();
+  }
+
+  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
+  std::optional<py::gil_scoped_release> let_go;
+  if (found.numel >= kLetGo) {  // another thread may then drop a gradient: hold them all
+    for (const Tensors& t : found.tensors)
+      for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer})
+        if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
+    let_go.emplace();
+  }
+  update_cpu(found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(),
+             fused);
+  let_go.reset();
+  for (const Tensors& t : found.tensors) t.param->bump_version();
+
+  if (!created.empty()) {
+    const py::str name("momentum_buffer");
+    auto buffer = created.begin();
+    for (size_t i = 0; i < found.slots.size(); ++i) {
+      if (found.slots[i].mode != Buffer::first) continue;
+      const py::object own = state[py::handle(found.tensors[i].object)];
+      set_item(own.ptr(), name.ptr(), py::cast(*buffer++).ptr());
+    }
+  }
+  if (!update_odd.is_none()) update_odd();
+  if (advance) program.advance();
+  return !created.empty();
+}
+
+// For tests: the units that tensors of these sizes are cut into, as (first, last, begin, end).
+std::vector<std::array<int64_t, 4>> units_of(const std::vector<int64_t>& numels) {
+  std::vector<Unit> units;
+  cut(static_cast<int64_t>(numels.size()), [&](int64_t i) { return numels[i]; }, units);
+  std::vector<std::array<int64_t, 4>> rows;
+  for (const Unit& u : units) rows.push_back({u.first, u.last, u.begin, u.end});
+  return rows;
+}
+
+}  // namespace
+}  // namespace lrfused
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  using namespace lrfused;
+  py::class_<Program>(m, "Program")
+      .def(py::init<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
+                    at::Tensor, at::Tensor>(),
+           py::arg("rates"), py::arg("epochs"), py::arg("segments"), py::arg("constants"),
+           py::arg("tables"), py::arg("plateau_groups"), py::arg("plateaus"),
+           py::arg("plateau_states"))
+      .def("advance", &Program::advance)
+      .def("observe", &Program::observe, py::arg("metric"))
+      .def("rates", &Program::current_rates);
+  m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
+        py::arg("inv_scale"), py::arg("advance"), py::arg("fused"), py::arg("odd"));
+  m.def("units_of", &units_of, py::arg("numels"));
+}

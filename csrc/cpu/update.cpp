@@ -1,0 +1,81 @@
+// One parallel region over units of all tensors of all groups.
+#include <ATen/Parallel.h>
+
+#include <atomic>
+#include <vector>
+
+#include "../chunks.h"
+#include "../step.h"
+
+namespace lrfused {
+namespace {
+
+using Update = void (*)(void*, const void*, void*, int64_t, const Hypers&);
+
+#define LRFUSED_ISA baseline
+#define LRFUSED_TARGET
+#define LRFUSED_FUSED false
+#include "update.inc"
+#undef LRFUSED_ISA
+#undef LRFUSED_TARGET
+#undef LRFUSED_FUSED
+
+// AVX2 is enough: the loop waits for memory, and wider vectors do not change a bit.
+#define LRFUSED_ISA with_fma
+#if defined(__x86_64__)
+#define LRFUSED_TARGET __attribute__((target("avx2,fma")))
+#else
+#define LRFUSED_TARGET
+#endif
+#define LRFUSED_FUSED true
+#include "update.inc"
+
+constexpr int64_t kSerial = 32768;  // elements below which waking threads costs more than it saves
+
+size_t itemsize(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
+
+}  // namespace
+
+void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused) {
+  static thread_local std::vector<Unit> units;
+  cut(count, [&](int64_t i) { return slots[i].numel; }, units);
+  Update (*const choose)(DType, bool, Buffer, bool) = fused ? with_fma::choose : baseline::choose;
+
+  const auto run = [&](const Slot& s, int64_t begin, int64_t end) {
+    const Group& group = groups[s.group];
+    const Update update = choose(s.dtype, group.decay, s.mode, group.nesterov);
+    const size_t offset = begin * itemsize(s.dtype);
+    const auto at = [&](auto* stream) { return stream ? stream + offset : nullptr; };
+    update(at(static_cast<char*>(s.param)), at(static_cast<const char*>(s.grad)),
+           at(static_cast<char*>(s.buffer)), end - begin, group.hypers);
+  };
+  const auto run_unit = [&](const Unit& u) {
+    if (u.last == u.first + 1) return run(slots[u.first], u.begin, u.end);
+    for (int64_t i = u.first; i < u.last; ++i) {
+      // The next tensors' lines are in no stream the hardware could see coming.
+      const Slot& ahead = slots[std::min(i + 3, u.last - 1)];
+      for (int64_t byte = 0; byte < 256; byte += 64) {
+        __builtin_prefetch(static_cast<const char*>(ahead.param) + byte, 1);
+        __builtin_prefetch(static_cast<const char*>(ahead.grad) + byte, 0);
+        __builtin_prefetch(static_cast<const char*>(ahead.buffer) + byte, 1);
+      }
+      run(slots[i], 0, slots[i].numel);
+    }
+  };
+
+  // Threads take units as they come free: a core that is slow just now does fewer.
+  const int64_t total = static_cast<int64_t>(units.size());
+  const Unit* first = units.data();  // not `units`: each thread would see its own
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;)
+      run_unit(first[i]);
+  };
+  const int64_t threads = total * kUnit <= kSerial ? 1 : std::min<int64_t>(at::get_num_threads(), total);
+  if (threads == 1) return work();
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+}
+
+}  // namespace lrfused

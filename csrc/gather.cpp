@@ -1,0 +1,279 @@
+// Finding the tensors is most of the cost of a step over many small ones: all cache misses, a chain
+// of eight for each parameter (object, tensor, autograd meta, gradient, their storages, the state's
+// dict, the buffer). Parameters are read in batches, one link of the chain for the whole batch at a
+// time, so that the misses of a batch overlap; and by all threads, which is safe because the calling
+// thread holds the GIL and takes part: nobody writes.
+#include "gather.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <c10/util/irange.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <array>
+#include <cstddef>
+#include <unordered_map>
+
+namespace lrfused {
+namespace {
+
+constexpr int64_t kBatch = 32;
+constexpr int64_t kGrain = 512;  // parameters a thread is worth waking for
+
+struct Candidate {
+  PyObject* param;
+  PyObject* state;  // the parameter's own dict, or nullptr
+  int32_t group;
+};
+
+enum class Kind : uint8_t { skip, plain, odd };
+
+PyObject* interned(const char* name) {
+  PyObject* text = PyUnicode_InternFromString(name);
+  if (text == nullptr) throw py::error_already_set();
+  return text;
+}
+
+PyObject* item(PyObject* dict, const char* name) {
+  PyObject* value = PyDict_GetItemString(dict, name);
+  if (value == nullptr) throw py::key_error(name);
+  return value;
+}
+
+double number(PyObject* dict, const char* name) {
+  const double value = PyFloat_AsDouble(item(dict, name));
+  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
+
+bool truth(PyObject* dict, const char* name) {
+  const int value = PyObject_IsTrue(item(dict, name));
+  if (value < 0) throw py::error_already_set();
+  return value != 0;
+}
+
+template <class M>
+Hyper<M> rounded(const Hyper<double>& h) {
+  return {M(h.grad_scale), M(h.weight_decay), M(h.momentum), M(h.undamped), M(h.minus_lr)};
+}
+
+Group read_group(PyObject* dict, double rate, double inv_scale) {
+  const double momentum = number(dict, "momentum"), decay = number(dict, "weight_decay");
+  const Hyper<double> h{truth(dict, "maximize") ? -inv_scale : inv_scale, decay, momentum,
+                        1 - number(dict, "dampening"), -rate};
+  return {{rounded<float>(h), h}, decay != 0, momentum != 0, truth(dict, "nesterov")};
+}
+
+// The parameters in order, each with its entry of `state`. Entries are in the order of the
+// parameters except after a late first gradient, so walking both in step finds them unhashed.
+void list_candidates(const py::list& groups, PyObject* state, std::vector<Candidate>& out) {
+  out.clear();
+  Py_ssize_t position = 0, matched = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  bool more = PyDict_Next(state, &position, &key, &value);
+  for (const auto g : c10::irange(groups.size())) {
+    PyObject* params = item(groups[g].ptr(), "params");
+    if (!PyList_Check(params)) throw py::type_error("param_groups[...]['params'] must be a list");
+    for (const auto i : c10::irange(PyList_GET_SIZE(params))) {
+      PyObject* param = PyList_GET_ITEM(params, i);
+      PyObject* own = nullptr;
+      if (more && key == param) {
+        own = value;
+        ++matched;
+        more = PyDict_Next(state, &position, &key, &value);
+      }
+      out.push_back({param, own, static_cast<int32_t>(g)});
+    }
+  }
+  if (matched == PyDict_Size(state)) return;
+  std::unordered_map<PyObject*, PyObject*> entries;
+  position = 0;
+  while (PyDict_Next(state, &position, &key, &value)) entries.emplace(key, value);
+  for (auto& c : out) {
+    const auto entry = entries.find(c.param);
+    c.state = entry == entries.end() ? nullptr : entry->second;
+  }
+}
+
+void prefetch(const void* p, int lines) {
+  for (int i = 0; i < lines; ++i) __builtin_prefetch(static_cast<const char*>(p) + 64 * i);
+}
+
+bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
+  switch (c10::typeMetaToScalarType(t->dtype())) {
+    case at::kFloat:
+      dtype = DType::float32;
+      return true;
+    case at::kDouble:
+      dtype = DType::float64;
+      return true;
+    case at::kBFloat16:
+      dtype = DType::bfloat16;
+      return true;
+    case at::kHalf:
+      dtype = DType::float16;
+      return true;
+    default:
+      return false;
+  }
+}
+
+c10::TensorImpl* impl_of(PyObject* tensor) {
+  return THPVariable_Unpack(tensor).unsafeGetTensorImpl();
+}
+
+// The dispatch keys of an ordinary dense CPU tensor; subclasses, sparse, lazy and conjugated tensors
+// and those of other devices have others.
+c10::DispatchKeySet plain_keys() {
+  static const c10::DispatchKeySet keys = at::empty({0}).key_set();
+  return keys;
+}
+
+bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
+  if (a->is_contiguous() && b->is_contiguous()) return true;
+  return a->is_non_overlapping_and_dense() && a->strides() == b->strides();
+}
+
+// Whether `t` is a stream that runs beside `param`.
+bool beside(const c10::TensorImpl* t, const c10::TensorImpl* param) {
+  return t->key_set() == plain_keys() && t->dtype() == param->dtype() &&
+         t->numel() == param->numel() && same_order(param, t);
+}
+
+struct Links : Tensors {
+  PyObject* buffer_object;
+  Kind kind;
+};
+
+// The value of a state dict's momentum_buffer. An entry that is not first in its dict, or not under
+// the interned key, is left to the reference backend by calling the parameter odd.
+Kind find_buffer(PyObject* own, PyObject*& buffer) {
+  static PyObject* const name = interned("momentum_buffer");
+  buffer = nullptr;
+  if (own == nullptr) return Kind::plain;
+  if (!PyDict_CheckExact(own)) return Kind::odd;
+  Py_ssize_t position = 0;
+  PyObject *key, *value;
+  if (!PyDict_Next(own, &position, &key, &value)) return Kind::plain;
+  if (key != name) return Kind::odd;
+  if (value == Py_None) return Kind::plain;
+  if (!THPVariable_CheckExact(value)) return Kind::odd;
+  buffer = value;
+  return Kind::plain;
+}
+
+void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots,
+                Tensors* tensors, Kind* kinds) {
+  std::array<Links, kBatch> links;
+  for (const auto i : c10::irange(n)) {
+    prefetch(c[i].param, 1);
+    if (c[i].state) prefetch(c[i].state, 1);
+  }
+  for (const auto i : c10::irange(n)) {
+    Links& l = links[i];
+    l = {{c[i].param, nullptr, nullptr, nullptr}, nullptr, Kind::odd};
+    if (!THPVariable_CheckExact(c[i].param)) continue;
+    l.param = impl_of(c[i].param);
+    l.kind = Kind::plain;
+    prefetch(l.param, 4);
+    if (groups[c[i].group].momentum && c[i].state)
+      prefetch(reinterpret_cast<PyDictObject*>(c[i].state)->ma_keys, 2);
+  }
+  for (const auto i : c10::irange(n)) {
+    Links& l = links[i];
+    if (l.kind == Kind::odd) continue;
+    prefetch(l.param->autograd_meta(), 1);
+    if (l.param->has_storage()) prefetch(l.param->unsafe_storage().unsafeGetStorageImpl(), 1);
+    if (!groups[c[i].group].momentum) continue;
+    l.kind = find_buffer(c[i].state, l.buffer_object);
+    if (l.buffer_object) prefetch(l.buffer_object, 1);
+  }
+  for (const auto i : c10::irange(n)) {
+    Links& l = links[i];
+    if (l.param == nullptr) continue;
+    // A class of its own may answer .grad in its own way; Python asks it.
+    if (l.param->key_set() != plain_keys()) {
+      l.kind = Kind::odd;
+      continue;
+    }
+    const auto* meta = static_cast<torch::autograd::AutogradMeta*>(l.param->autograd_meta());
+    if (meta == nullptr || !meta->grad_.defined()) {
+      l.kind = Kind::skip;
+      continue;
+    }
+    if (l.kind == Kind::odd) continue;
+    l.grad = meta->grad_.unsafeGetTensorImpl();
+    prefetch(l.grad, 4);
+    if (l.buffer_object) {
+      l.buffer = impl_of(l.buffer_object);
+      prefetch(l.buffer, 4);
+    }
+  }
+  for (const auto i : c10::irange(n)) {
+    Links& l = links[i];
+    if (l.kind != Kind::plain) continue;
+    if (!dtype_of(l.param, slots[i].dtype) || !beside(l.grad, l.param) ||
+        !same_order(l.param, l.param) || (l.buffer && !beside(l.buffer, l.param))) {
+      l.kind = Kind::odd;
+      continue;
+    }
+    prefetch(l.grad->unsafe_storage().unsafeGetStorageImpl(), 1);
+    if (l.buffer) prefetch(l.buffer->unsafe_storage().unsafeGetStorageImpl(), 1);
+  }
+  for (const auto i : c10::irange(n)) {
+    const Links& l = links[i];
+    kinds[i] = l.kind;
+    if (l.kind != Kind::plain) continue;
+    const bool momentum = groups[c[i].group].momentum;
+    slots[i] = {l.param->mutable_data(),
+                l.grad->data(),
+                l.buffer ? l.buffer->mutable_data() : nullptr,
+                l.param->numel(),
+                c[i].group,
+                slots[i].dtype,
+                !momentum   ? Buffer::none
+                : l.buffer  ? Buffer::next
+                            : Buffer::first};
+    tensors[i] = l;
+  }
+}
+
+}  // namespace
+
+void gather(const py::list& groups, const py::dict& state, const double* rates, double inv_scale,
+            Found& found) {
+  static thread_local std::vector<Candidate> candidates;
+  static thread_local std::vector<Kind> kinds;
+  plain_keys();
+  found.groups.clear();
+  for (const auto g : c10::irange(groups.size()))
+    found.groups.push_back(read_group(groups[g].ptr(), rates[g], inv_scale));
+  list_candidates(groups, state.ptr(), candidates);
+
+  const int64_t count = static_cast<int64_t>(candidates.size());
+  kinds.resize(count);
+  found.slots.resize(count);
+  found.tensors.resize(count);
+  const Candidate* all = candidates.data();  // threads see their own thread_locals
+  Kind* kind = kinds.data();
+  at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += kBatch)
+      read_batch(all + i, std::min(kBatch, end - i), found.groups.data(), found.slots.data() + i,
+                 found.tensors.data() + i, kind + i);
+  });
+
+  found.odd.clear();
+  found.numel = 0;
+  int64_t plain = 0;
+  for (const auto i : c10::irange(count)) {
+    if (kind[i] == Kind::odd) found.odd.push_back({all[i].group, all[i].param});
+    if (kind[i] != Kind::plain) continue;
+    found.slots[plain] = found.slots[i];
+    found.tensors[plain++] = found.tensors[i];
+    found.numel += found.slots[i].numel;
+  }
+  found.slots.resize(plain);
+  found.tensors.resize(plain);
+}
+
+}  // namespace lrfused

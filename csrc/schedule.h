@@ -1,0 +1,72 @@
+// A schedule as data: segments that say when to apply an affine map to the rate, and the plateau.
+//
+// No schedule has a name here. What the segments of torch's schedulers are is lrfused/program.py's
+// affair; this header only runs them, in fp64, in the order of operations torch uses.
+#pragma once
+
+#include <cstdint>
+
+#include "numerics.h"
+
+namespace lrfused {
+
+// lr = x * (absolute ? a : lr - a) + b   at the epochs begin, begin + every, ... below end.
+struct Segment {
+  int64_t group;
+  int64_t begin, end, every;
+  int64_t absolute;
+  int64_t table;  // x = tables[table + k] at the k-th application, or the constant where table < 0
+};
+static_assert(sizeof(Segment) == 6 * sizeof(int64_t), "a row of the int64 segment table");
+
+struct Constants {
+  double x, a, b;
+};
+static_assert(sizeof(Constants) == 3 * sizeof(double), "a row of the fp64 constant table");
+
+LRFUSED_HD double apply(const Segment& s, const Constants& c, const double* tables, int64_t epoch,
+                        double lr) {
+  if (epoch < s.begin || epoch >= s.end || (epoch - s.begin) % s.every != 0) return lr;
+  const double x = s.table < 0 ? c.x : tables[s.table + (epoch - s.begin) / s.every];
+  return x * (s.absolute ? c.a : lr - c.a) + c.b;
+}
+
+struct Plateau {
+  double maximize, absolute;  // mode and threshold_mode, as 0 or 1
+  double factor, patience, threshold, cooldown, min_lr, eps;
+};
+static_assert(sizeof(Plateau) == 8 * sizeof(double), "a row of the fp64 plateau table");
+
+struct PlateauState {
+  double best, num_bad_epochs, cooldown_counter;
+};
+static_assert(sizeof(PlateauState) == 3 * sizeof(double), "a row of the fp64 plateau state");
+
+// NaN compares false, so it is never better, whatever the mode.
+LRFUSED_HD bool is_better(const Plateau& c, double metric, double best) {
+  if (c.maximize != 0)
+    return metric > (c.absolute != 0 ? best + c.threshold : best * (c.threshold + 1.0));
+  return metric < (c.absolute != 0 ? best - c.threshold : best * (1.0 - c.threshold));
+}
+
+// One metric: compare, count, cool down, cut. Returns the rate after it.
+LRFUSED_HD double observe(const Plateau& c, PlateauState& s, double metric, double lr) {
+  if (is_better(c, metric, s.best)) {
+    s.best = metric;
+    s.num_bad_epochs = 0;
+  } else {
+    s.num_bad_epochs += 1;
+  }
+  if (s.cooldown_counter > 0) {
+    s.cooldown_counter -= 1;
+    s.num_bad_epochs = 0;
+  }
+  if (!(s.num_bad_epochs > c.patience)) return lr;
+  s.cooldown_counter = c.cooldown;
+  s.num_bad_epochs = 0;
+  double cut = lr * c.factor;
+  if (c.min_lr > cut) cut = c.min_lr;  // Python's max: the first unless the second is larger
+  return lr - cut > c.eps ? cut : lr;
+}
+
+}  // namespace lrfused

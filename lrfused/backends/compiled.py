@@ -1,0 +1,44 @@
+"""The step in C++ (csrc), for dense tensors on the CPU; what is not goes to the reference."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _C
+from . import reference
+
+Program = _C.Program
+
+# Where torch's own CPU kernels round a product before they add it, so does the step.
+FUSED = not (
+    platform.machine() in ("x86_64", "AMD64")
+    and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+)
+
+
+def step(
+    groups: list[dict[str, Any]],
+    state: dict[Tensor, dict[str, Any]],
+    program: Any,
+    inv_scale: float,
+    advance: bool,
+) -> None:
+    """Update every parameter that has a gradient, then advance the program if asked."""
+
+    def odd(params: list[tuple[int, Tensor]]) -> Any:
+        return reference.prepare(params, groups, state, program.rates(), inv_scale)
+
+    if _C.step(groups, state, program, inv_scale, advance, FUSED, odd):
+        _order(groups, state)
+
+
+def _order(groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]) -> None:
+    """Put the state's entries in the order of the parameters, where the step finds them fastest."""
+    for group in groups:
+        for p in group["params"]:
+            if p in state:
+                state[p] = state.pop(p)

@@ -1,0 +1,306 @@
+"""Train a small network with each of the six schedules, in lock step with torch.
+
+Two copies of one network start from the same seed and see the same batches. One is trained by
+`lrfused.FusedDecaySGD` with the schedule inside, the other by `torch.optim.SGD` with torch's own
+scheduler beside it, each from the gradients of its own backward pass. After every step each
+weight, each momentum and the rate of the one are compared with those of the other, as integers.
+"""
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import lr_scheduler
+
+import lrfused
+from lrfused import curves
+
+SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+BATCH = 64
+
+
+def strategies(epochs: int) -> dict[str, dict]:
+    """Give the six schedules and their arguments, scaled to a run of `epochs` epochs."""
+    third = max(1, epochs // 3)
+    warm_up = max(1, epochs // 5)
+
+    def warm_up_then_inverse_root(epoch: int) -> float:
+        return float(min((epoch + 1) / warm_up, (warm_up / (epoch + 1)) ** 0.5))
+
+    return {
+        "StepLR": {"step_size": third, "gamma": 0.2},
+        "MultiStepLR": {"milestones": [epochs // 2, epochs * 3 // 4], "gamma": 0.1},
+        "ExponentialLR": {"gamma": 0.01 ** (1 / epochs)},
+        "CosineAnnealingLR": {"T_max": epochs, "eta_min": 1e-3},
+        "LambdaLR": {"lr_lambda": warm_up_then_inverse_root},
+        "ReduceLROnPlateau": {"factor": 0.3, "patience": 1, "threshold": 0.02},
+    }
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Hold scikit-learn's 1,797 scanned digits, split by class into three sets."""
+
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+    @classmethod
+    def load(cls, seed: int) -> "Digits":
+        """Read the images and split them 70 : 10 : 20."""
+        pixels, labels = load_digits(return_X_y=True)
+        images = torch.from_numpy(pixels).float().div_(16).sub_(0.3).view(-1, 1, 8, 8)
+        classes = torch.from_numpy(labels).long()
+        rest, test = train_test_split(
+            range(len(labels)), test_size=0.2, stratify=labels, random_state=seed
+        )
+        train, validation = train_test_split(
+            rest, test_size=0.125, stratify=labels[rest], random_state=seed
+        )
+        return cls(*((images[part], classes[part]) for part in (train, validation, test)))
+
+    def batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one epoch's batches in an order drawn from `seed`."""
+        images, labels = self.train
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        for part in order.split(BATCH):
+            yield images[part], labels[part]
+
+    @property
+    def steps(self) -> int:
+        """Count the batches of an epoch."""
+        return -(-len(self.train[1]) // BATCH)
+
+
+def network(seed: int) -> nn.Sequential:
+    """Make a convolutional network for 8 x 8 images, its weights drawn from `seed`."""
+    torch.manual_seed(seed)
+
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    return nn.Sequential(
+        *block(1, 8),
+        *block(8, 16),
+        nn.MaxPool2d(2),
+        *block(16, 32),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    )
+
+
+@dataclass
+class Trainee:
+    """Train one copy of the network; keep the rates it used and the time its steps took."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    end_epoch: Callable[[Tensor], object]
+    rates: list[float] = field(default_factory=list)
+    step_ms: list[float] = field(default_factory=list)  # all but an epoch's last
+    last_ms: list[float] = field(default_factory=list)  # the last, and the schedule after it
+
+    @property
+    def rate(self) -> float:
+        """Read the rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def backward(self, images: Tensor, labels: Tensor) -> None:
+        """Put this batch's gradients in place."""
+        self.optimizer.zero_grad()
+        cross_entropy(self.model(images), labels).backward()
+        self.rates.append(self.rate)
+
+    def step(self) -> None:
+        """Step the optimizer."""
+        self.step_ms.append(_milliseconds(self.optimizer.step))
+
+    def last_step(self, validation: tuple[Tensor, Tensor]) -> Tensor:
+        """Step the optimizer for the last time in an epoch, then the schedule; give the loss."""
+        took = _milliseconds(self.optimizer.step)
+        loss, _ = self.evaluate(*validation)
+        self.last_ms.append(took + _milliseconds(self.end_epoch, loss))
+        return loss
+
+    def mean_step_ms(self, steps: int) -> float:
+        """Weigh the two medians as an epoch of `steps` steps has them."""
+        medians = [median(times) for times in (self.step_ms, self.last_ms) if times]
+        return ((steps - 1) * medians[0] + medians[-1]) / steps
+
+    @torch.no_grad()
+    def evaluate(self, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+        """Give the loss, and the accuracy in percent."""
+        self.model.eval()
+        scores = self.model(images)
+        self.model.train()
+        right = (scores.argmax(1) == labels).sum().item()
+        return cross_entropy(scores, labels), 100 * right / len(labels)
+
+
+def _milliseconds(call: Callable[..., object], *args: Tensor) -> float:
+    begin = time.perf_counter()
+    call(*args)
+    return (time.perf_counter() - begin) * 1e3
+
+
+def trainees(name: str, options: dict, steps: int, seed: int) -> tuple[Trainee, Trainee]:
+    """Make the two copies: lrfused's, whose schedule decays once in `steps` steps, and torch's."""
+    on_plateau = name == "ReduceLROnPlateau"
+
+    model = network(seed)
+    schedule = getattr(lrfused, name)(**options)
+    fused = lrfused.FusedDecaySGD(
+        model.parameters(), **SGD, schedule=schedule, schedule_every=steps
+    )
+    ours = Trainee(model, fused, fused.scheduler.step if on_plateau else lambda loss: None)
+
+    model = network(seed)
+    sgd = torch.optim.SGD(model.parameters(), **SGD, foreach=False)
+    scheduler = getattr(lr_scheduler, name)(sgd, **options)
+    theirs = Trainee(model, sgd, scheduler.step if on_plateau else lambda loss: scheduler.step())
+    return ours, theirs
+
+
+def first_difference(ours: Trainee, theirs: Trainee) -> str | None:
+    """Name the first thing whose bits differ, or give None.
+
+    Gradients come first: where they differ and no weight did before, the two backward passes
+    disagree and the optimizers are not to blame.
+    """
+    pairs = list(zip(ours.model.named_parameters(), theirs.model.parameters(), strict=True))
+    for (name, p), q in pairs:
+        if not _same_bits(p.grad, q.grad):
+            return f"the gradient of {name}"
+    for (name, p), q in pairs:
+        momenta = (side.optimizer.state[x]["momentum_buffer"] for side, x in ((ours, p), (theirs, q)))
+        if not _same_bits(*momenta):
+            return f"the momentum of {name}"
+        if not _same_bits(p, q):
+            return f"the weight {name}"
+    if struct.pack("d", ours.rate) != struct.pack("d", theirs.rate):
+        return f"the rate, {ours.rate!r} and {theirs.rate!r}"
+    return None
+
+
+def _same_bits(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return torch.equal(a.detach().view(torch.int32), b.detach().view(torch.int32))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Hold what one strategy's run found."""
+
+    curve: curves.Curve
+    difference: str | None
+    final_rate: float
+    accuracy: float
+    ours_ms: float
+    theirs_ms: float
+    steps: int
+    values: int
+
+
+def train(
+    name: str, options: dict, digits: Digits, epochs: int, seed: int, report: Callable[..., object]
+) -> Outcome:
+    """Train both copies with one strategy, comparing them after every step."""
+    ours, theirs = trainees(name, options, digits.steps, seed)
+    sides = [ours, theirs]
+    difference = None
+    for epoch in range(epochs):
+        for step, (images, labels) in enumerate(digits.batches(seed + epoch), start=1):
+            for side in sides:
+                side.backward(images, labels)
+            sides.reverse()  # neither is always the first, on a cold cache
+            for side in sides:
+                if step < digits.steps:
+                    side.step()
+                else:
+                    loss = side.last_step(digits.validation)
+            if difference is None and (what := first_difference(ours, theirs)):
+                difference = f"{what}, after step {step} of epoch {epoch + 1}"
+        report(epoch + 1, ours.rates[-1], float(loss))
+
+    _, accuracy = ours.evaluate(*digits.test)
+    curve = curves.Curve(name, ours.rates, theirs.rates, digits.steps, accuracy)
+    ours_ms, theirs_ms = (side.mean_step_ms(digits.steps) for side in (ours, theirs))
+    steps = epochs * digits.steps
+    values = steps * (2 * sum(p.numel() for p in ours.model.parameters()) + 1)
+    return Outcome(curve, difference, ours.rate, accuracy, ours_ms, theirs_ms, steps, values)
+
+
+def run(*, epochs: int, out: Path, seed: int) -> int:
+    """Train with every strategy, print the table, draw the rates; 1 unless all bits are equal."""
+    console = Console()
+    digits = Digits.load(seed)
+    size = sum(p.numel() for p in network(seed).parameters())
+    console.print(
+        f"{len(digits.train[1]):,} digits, {size:,} parameters, {epochs} epochs of {digits.steps} "
+        f"steps; each strategy trained twice, by lrfused and by torch {torch.__version__}"
+    )
+    outcomes = []
+    with _progress(console) as progress:
+        for name, options in strategies(epochs).items():
+            task = progress.add_task(name, total=epochs, lr=SGD["lr"], loss=float("nan"))
+
+            def report(epoch: int, lr: float, loss: float, task: TaskID = task) -> None:
+                progress.update(task, completed=epoch, lr=lr, loss=loss)
+
+            outcomes.append(train(name, options, digits, epochs, seed, report))
+
+    console.print(_table(outcomes))
+    for outcome in outcomes:
+        if outcome.difference:
+            console.print(f"[red]{outcome.curve.name}: first to differ is {outcome.difference}")
+    values = sum(outcome.values for outcome in outcomes)
+    console.print(f"Compared as integers: {values:,} weights, momenta and rates.")
+    identical = sum(outcome.difference is None for outcome in outcomes)
+    steps = sum(outcome.steps for outcome in outcomes)
+    curves.draw([outcome.curve for outcome in outcomes], out, steps=steps, identical=identical)
+    console.print(f"Rates drawn in {out}")
+    return 0 if identical == len(outcomes) else 1
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<17}"),
+        BarColumn(bar_width=24),
+        TextColumn("epoch {task.completed:>2}/{task.total}"),
+        TextColumn("lr {task.fields[lr]:.2e}"),
+        TextColumn("validation loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table(caption="ms of one optimizer step, the schedule's share included")
+    table.add_column("strategy")
+    for heading in ("final lr", "test accuracy", "lrfused ms", "torch ms", "torch / lrfused"):
+        table.add_column(heading, justify="right")
+    table.add_column("bit-identical")
+    for outcome in outcomes:
+        table.add_row(
+            outcome.curve.name,
+            f"{outcome.final_rate:.3e}",
+            f"{outcome.accuracy:.1f} %",
+            f"{outcome.ours_ms:.3f}",
+            f"{outcome.theirs_ms:.3f}",
+            f"{outcome.theirs_ms / outcome.ours_ms:.1f}x",
+            "[red]no" if outcome.difference else "[green]yes",
+        )
+    return table

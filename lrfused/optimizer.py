@@ -1,0 +1,294 @@
+"""FusedDecaySGD: torch.optim.SGD whose learning-rate schedule is part of the step."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from . import backends
+from .chain import as_schedules
+from .rates import Rates
+from .scheduler import Scheduler
+
+
+class FusedDecaySGD(Optimizer):
+    r"""Implement SGD with its learning-rate schedule in one fused step, bit for bit torch's.
+
+    A drop-in replacement for `torch.optim.SGD`: the arguments they share mean the same and are
+    checked the same. Parameters are dense tensors of float32, float64, bfloat16 or float16;
+    several dtypes may be mixed.
+
+    Args:
+        params: parameters, named parameters, or groups of them, as for any torch optimizer.
+        lr: learning rate, a float or a tensor of one element.
+        momentum: momentum factor.
+        dampening: dampening for momentum, ignored on a parameter's first step.
+        weight_decay: L2 penalty.
+        nesterov: whether to use Nesterov momentum; needs momentum and no dampening.
+        maximize: whether to maximize the objective.
+        schedule: an lrfused schedule, or a list of them applied in order. A group may have its own,
+            `{"params": ..., "schedule": ...}`.
+        schedule_every: optimizer steps to one schedule step, which is part of the last of them;
+            None if the loop calls `optimizer.scheduler.step()` itself.
+        backend: "auto", "compiled" or "reference".
+        capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
+        foreach, fused: accepted, so that a call need not be changed, and ignored.
+        differentiable: must be False.
+
+    `param_groups[i]["lr"]` is the rate that the next step will use, and may be assigned. Momentum
+    buffers are `state[p]["momentum_buffer"]`, as in torch, and checkpoints go both ways.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        schedule: Any = None,
+        schedule_every: int | None = 1,
+        backend: str = "auto",
+        capturable: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        differentiable: bool = False,
+    ) -> None:
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        if lr < 0.0:
+            raise ValueError(f"Invalid learning rate: {lr}")
+        if momentum < 0.0:
+            raise ValueError(f"Invalid momentum value: {momentum}")
+        if weight_decay < 0.0:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        if differentiable:
+            raise ValueError("differentiable=True is not supported; use torch.optim.SGD")
+        if schedule_every is not None and (
+            isinstance(schedule_every, bool)
+            or not isinstance(schedule_every, int)
+            or schedule_every < 1
+        ):
+            raise ValueError(
+                f"schedule_every must be an integer of at least 1, or None, got {schedule_every!r}"
+            )
+        self._backend_name = backend
+        self._backend = backends.choose(backend)
+        self._capturable = capturable
+        self._schedule_every = schedule_every
+        self._since = 0  # optimizer steps since the last schedule step
+        self._rates: Any = None
+        defaults = {
+            "lr": float(lr),
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": None,
+            "differentiable": False,
+            "fused": None,
+            "capturable": capturable,
+            "schedule": as_schedules(schedule),
+        }
+        super().__init__(params, defaults)
+        self._rates = Rates(self.param_groups, self._backend.Program, capturable)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Return the handle for loops that hold a scheduler."""
+        # The handle keeps the optimizer alive, so the optimizer must not keep the handle.
+        handle = self.__dict__.get("_handle", lambda: None)()
+        if handle is None:
+            handle = Scheduler(self)
+            self._handle = weakref.ref(handle)
+        return handle
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group, which joins at its own lr and, unless it has its own, the schedule.
+
+        Raises ValueError for a schedule that torch gives up on when a group is added.
+        """
+        if isinstance(param_group, dict) and param_group.get("schedule") is not None:
+            param_group["schedule"] = self._own_schedule(param_group["schedule"])
+        if self._rates is not None:
+            schedule = self.defaults["schedule"]
+            if isinstance(param_group, dict):
+                schedule = param_group.get("schedule", schedule)
+            self._rates.refuse_joining(schedule)
+        super().add_param_group(param_group)
+        if self._rates is not None:
+            try:
+                self._rates.join(self.param_groups)
+            except Exception:
+                self.param_groups.pop()
+                raise
+
+    def _own_schedule(self, schedule: Any) -> Any:
+        """Return one tuple for one schedule, so that groups given the same list share its state."""
+        made = as_schedules(schedule)
+        for group in self.param_groups:
+            if group["schedule"] is schedule or (
+                made is not None
+                and group["schedule"] is not None
+                and len(made) == len(group["schedule"])
+                and all(a is b for a, b in zip(made, group["schedule"], strict=True))
+            ):
+                return group["schedule"]
+        return made
+
+    def step(self, closure: Any = None) -> Any:
+        """Perform a single optimization step and, once in `schedule_every`, the schedule's.
+
+        `closure` reevaluates the model and returns the loss. A step that raises has changed
+        nothing.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        rates, groups = self._rates, self.param_groups
+        rates.take_written(groups)
+        due = self._schedule_every is not None and self._since + 1 == self._schedule_every
+        if due:
+            rates.ready()
+        inv_scale = self._inv_scale()
+        if inv_scale is not None:
+            self._backend.step(groups, self.state, rates.program, inv_scale, due)
+        elif due:
+            rates.program.advance()
+        if self._schedule_every is not None:
+            self._since = 0 if due else self._since + 1
+        if due:
+            rates.advanced()
+            rates.show(groups)
+        return loss
+
+    def _inv_scale(self) -> float | None:
+        """Return what GradScaler wants gradients multiplied by, or None to skip the update."""
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and float(found_inf) != 0:  # NaN is not 0 either
+            return None
+        grad_scale = getattr(self, "grad_scale", None)
+        if grad_scale is None:
+            return 1.0
+        # As GradScaler.unscale_ does.
+        return float(grad_scale.double().reciprocal().float())
+
+    # -- the schedule ------------------------------------------------------------------------
+
+    def _advance_by_hand(self) -> None:
+        if self._schedule_every is not None:
+            raise RuntimeError(
+                f"the schedule advances inside optimizer.step() (schedule_every="
+                f"{self._schedule_every}); construct the optimizer with schedule_every=None to "
+                "advance it by scheduler.step(), or pass metrics for ReduceLROnPlateau"
+            )
+        if not any(chain.stepped for chain in self._rates.chains):
+            raise ValueError("scheduler.step() needs a schedule other than ReduceLROnPlateau")
+        self._rates.take_written(self.param_groups)
+        self._rates.ready()
+        self._rates.program.advance()
+        self._rates.advanced()
+        self._rates.show(self.param_groups)
+
+    def _observe(self, metric: float) -> None:
+        if not any(chain.plateaus for chain in self._rates.chains):
+            raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
+        self._rates.take_written(self.param_groups)
+        cut = self._rates.observe(metric)
+        self._rates.show(self.param_groups)
+        for i in cut:
+            epoch = self.scheduler.last_epoch
+            rate = float(self.param_groups[i]["lr"])
+            print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
+
+    def _scheduler_state(self) -> dict[str, Any]:
+        self._rates.take_written(self.param_groups)
+        chains = self._rates.chain_states()
+        for state in itertools.chain.from_iterable(chains):
+            del state["name"]  # torch's schedulers would take it for an attribute
+        if len(chains) != 1:
+            return {"_chains": [{"_schedulers": chain} for chain in chains]}
+        return chains[0][0] if len(chains[0]) == 1 else {"_schedulers": chains[0]}
+
+    def _load_scheduler_state(self, state_dict: dict[str, Any]) -> None:
+        chains = state_dict.get("_chains", [state_dict])
+        states = [c.get("_schedulers", [c]) for c in chains]
+        self._rates.take_written(self.param_groups)
+        self._rates.check(states)
+        self._rates.load(states)
+        self._rates.restart(self.param_groups)
+
+    # -- checkpoints -------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimizer and its schedule: numbers, strings, lists, tensors."""
+        self._rates.take_written(self.param_groups)
+        packed = super().state_dict()
+        self._rates.sync()
+        for i, group in enumerate(packed["param_groups"]):
+            group["lr"] = float(group["lr"])
+            chain = self._rates.pack(i)
+            group["schedule"] = chain and {"steps_since": self._since, "schedulers": chain}
+        return packed
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over a loaded checkpoint, or be made anew by pickle or copy."""
+        if "param_groups" not in state:
+            return super().__setstate__(state)
+        if "_rates" in self.__dict__:
+            self._load(state)
+        else:
+            self._unpickle(dict(state))
+
+    def _load(self, state: dict[str, Any]) -> None:
+        groups = state["param_groups"]
+        packed = [group.get("schedule") for group in groups]
+        for saved in packed:
+            if saved is not None and not (isinstance(saved, dict) and "schedulers" in saved):
+                raise ValueError(f"the checkpoint's 'schedule' is not one of lrfused's: {saved!r}")
+        states = self._rates.unpack([saved and saved["schedulers"] for saved in packed])
+        self._rates.check(states)
+        rates = [float(group["lr"]) for group in groups]
+        for new, old, rate in zip(groups, self.param_groups, rates, strict=True):
+            new.update(fused=None, foreach=None, differentiable=False, lr=rate)
+            new.update(capturable=self._capturable, schedule=old["schedule"])
+            for name, value in self.defaults.items():
+                new.setdefault(name, value)
+        super().__setstate__(state)
+        self._since = next((s["steps_since"] for s in packed if s is not None), self._since)
+        self._rates.load(states)
+        self._rates.restart(self.param_groups)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._rates.take_written(self.param_groups)
+        return {
+            **super().__getstate__(),
+            "_backend_name": self._backend_name,
+            "_capturable": self._capturable,
+            "_schedule_every": self._schedule_every,
+            "_since": self._since,
+            "_chain_states": self._rates.chain_states(),
+        }
+
+    def _unpickle(self, state: dict[str, Any]) -> None:
+        chain_states = state.pop("_chain_states")
+        super().__setstate__(state)
+        self._backend = backends.choose(self._backend_name)
+        self._rates = Rates(
+            self.param_groups, self._backend.Program, self._capturable, fresh=False
+        )
+        self._rates.load(chain_states)
+        self._rates.restart(self.param_groups)

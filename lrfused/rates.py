@@ -1,0 +1,263 @@
+"""The learning rates of an optimizer's groups, and what moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .chain import Chain
+from .program import plateau_row
+
+_WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
+_CAPACITY = 1024  # groups whose cells never move
+
+
+class Rates:
+    """Hold the rates in fp64 cells, the chains that move them, and their compiled program.
+
+    The cells are the truth. `param_groups[i]["lr"]` shows them as floats; a float that is not the
+    one shown was written by the user and is taken over. With `capturable` it is the cell itself.
+    """
+
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], program: Any, capturable: bool, fresh: bool = True
+    ) -> None:
+        for group in groups:
+            group["lr"] = float(group["lr"])
+        self.chains: list[Chain] = []
+        self._members: list[list[int]] = []  # of each chain, its groups' indices
+        self._make_program = program
+        self._capturable = capturable
+        self._cells = torch.zeros(max(_CAPACITY, len(groups)), dtype=torch.float64)
+        self._epochs = torch.zeros(len(self._cells), dtype=torch.int64)
+        self._plateau_states = torch.zeros(0, 3, dtype=torch.float64)
+        self._shown: list[Any] = []
+        self._bind(groups, range(len(groups)), fresh)
+        self.restart(groups)
+
+    # -- groups ------------------------------------------------------------------------------
+
+    def _bind(self, groups: Sequence[dict[str, Any]], new: Sequence[int], fresh: bool) -> None:
+        shared: dict[int, list[int]] = {}
+        for i in new:
+            if groups[i]["schedule"] is not None:
+                shared.setdefault(id(groups[i]["schedule"]), []).append(i)
+        for indices in shared.values():
+            own = [groups[i] for i in indices]
+            chain = Chain(own[0]["schedule"], own)
+            if fresh:
+                chain.give(own)
+            self.chains.append(chain)
+            self._members.append(indices)
+
+    def _chain_index(self, group: int) -> int | None:
+        for c, members in enumerate(self._members):
+            if group in members:
+                return c
+        return None
+
+    def _chain_of(self, schedule: Any) -> int | None:
+        for c, chain in enumerate(self.chains):
+            if chain.schedules is schedule:
+                return c
+        return None
+
+    def refuse_joining(self, schedule: Any) -> None:
+        """Raise if no group with this schedule can be added now."""
+        if len(self._shown) == len(self._cells):
+            raise ValueError(f"an optimizer holds at most {len(self._cells)} parameter groups")
+        c = self._chain_of(schedule)
+        if c is not None:
+            self.chains[c].refuse_joining()
+
+    def join(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Take the last of `groups`, which is new."""
+        self.sync()
+        i = len(groups) - 1
+        group = groups[i]
+        group["lr"] = float(group["lr"])
+        c = self._chain_of(group["schedule"])
+        if c is None:
+            self._bind(groups, [i], fresh=True)
+        else:
+            self.chains[c].join(group)
+            self._members[c].append(i)
+        self._set(i, group)
+        self._load_states()
+        self._compile()
+
+    # -- rates -------------------------------------------------------------------------------
+
+    def restart(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Take rates from the groups and everything else from the chains."""
+        self._shown = []
+        for i, group in enumerate(groups):
+            self._set(i, group)
+        self._load_states()
+        self._compile()
+
+    def _set(self, i: int, group: dict[str, Any]) -> None:
+        self._cells[i] = float(group["lr"])
+        value = self._cells[i] if self._capturable else float(group["lr"])
+        self._shown[i : i + 1] = [value]
+        group["lr"] = value
+
+    def take_written(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Take over rates the user has written since they were last shown."""
+        if len(groups) != len(self._shown):
+            raise ValueError(
+                f"param_groups has {len(groups)} groups and the optimizer knows of "
+                f"{len(self._shown)}: add them by add_param_group"
+            )
+        for i, (group, shown) in enumerate(zip(groups, self._shown, strict=True)):
+            lr = group["lr"]
+            if lr is shown:
+                continue
+            value = float(lr)
+            if self._capturable:
+                shown.fill_(value)
+            elif value != shown:
+                self._cells[i] = value
+                self._shown[i] = shown = value
+            group["lr"] = shown
+
+    def show(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Put the rates that the next step will use where the user reads them."""
+        if self._capturable:
+            return
+        for i, rate in enumerate(self.program.rates()):
+            groups[i]["lr"] = self._shown[i] = rate
+
+    def ready(self) -> None:
+        """Make sure that the program reaches one step further."""
+        for chain in self.chains:
+            if chain.epoch + 1 >= chain.until:
+                return self._compile()
+
+    def advanced(self) -> None:
+        """Count a step that the program has made."""
+        for chain in self.chains:
+            chain.epoch += 1
+
+    def observe(self, metric: float) -> list[int]:
+        """Feed every plateau one metric and return the groups whose rate it cut, to be reported."""
+        before = self.program.rates()
+        self.program.observe(metric)
+        for chain in self.chains:
+            for plateau in chain.plateaus:
+                plateau.last_epoch += 1
+        after = self.program.rates()
+        loud = {
+            i
+            for chain, members in zip(self.chains, self._members, strict=True)
+            if any(getattr(s, "verbose", False) for s in chain.schedules)
+            for i in members
+        }
+        return [i for i in sorted(loud) if after[i] != before[i]]
+
+    # -- state -------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Bring the chains' torch schedulers up to date with the cells."""
+        rates = self.program.rates()
+        states = self._plateau_states.tolist()
+        row = 0
+        for chain, members in zip(self.chains, self._members, strict=True):
+            own = []
+            for _ in chain.plateaus:
+                own.append(states[row])
+                row += len(members)  # the groups of a chain see the same metrics
+            chain.update(chain.epoch, [rates[i] for i in members], own)
+
+    def chain_states(self) -> list[list[dict[str, Any]]]:
+        """Return every chain's state as plain data."""
+        self.sync()
+        return [chain.state() for chain in self.chains]
+
+    def pack(self, i: int) -> list[dict[str, Any]] | None:
+        """Return the state of group i's chain, after `sync`."""
+        c = self._chain_index(i)
+        return None if c is None else self.chains[c].state()
+
+    def unpack(self, packed: Sequence[Any]) -> list[Any]:
+        """Return what each chain is to load, from what `pack` returned for each group.
+
+        A chain none of whose groups has anything is to keep its state: None.
+        """
+        states: list[Any] = [None] * len(self.chains)
+        for i, saved in enumerate(packed):
+            c = self._chain_index(i)
+            if saved is not None and c is None:
+                raise ValueError(
+                    f"the checkpoint has a schedule for group {i} and this optimizer has none: "
+                    "construct it with the schedule, or set the group's 'schedule' to None"
+                )
+            if saved is not None and c is not None:
+                states[c] = saved
+        return states
+
+    def check(self, states: Sequence[Any]) -> None:
+        """Raise ValueError unless every chain can load its part of `states`."""
+        if len(states) != len(self.chains):
+            raise ValueError(
+                f"the state is of {len(states)} schedules, this optimizer has {len(self.chains)}"
+            )
+        for chain, state in zip(self.chains, states, strict=True):
+            if state is not None:
+                chain.check(state)
+
+    def load(self, states: Sequence[Any]) -> None:
+        """Load every chain's part of `states`, which `check` let pass; None keeps what is."""
+        self.sync()
+        for chain, state in zip(self.chains, states, strict=True):
+            if state is not None:
+                chain.load(state)
+
+    def _load_states(self) -> None:
+        rows, self._plateau_groups, self._plateau_rows = [], [], []
+        for chain, members in zip(self.chains, self._members, strict=True):
+            for i in members:
+                self._epochs[i] = chain.epoch
+            for plateau, state in zip(chain.plateaus, chain.plateau_states(), strict=True):
+                for k, i in enumerate(members):
+                    rows.append(state)
+                    self._plateau_groups.append(i)
+                    self._plateau_rows.append(plateau_row(plateau, k))
+        self._plateau_states = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+
+    def _compile(self) -> None:
+        by_group: list[list[Any]] = [[] for _ in self._shown]
+        for chain, members in zip(self.chains, self._members, strict=True):
+            for i, segments in zip(members, chain.segments(_WINDOW), strict=True):
+                by_group[i] = segments
+        tables: list[float] = []
+        starts: dict[int, int] = {}
+        integers, constants = [], []
+        for i, segments in enumerate(by_group):
+            for s in segments:
+                start = -1
+                if not isinstance(s.x, float):
+                    if id(s.x) not in starts:
+                        starts[id(s.x)] = len(tables)
+                        tables.extend(s.x)
+                    start = starts[id(s.x)]
+                integers.append([i, s.begin, s.end, s.every, int(s.absolute), start])
+                constants.append([s.x if isinstance(s.x, float) else 0.0, s.a, s.b])
+        count = len(self._shown)
+        self.program = self._make_program(
+            self._cells[:count],
+            self._epochs[:count],
+            _table(integers, torch.int64, 6),
+            _table(constants, torch.float64, 3),
+            torch.tensor(tables, dtype=torch.float64),
+            torch.tensor(self._plateau_groups, dtype=torch.int64),
+            _table(self._plateau_rows, torch.float64, 8),
+            self._plateau_states,
+        )
+
+
+def _table(rows: list[list[Any]], dtype: torch.dtype, columns: int) -> Tensor:
+    return torch.tensor(rows, dtype=dtype).reshape(-1, columns)

@@ -1,0 +1,82 @@
+"""The handle that a training loop holds where it held a torch scheduler."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+if TYPE_CHECKING:
+    from .optimizer import FusedDecaySGD
+
+
+def as_metric(metrics: Any) -> float:
+    """Return one real number of any dtype, exactly, as a double."""
+    if isinstance(metrics, torch.Tensor):
+        if metrics.numel() != 1:
+            shape = tuple(metrics.shape)
+            raise ValueError(f"scheduler.step(metrics=...) must be one number, got shape {shape}")
+        return float(metrics.detach().item())
+    if getattr(metrics, "size", 1) != 1:
+        raise ValueError(
+            f"scheduler.step(metrics=...) must be one number, got shape {metrics.shape}"
+        )
+    return float(metrics.item() if hasattr(metrics, "item") else metrics)
+
+
+class Scheduler(LRScheduler):
+    """Be the `LRScheduler` of a FusedDecaySGD, whose schedule lives in the optimizer itself.
+
+    torch's constructor is not run: it would wrap the optimizer's step and write its rates.
+    """
+
+    def __init__(self, optimizer: FusedDecaySGD) -> None:
+        self.optimizer: FusedDecaySGD = optimizer
+
+    def step(self, metrics: Any = None) -> None:
+        """Advance the schedule by one; or, given metrics, feed them to ReduceLROnPlateau.
+
+        metrics is one real number: a Python or numpy scalar, or a tensor of any dtype and device.
+        Raises RuntimeError without metrics if the schedule advances inside optimizer.step(), and
+        ValueError if there is nothing to advance or to feed.
+        """
+        if metrics is None:
+            self.optimizer._advance_by_hand()
+        else:
+            self.optimizer._observe(as_metric(metrics))
+
+    @property
+    def last_epoch(self) -> int:
+        """Return how often the schedule has advanced; of ReduceLROnPlateau alone, its metrics."""
+        for chain in self.optimizer._rates.chains:
+            return chain.epoch if chain.stepped else chain.plateaus[0].last_epoch
+        return 0
+
+    @property
+    def base_lrs(self) -> list[float]:
+        """Return the initial rates of the groups."""
+        return [float(g.get("initial_lr", g["lr"])) for g in self.optimizer.param_groups]
+
+    @property
+    def _last_lr(self) -> list[float]:
+        return self.get_last_lr()
+
+    def get_last_lr(self) -> list[float]:
+        """Return the rates that the next step will use, one for each group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the schedule's state as plain data.
+
+        One schedule's state is its torch namesake's; several are listed under "_schedulers".
+        """
+        return self.optimizer._scheduler_state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, or a torch scheduler's of the same class.
+
+        As in torch the rates are the optimizer's to load. Raises ValueError, and changes nothing,
+        if the state is that of another schedule.
+        """
+        self.optimizer._load_scheduler_state(state_dict)
