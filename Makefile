@@ -15,6 +15,8 @@ BUILT := $(VENV)/.built
 
 CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu')
 
+SHOW_BACKENDS := from lrfused.backends import available; \
+  [print(f"==> backend {name}:", why or "ready") for name, why in available().items()]
 HAS_TORCH := import torch; v = torch.__version__.split("."); exit((int(v[0]), int(v[1])) < (2, 9))
 
 .PHONY: help demo test lint format bench sanitize clean distclean
@@ -36,7 +38,7 @@ test: $(BUILT)
 	@$(PY) -m pytest $(ARGS)
 
 lint: $(BUILT)
-	@$(PY) -m ruff check --quiet
+	@$(PY) -m ruff check --quiet --output-format concise
 	@$(PY) -m ruff format --quiet --diff
 	@$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
 	@$(PY) -m mypy
@@ -83,4 +85,5 @@ $(BUILT): $(VENV)/.torch pyproject.toml setup.py $(shell find csrc)
 	@$(PIP) install "setuptools>=77" ninja pybind11
 	@echo "==> lrfused"
 	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint]"
+	@$(PY) -c '$(SHOW_BACKENDS)'
 	@touch $@

@@ -19,6 +19,13 @@ FLAGS = [
 ]
 
 
+LINK = ["-fopenmp"]
+if os.environ.get("LRFUSED_SANITIZE") == "1":
+    SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    FLAGS += [*SANITIZE, "-O1", "-fno-omit-frame-pointer"]
+    LINK += SANITIZE
+
+
 class OptionalBuild(BuildExtension):
     """Build the extension, or say once why not and install without it."""
 
@@ -52,8 +59,13 @@ def extensions():
     sources = sorted(glob.glob("csrc/*.cpp") + glob.glob("csrc/cpu/*.cpp"))
     headers = sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/cpu/*.inc"))
     return [
-        CppExtension("lrfused._C", sources, depends=headers, extra_compile_args=FLAGS,
-                     extra_link_args=["-fopenmp"])
+        CppExtension(
+            "lrfused._C",
+            sources,
+            depends=headers,
+            extra_compile_args=FLAGS,
+            extra_link_args=LINK,
+        )
     ]
 
 

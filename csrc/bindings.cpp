@@ -29,7 +29,7 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
   TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
                     "the program was compiled for ", program.groups(), " groups, not ",
                     groups.size());
-  Found found;
+  static thread_local Found found;  // its memory serves every step
   gather(groups, state, program.rates(), inv_scale, found);
 
   py::object update_odd = py::none();
@@ -41,7 +41,7 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
   }
 
   std::vector<at::Tensor> created;
-  for (size_t i = 0; i < found.slots.size(); ++i) {
+  for (size_t i = 0; found.firsts && i < found.slots.size(); ++i) {
     if (found.slots[i].mode != Buffer::first) continue;
     created.push_back(at::empty_like(THPVariable_Unpack(found.tensors[i].object).detach()));
     found.slots[i].buffer = created.back().mutable_data_ptr();
@@ -55,18 +55,17 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
         if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
     let_go.emplace();
   }
+  const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
   update_cpu(found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(),
-             fused);
+             fused, [=](int64_t i) { tensors[i].param->bump_version(); });
   let_go.reset();
-  for (const Tensors& t : found.tensors) t.param->bump_version();
 
   if (!created.empty()) {
-    const py::str name("momentum_buffer");
     auto buffer = created.begin();
     for (size_t i = 0; i < found.slots.size(); ++i) {
       if (found.slots[i].mode != Buffer::first) continue;
       const py::object own = state[py::handle(found.tensors[i].object)];
-      set_item(own.ptr(), name.ptr(), py::cast(*buffer++).ptr());
+      set_item(own.ptr(), buffer_key(), py::cast(*buffer++).ptr());
     }
   }
   if (!update_odd.is_none()) update_odd();

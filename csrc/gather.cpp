@@ -28,12 +28,6 @@ struct Candidate {
 
 enum class Kind : uint8_t { skip, plain, odd };
 
-PyObject* interned(const char* name) {
-  PyObject* text = PyUnicode_InternFromString(name);
-  if (text == nullptr) throw py::error_already_set();
-  return text;
-}
-
 PyObject* item(PyObject* dict, const char* name) {
   PyObject* value = PyDict_GetItemString(dict, name);
   if (value == nullptr) throw py::key_error(name);
@@ -95,8 +89,24 @@ void list_candidates(const py::list& groups, PyObject* state, std::vector<Candid
   }
 }
 
-void prefetch(const void* p, int lines) {
-  for (int i = 0; i < lines; ++i) __builtin_prefetch(static_cast<const char*>(p) + 64 * i);
+void prefetch(const void* p, size_t offset = 0) {
+  __builtin_prefetch(static_cast<const char*>(p) + offset);
+}
+
+// Where in their objects the members lie that are read; only what is prefetched depends on it.
+constexpr size_t kTail = sizeof(c10::TensorImpl) - 8;  // numel, dtype, keys; the rest is at the head
+constexpr size_t kGrad = 40;                           // of AutogradMeta
+constexpr size_t kData = 16, kFlags = 56;              // of StorageImpl
+
+void prefetch_impl(const c10::TensorImpl* t) {
+  prefetch(t, 16);
+  prefetch(t, kTail);
+}
+
+void prefetch_storage(const c10::TensorImpl* t) {
+  const c10::StorageImpl* storage = t->unsafe_storage().unsafeGetStorageImpl();
+  prefetch(storage, kData);
+  prefetch(storage, kFlags);
 }
 
 bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
@@ -145,17 +155,18 @@ struct Links : Tensors {
   Kind kind;
 };
 
-// The value of a state dict's momentum_buffer. An entry that is not first in its dict, or not under
-// the interned key, is left to the reference backend by calling the parameter odd.
+// The value of a state dict's momentum_buffer. One that is not its dict's first entry is left to the
+// reference backend by calling the parameter odd.
 Kind find_buffer(PyObject* own, PyObject*& buffer) {
-  static PyObject* const name = interned("momentum_buffer");
   buffer = nullptr;
   if (own == nullptr) return Kind::plain;
   if (!PyDict_CheckExact(own)) return Kind::odd;
   Py_ssize_t position = 0;
   PyObject *key, *value;
   if (!PyDict_Next(own, &position, &key, &value)) return Kind::plain;
-  if (key != name) return Kind::odd;
+  if (key != buffer_key() && !(PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(
+                                                           key, "momentum_buffer") == 0))
+    return Kind::odd;
   if (value == Py_None) return Kind::plain;
   if (!THPVariable_CheckExact(value)) return Kind::odd;
   buffer = value;
@@ -166,8 +177,8 @@ void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots,
                 Tensors* tensors, Kind* kinds) {
   std::array<Links, kBatch> links;
   for (const auto i : c10::irange(n)) {
-    prefetch(c[i].param, 1);
-    if (c[i].state) prefetch(c[i].state, 1);
+    prefetch(c[i].param, 16);
+    if (c[i].state) prefetch(c[i].state, 32);
   }
   for (const auto i : c10::irange(n)) {
     Links& l = links[i];
@@ -175,18 +186,18 @@ void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots,
     if (!THPVariable_CheckExact(c[i].param)) continue;
     l.param = impl_of(c[i].param);
     l.kind = Kind::plain;
-    prefetch(l.param, 4);
+    prefetch_impl(l.param);
     if (groups[c[i].group].momentum && c[i].state)
-      prefetch(reinterpret_cast<PyDictObject*>(c[i].state)->ma_keys, 2);
+      prefetch(reinterpret_cast<PyDictObject*>(c[i].state)->ma_keys, 40);
   }
   for (const auto i : c10::irange(n)) {
     Links& l = links[i];
     if (l.kind == Kind::odd) continue;
-    prefetch(l.param->autograd_meta(), 1);
-    if (l.param->has_storage()) prefetch(l.param->unsafe_storage().unsafeGetStorageImpl(), 1);
+    prefetch(l.param->autograd_meta(), kGrad);
+    if (l.param->has_storage()) prefetch_storage(l.param);
     if (!groups[c[i].group].momentum) continue;
     l.kind = find_buffer(c[i].state, l.buffer_object);
-    if (l.buffer_object) prefetch(l.buffer_object, 1);
+    if (l.buffer_object) prefetch(l.buffer_object, 16);
   }
   for (const auto i : c10::irange(n)) {
     Links& l = links[i];
@@ -203,10 +214,10 @@ void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots,
     }
     if (l.kind == Kind::odd) continue;
     l.grad = meta->grad_.unsafeGetTensorImpl();
-    prefetch(l.grad, 4);
+    prefetch_impl(l.grad);
     if (l.buffer_object) {
       l.buffer = impl_of(l.buffer_object);
-      prefetch(l.buffer, 4);
+      prefetch_impl(l.buffer);
     }
   }
   for (const auto i : c10::irange(n)) {
@@ -217,8 +228,8 @@ void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots,
       l.kind = Kind::odd;
       continue;
     }
-    prefetch(l.grad->unsafe_storage().unsafeGetStorageImpl(), 1);
-    if (l.buffer) prefetch(l.buffer->unsafe_storage().unsafeGetStorageImpl(), 1);
+    prefetch_storage(l.grad);
+    if (l.buffer) prefetch_storage(l.buffer);
   }
   for (const auto i : c10::irange(n)) {
     const Links& l = links[i];
@@ -240,11 +251,18 @@ void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots,
 
 }  // namespace
 
+PyObject* buffer_key() {
+  static PyObject* const key = PyUnicode_InternFromString("momentum_buffer");
+  if (key == nullptr) throw py::error_already_set();
+  return key;
+}
+
 void gather(const py::list& groups, const py::dict& state, const double* rates, double inv_scale,
             Found& found) {
   static thread_local std::vector<Candidate> candidates;
   static thread_local std::vector<Kind> kinds;
-  plain_keys();
+  plain_keys();  // made here, not by the first thread to ask
+  buffer_key();
   found.groups.clear();
   for (const auto g : c10::irange(groups.size()))
     found.groups.push_back(read_group(groups[g].ptr(), rates[g], inv_scale));
@@ -263,14 +281,17 @@ void gather(const py::list& groups, const py::dict& state, const double* rates, 
   });
 
   found.odd.clear();
-  found.numel = 0;
+  found.numel = found.firsts = 0;
   int64_t plain = 0;
   for (const auto i : c10::irange(count)) {
     if (kind[i] == Kind::odd) found.odd.push_back({all[i].group, all[i].param});
     if (kind[i] != Kind::plain) continue;
-    found.slots[plain] = found.slots[i];
-    found.tensors[plain++] = found.tensors[i];
-    found.numel += found.slots[i].numel;
+    if (plain != i) {
+      found.slots[plain] = found.slots[i];
+      found.tensors[plain] = found.tensors[i];
+    }
+    found.numel += found.slots[plain].numel;
+    found.firsts += found.slots[plain++].mode == Buffer::first;
   }
   found.slots.resize(plain);
   found.tensors.resize(plain);

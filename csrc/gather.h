@@ -34,7 +34,11 @@ struct Found {
   std::vector<Tensors> tensors;  // of the slots
   std::vector<Odd> odd;
   int64_t numel = 0;
+  int64_t firsts = 0;  // slots that have no momentum buffer yet
 };
+
+// The interned "momentum_buffer".
+PyObject* buffer_key();
 
 // Read groups (a list of dicts) and state (the optimizer's), with rates[g] as the rate of group g.
 void gather(const py::list& groups, const py::dict& state, const double* rates, double inv_scale,

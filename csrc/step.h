@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "sgd.h"
 
@@ -41,7 +42,9 @@ struct Slot {
   Buffer mode;
 };
 
-// Update every slot on the CPU, in one parallel region. `fused` as torch's own CPU kernels are.
-void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused);
+// Update every slot on the CPU, in one parallel region. `fused` as torch's own CPU kernels are;
+// `written` is called once for each slot, by some thread.
+void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
+                const std::function<void(int64_t)>& written);
 
 }  // namespace lrfused

@@ -33,7 +33,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--epochs", type=_at_least_one, default=20, help="default: %(default)s")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_file,
         default=Path("lr-curves.png"),
         metavar="FILE",
         help="where to draw the rates (default: %(default)s)",
@@ -53,6 +53,13 @@ def _at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text}")
+    return path
 
 
 if __name__ == "__main__":

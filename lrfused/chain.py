@@ -93,13 +93,13 @@ class Chain:
     def segments(self, window: int) -> list[list[Segment]]:
         """Compile the next `window` epochs, for each group, in the order of the members."""
         rows: list[list[Segment]] = [[] for _ in self.probe.param_groups]
-        begin = self.epoch + 1
-        self.until = FOREVER
+        begin, until = self.epoch + 1, FOREVER
         for member, ahead in zip(self.stepped, self._ahead, strict=True):
             compiled = compile(member, begin + ahead, begin + ahead + window)
-            self.until = min(self.until, compiled.until - ahead)
+            until = min(until, compiled.until - ahead)
             for row, segments in zip(rows, compiled.groups, strict=True):
                 row.extend(s.delayed(-ahead) for s in segments)
+        self.until = until
         return rows
 
     def update(self, epoch: int, rates: Sequence[float], plateau_states: list[list[float]]) -> None:

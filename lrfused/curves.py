@@ -6,21 +6,23 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-INK, MUTED, GHOST, GRID = "#1b1f24", "#6b7280", "#d9dce1", "#eceef1"
-FUSED, TORCH = "#0b4f8a", "#f5b971"
+INK, MUTED, GHOST, GRID = "#1b1f24", "#6b7280", "#dfe2e7", "#eff1f4"
+FUSED, TORCH = "#0b4f8a", "#f7c78f"
+COLUMNS = 3
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Hold the rate of every step of one run, by lrfused and by torch."""
+    """Hold the rate of every step of one run, and the one after it, by lrfused and by torch."""
 
     name: str
+    caption: str
     fused: list[float]
     torch: list[float]
     steps_per_epoch: int
-    accuracy: float
 
     @property
     def epochs(self) -> list[float]:
@@ -28,72 +30,74 @@ class Curve:
         return [step / self.steps_per_epoch for step in range(len(self.fused))]
 
 
-def draw(curves: Sequence[Curve], path: Path, *, steps: int, identical: int) -> None:
-    """Write small multiples of the curves to `path`, every panel on the same two axes.
-
-    `steps` counts the steps of all runs, `identical` the runs that were bit-identical to torch.
-    """
-    rows = -(-len(curves) // 3)
-    figure = Figure(figsize=(12, 1.5 + 3.1 * rows), facecolor="white")
-    panels = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False)
-    figure.subplots_adjust(
-        left=0.06, right=0.98, bottom=0.075, top=0.80, wspace=0.07, hspace=0.26
-    )
+def draw(curves: Sequence[Curve], path: Path, *, title: str) -> None:
+    """Write small multiples of the curves to `path`, every panel on the same two axes."""
+    rows = -(-len(curves) // COLUMNS)
+    figure = Figure(figsize=(12, 1.8 + 3.1 * rows), facecolor="white")
+    panels = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(left=0.055, right=0.985, bottom=0.07, top=0.8, wspace=0.06, hspace=0.33)
     for panel, curve in zip(panels.flat, curves, strict=False):
         _panel(panel, curve, [other for other in curves if other is not curve])
     for panel in panels[-1]:
         panel.set_xlabel("epoch", color=MUTED, fontsize=10)
-    _legend(panels[0][0], curves[0])
-    _title(figure, len(curves), steps, identical)
+    figure.text(0.055, 0.945, title, color=INK, fontsize=17, fontweight="bold")
+    _legend(figure)
     figure.savefig(path, dpi=160)
 
 
 def _panel(panel: Axes, curve: Curve, others: Sequence[Curve]) -> None:
     for other in others:
-        panel.plot(other.epochs, other.fused, color=GHOST, linewidth=1, zorder=1)
-    panel.plot(curve.epochs, curve.torch, color=TORCH, linewidth=6, alpha=0.75, zorder=2)
-    panel.plot(curve.epochs, curve.fused, color=FUSED, linewidth=1.6, zorder=3)
-    panel.set_yscale("log")
-    panel.set_title(curve.name, loc="left", color=INK, fontsize=12, fontweight="bold", pad=7)
-    panel.set_title(
-        f"{curve.accuracy:.1f} % test accuracy", loc="right", color=MUTED, fontsize=9.5, pad=7
-    )
+        panel.step(other.epochs, other.fused, where="post", color=GHOST, linewidth=0.9, zorder=1)
+    panel.step(curve.epochs, curve.torch, where="post", color=TORCH, linewidth=6.5, zorder=2)
+    panel.step(curve.epochs, curve.fused, where="post", color=FUSED, linewidth=1.6, zorder=3)
+    last = curve.epochs[-1]
     panel.annotate(
         f"{curve.fused[-1]:.2g}",
-        (curve.epochs[-1], curve.fused[-1]),
-        xytext=(-2, 7),
+        (last, curve.fused[-1]),
+        xytext=(7, 0),
         textcoords="offset points",
-        horizontalalignment="right",
+        verticalalignment="center",
         color=FUSED,
         fontsize=9.5,
     )
+    panel.annotate(
+        curve.name,
+        (0, 1),
+        xytext=(0, 21),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        color=INK,
+        fontsize=12,
+        fontweight="bold",
+    )
+    panel.set_title(curve.caption, loc="left", color=MUTED, fontsize=9.5, pad=7)
+    panel.set_xlim(-0.03 * last, 1.2 * last)
+    panel.set_yscale("log")
     panel.grid(True, which="major", color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[:].set_visible(False)
     panel.tick_params(which="both", length=0, colors=MUTED, labelsize=9.5)
-    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.yaxis.set_major_locator(LogLocator(base=10))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(panel: Axes, curve: Curve) -> None:
-    """Name the two lines where they are first seen."""
-
-
-def _title(figure: Figure, runs: int, steps: int, identical: int) -> None:
-    verdict = (
-        "equal torch's to the last bit"
-        if identical == runs
-        else f"equal torch's to the last bit in {identical} of {runs}"
-    )
-    figure.text(
-        0.06, 0.945, f"The learning rates of {runs} schedules {verdict}",
-        color=INK, fontsize=17, fontweight="bold",
-    )
-    figure.text(
-        0.06, 0.9,
-        f"Rate used by each of {steps:,} optimizer steps, on a log scale; in grey the other "
-        "schedules. Narrow line: lrfused.FusedDecaySGD. Wide band: torch.optim.SGD and its scheduler.",
-        color=MUTED, fontsize=10.5,
+def _legend(figure: Figure) -> None:
+    lines = {
+        "rate of each step with lrfused": Line2D([], [], color=FUSED, linewidth=1.6),
+        "with torch.optim.SGD and its scheduler": Line2D([], [], color=TORCH, linewidth=6.5),
+        "the other schedules": Line2D([], [], color=GHOST, linewidth=1.2),
+    }
+    figure.legend(
+        list(lines.values()),
+        list(lines),
+        loc="center left",
+        bbox_to_anchor=(0.05, 0.905),
+        ncols=len(lines),
+        frameon=False,
+        borderpad=0,
+        columnspacing=2.2,
+        fontsize=10.5,
+        labelcolor=MUTED,
     )

@@ -30,7 +30,7 @@ def assert_same_bits(got: Tensor, want: Tensor, what: str = "tensor") -> None:
         return
     differ = (ours != theirs).nonzero().flatten()
     first = int(differ[0])
-    mask = 256**want.element_size() - 1
+    mask = 256 ** want.element_size() - 1
     raise AssertionError(
         f"{what}: {differ.numel()} of {ours.numel()} elements differ, the first at {first}: "
         f"got {got.detach().reshape(-1)[first].item()!r} (0x{int(ours[first]) & mask:x}), "
@@ -45,7 +45,7 @@ def differ(got: Tensor, want: Tensor) -> bool:
 
 def rate_bits(rate: float) -> bytes:
     """Give the eight bytes of a rate, every NaN the same."""
-    return struct.pack("<d", rate if rate == rate else float("nan"))  # noqa: PLR0124
+    return struct.pack("<d", rate if rate == rate else float("nan"))
 
 
 def assert_same_rates(got: Sequence[float], want: Sequence[float], what: str = "rates") -> None:

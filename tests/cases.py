@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import lrfused
 import torch
 from torch.optim import lr_scheduler
+
+import lrfused
 
 BACKENDS = ["compiled", "reference"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -30,7 +31,10 @@ HYPER: dict[str, dict[str, Any]] = {
     "maximize-all": {"maximize": True, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.01},
     "maximize-nesterov": {"maximize": True, "momentum": 0.8, "nesterov": True},
     "maximize-nesterov-decay": {
-        **{"maximize": True, "momentum": 0.8, "nesterov": True, "weight_decay": 0.02}
+        "maximize": True,
+        "momentum": 0.8,
+        "nesterov": True,
+        "weight_decay": 0.02,
     },
     "rate-zero": {"lr": 0.0, "momentum": 0.9},
     "rate-int": {"lr": 2, "momentum": 1, "dampening": 0, "weight_decay": 1},

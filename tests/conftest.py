@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import BACKENDS
+
 from lrfused import backends
 
 

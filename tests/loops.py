@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from bits import assert_same_rates
 from cases import Schedule
-from lrfused import FusedDecaySGD
 from torch import Tensor
 from twin import rates, sgd
+
+from lrfused import FusedDecaySGD
 
 RATES = {1: [0.1], 2: [0.1, 0.037]}
 

@@ -1,11 +1,14 @@
 """Parameters, gradients and momenta that do not lie in memory as the plain ones do."""
 
+import itertools
+
 import pytest
 import torch
 from bits import assert_same_bits
 from cases import DTYPES, HYPER
-from lrfused import FusedDecaySGD
 from twin import Twin, momentum, numbers, same_layout
+
+from lrfused import FusedDecaySGD
 
 HYPERS = {name: HYPER[name] for name in ("plain", "nesterov-decay", "maximize-all")}
 
@@ -134,7 +137,7 @@ def test_neighbours_in_one_storage(backend, dtype):
     cuts = [0, 1, 2, 5, 14, 31, 64, 1089, 2113, 4099]
 
     def views(storage):
-        return [storage[a:b].requires_grad_() for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [storage[a:b].requires_grad_() for a, b in itertools.pairwise(cuts)]
 
     twin = Twin([flat], backend, HYPER["nesterov-decay"])
     shared = flat.clone()

@@ -4,10 +4,14 @@ import copy
 import inspect
 import pickle
 
-import lrfused
 import numpy as np
 import pytest
 from cases import SCHEDULES, fading
+from loops import Torchs, groups_of, parameter
+from torch.optim import lr_scheduler
+from twin import rates, sgd
+
+import lrfused
 from lrfused import (
     CosineAnnealingLR,
     ExponentialLR,
@@ -17,9 +21,6 @@ from lrfused import (
     ReduceLROnPlateau,
     StepLR,
 )
-from loops import Torchs, groups_of, parameter
-from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 KINDS = sorted({case.kind for case in SCHEDULES})
 NAMELESS = [case for case in SCHEDULES if case.kind != "LambdaLR"]
@@ -113,9 +114,9 @@ AS_TORCH = {
 
 @pytest.mark.parametrize(("kind", "kwargs"), AS_TORCH.values(), ids=AS_TORCH)
 def test_what_torch_refuses_is_refused_in_its_words(backend, kind, kwargs):
-    with pytest.raises(ValueError, match=".") as theirs:
+    with pytest.raises(ValueError, match=r".+") as theirs:
         getattr(lr_scheduler, kind)(sgd(groups_of([0.1, 0.2]), lr=0.1), **kwargs)
-    with pytest.raises(ValueError, match=".") as ours:
+    with pytest.raises(ValueError, match=r".+") as ours:
         FusedDecaySGD(
             groups_of([0.1, 0.2]), schedule=getattr(lrfused, kind)(**kwargs), backend=backend
         )
@@ -131,7 +132,11 @@ REFUSED = {
     "milestones-number": (lambda: MultiStepLR(3), TypeError, "milestones"),
     "lambda-number": (lambda: LambdaLR(0.9), TypeError, "lr_lambda"),
     "lambda-list": (lambda: LambdaLR([fading, 0.9]), TypeError, "lr_lambda"),
-    "patience-word": (lambda: ReduceLROnPlateau(patience="ten"), (TypeError, ValueError), "patience"),
+    "patience-word": (
+        lambda: ReduceLROnPlateau(patience="ten"),
+        (TypeError, ValueError),
+        "patience",
+    ),
 }
 
 
@@ -144,7 +149,9 @@ def test_what_could_not_run_is_refused_at_once(backend, make, error, match):
 @pytest.mark.parametrize("every", [0, -1, 1.5, "2"], ids=str)
 def test_schedule_every_is_at_least_one_or_none(backend, every):
     with pytest.raises((ValueError, TypeError), match="schedule_every"):
-        FusedDecaySGD([parameter()], lr=0.1, schedule=StepLR(3), schedule_every=every, backend=backend)
+        FusedDecaySGD(
+            [parameter()], lr=0.1, schedule=StepLR(3), schedule_every=every, backend=backend
+        )
 
 
 @pytest.mark.parametrize("schedule", [StepLR, 3, "StepLR", fading, [StepLR(3), None]], ids=repr)
@@ -167,7 +174,9 @@ def test_a_lambda_is_asked_as_torch_asks(backend):
         "bool": lambda epoch: epoch < 3,
     }
     for name, function in results.items():
-        optimizer = FusedDecaySGD([parameter()], lr=0.1, schedule=LambdaLR(function), backend=backend)
+        optimizer = FusedDecaySGD(
+            [parameter()], lr=0.1, schedule=LambdaLR(function), backend=backend
+        )
         torchs = lr_scheduler.LambdaLR(sgd([parameter()], lr=0.1), function)
         for _ in range(6):
             assert type(rates(optimizer)[0]) is float, name

@@ -2,14 +2,15 @@
 
 import inspect
 
-import lrfused
 import pytest
 from bits import assert_same_rates
 from cases import COMPOSITIONS, RESUMED, SCHEDULES, STEPPED, fading, named
-from lrfused import FusedDecaySGD, LambdaLR, StepLR
 from loops import RATES, Race, Torchs, groups_of, parameter, product_ids, products
 from torch.optim import lr_scheduler
 from twin import rates
+
+import lrfused
+from lrfused import FusedDecaySGD, LambdaLR, StepLR
 
 STEPS = 1_200
 
@@ -84,7 +85,9 @@ def test_a_tuple_is_a_list_and_a_list_of_one_is_the_one(backend):
     assert runs[0][-1] < 0.1
 
 
-@pytest.mark.parametrize("name", ["CosineAnnealingLR-odd", "CosineAnnealingLR-long", "LambdaLR-root"])
+@pytest.mark.parametrize(
+    "name", ["CosineAnnealingLR-odd", "CosineAnnealingLR-long", "LambdaLR-root"]
+)
 @pytest.mark.parametrize("every", [1, None])
 def test_thirty_thousand_steps(backend, name, every):
     race = Race(named(name), backend, RATES[2], every)

@@ -1,24 +1,35 @@
 """FusedDecaySGD beside its oracle: same values, same gradients, compared as integers."""
 
 import copy
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import TORCH_IS_ORACLE, Schedule, with_lr
+from torch import Tensor
+
 from lrfused import FusedDecaySGD
 from lrfused.reference import ReferenceDecaySGD
-from torch import Tensor
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Draw numbers over some powers of two, none of them zero."""
+    draw = _drawn_once if math.prod(shape) < 1100 else _drawn
+    return draw(shape, dtype, seed).clone()
+
+
+def _drawn(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(shape, dtype=torch.float64, generator=generator)
     powers = torch.randint(-5, 3, shape, generator=generator)
     values = (values * 2.0**powers).to(dtype)
     return torch.where(values == 0, torch.ones_like(values), values)
+
+
+_drawn_once = functools.lru_cache(10_000)(_drawn)
 
 
 def same_layout(tensor: Tensor) -> Tensor:

@@ -38,21 +38,24 @@ size_t itemsize(DType dtype) {
 
 }  // namespace
 
-void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused) {
+void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
+                const std::function<void(int64_t)>& written) {
   static thread_local std::vector<Unit> units;
   cut(count, [&](int64_t i) { return slots[i].numel; }, units);
   Update (*const choose)(DType, bool, Buffer, bool) = fused ? with_fma::choose : baseline::choose;
 
-  const auto run = [&](const Slot& s, int64_t begin, int64_t end) {
+  const auto run = [&](int64_t i, int64_t begin, int64_t end) {
+    const Slot& s = slots[i];
     const Group& group = groups[s.group];
     const Update update = choose(s.dtype, group.decay, s.mode, group.nesterov);
     const size_t offset = begin * itemsize(s.dtype);
     const auto at = [&](auto* stream) { return stream ? stream + offset : nullptr; };
     update(at(static_cast<char*>(s.param)), at(static_cast<const char*>(s.grad)),
            at(static_cast<char*>(s.buffer)), end - begin, group.hypers);
+    if (begin == 0) written(i);
   };
   const auto run_unit = [&](const Unit& u) {
-    if (u.last == u.first + 1) return run(slots[u.first], u.begin, u.end);
+    if (u.last == u.first + 1) return run(u.first, u.begin, u.end);
     for (int64_t i = u.first; i < u.last; ++i) {
       // The next tensors' lines are in no stream the hardware could see coming.
       const Slot& ahead = slots[std::min(i + 3, u.last - 1)];
@@ -61,7 +64,7 @@ void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fuse
         __builtin_prefetch(static_cast<const char*>(ahead.grad) + byte, 0);
         __builtin_prefetch(static_cast<const char*>(ahead.buffer) + byte, 1);
       }
-      run(slots[i], 0, slots[i].numel);
+      run(i, 0, slots[i].numel);
     }
   };
 
