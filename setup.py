@@ -16,6 +16,7 @@ FLAGS = [
     "-fno-trapping-math",
     "-fvisibility=hidden",
     "-Wall",
+    "-g0",
 ]
 
 

@@ -11,7 +11,9 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <array>
+#include <cmath>
 #include <cstddef>
+#include <limits>
 #include <unordered_map>
 
 namespace lrfused {
@@ -48,14 +50,16 @@ bool truth(PyObject* dict, const char* name) {
 
 template <class M>
 Hyper<M> rounded(const Hyper<double>& h) {
-  return {M(h.grad_scale), M(h.weight_decay), M(h.momentum), M(h.undamped), M(h.minus_lr)};
+  // A NaN of the user's may have a payload, which wide_bfloat16 must not.
+  const auto r = [](double x) { return std::isnan(x) ? std::numeric_limits<M>::quiet_NaN() : M(x); };
+  return {r(h.grad_scale), r(h.weight_decay), r(h.momentum), r(h.undamped), r(h.minus_lr)};
 }
 
 Group read_group(PyObject* dict, double rate, double inv_scale) {
   const double momentum = number(dict, "momentum"), decay = number(dict, "weight_decay");
   const Hyper<double> h{truth(dict, "maximize") ? -inv_scale : inv_scale, decay, momentum,
                         1 - number(dict, "dampening"), -rate};
-  return {{rounded<float>(h), h}, decay != 0, momentum != 0, truth(dict, "nesterov")};
+  return {{rounded<float>(h), h}, inv_scale != 1, decay != 0, momentum != 0, truth(dict, "nesterov")};
 }
 
 // The parameters in order, each with its entry of `state`. Entries are in the order of the

@@ -24,6 +24,11 @@ struct bfloat16 {
 struct float16 {
   uint16_t bits;
 };
+// A bfloat16 as the float it widens to: two of them fill a vector lane's pair without a shuffle. Its
+// NaNs must have a low half of 0, as those have that come from a bfloat16 or from a CPU's arithmetic.
+struct wide_bfloat16 {
+  uint32_t bits;
+};
 
 template <class T>
 struct opmath {
@@ -47,6 +52,7 @@ LRFUSED_HD To bit_cast(From from) {
 LRFUSED_HD float widen(float x) { return x; }
 LRFUSED_HD double widen(double x) { return x; }
 LRFUSED_HD float widen(bfloat16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
+LRFUSED_HD float widen(wide_bfloat16 x) { return bit_cast<float>(x.bits); }
 LRFUSED_HD float widen(float16 x) {
   const uint32_t magnitude = x.bits & 0x7fffu;
   const uint32_t sign = (x.bits & 0x8000u) << 16;
@@ -75,6 +81,11 @@ LRFUSED_HD bfloat16 narrow<bfloat16>(float x) {
   return {uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
 }
 template <>
+LRFUSED_HD wide_bfloat16 narrow<wide_bfloat16>(float x) {
+  const uint32_t bits = bit_cast<uint32_t>(x);
+  return {(bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u};
+}
+template <>
 LRFUSED_HD float16 narrow<float16>(float x) {
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -91,6 +102,20 @@ LRFUSED_HD float16 narrow<float16>(float x) {
 template <class T>
 LRFUSED_HD opmath_t<T> rn(opmath_t<T> x) {
   return widen(narrow<T>(x));
+}
+
+// Store an x that is T's already.
+template <class T>
+LRFUSED_HD T pack(opmath_t<T> x) {
+  return narrow<T>(x);
+}
+template <>
+LRFUSED_HD bfloat16 pack<bfloat16>(float x) {
+  return {uint16_t(bit_cast<uint32_t>(x) >> 16)};
+}
+template <>
+LRFUSED_HD wide_bfloat16 pack<wide_bfloat16>(float x) {
+  return {bit_cast<uint32_t>(x)};
 }
 
 // a * b + c, rounded once where Fused, else twice (a CPU on which torch itself does not fuse).

@@ -47,17 +47,11 @@ class Chain:
         self.schedules = schedules
         self.probe = torch.optim.SGD([_probe_group(group) for group in groups])
         self.members: list[LRScheduler] = [s.bind(self.probe) for s in schedules]
+        self.plateaus = [m for m in self.members if isinstance(m, ReduceLROnPlateau)]
+        self.stepped = [m for m in self.members if not isinstance(m, ReduceLROnPlateau)]
         self.epoch = 0
         self.until = 0
         self._count()
-
-    @property
-    def plateaus(self) -> list[ReduceLROnPlateau]:
-        return [m for m in self.members if isinstance(m, ReduceLROnPlateau)]
-
-    @property
-    def stepped(self) -> list[LRScheduler]:
-        return [m for m in self.members if not isinstance(m, ReduceLROnPlateau)]
 
     def give(self, groups: Sequence[dict[str, Any]]) -> None:
         """Copy what torch's constructors wrote (lr, initial_lr) into the optimizer's groups."""

@@ -204,15 +204,9 @@ class FusedDecaySGD(Optimizer):
         self._rates.show(self.param_groups)
 
     def _observe(self, metric: float) -> None:
-        if not any(chain.plateaus for chain in self._rates.chains):
+        if not self._rates.has_plateau:
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
-        self._rates.take_written(self.param_groups)
-        cut = self._rates.observe(metric)
-        self._rates.show(self.param_groups)
-        for i in cut:
-            epoch = self.scheduler.last_epoch
-            rate = float(self.param_groups[i]["lr"])
-            print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
+        self._rates.observe(self.param_groups, metric)
 
     def _scheduler_state(self) -> dict[str, Any]:
         self._rates.take_written(self.param_groups)

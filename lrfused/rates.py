@@ -142,21 +142,25 @@ class Rates:
         for chain in self.chains:
             chain.epoch += 1
 
-    def observe(self, metric: float) -> list[int]:
-        """Feed every plateau one metric and return the groups whose rate it cut, to be reported."""
-        before = self.program.rates()
+    def observe(self, groups: Sequence[dict[str, Any]], metric: float) -> None:
+        """Feed every plateau one metric, and say what a verbose one has cut."""
+        self.take_written(groups)
+        before = list(self._shown)
         self.program.observe(metric)
-        for chain in self.chains:
-            for plateau in chain.plateaus:
-                plateau.last_epoch += 1
-        after = self.program.rates()
-        loud = {
-            i
-            for chain, members in zip(self.chains, self._members, strict=True)
-            if any(getattr(s, "verbose", False) for s in chain.schedules)
-            for i in members
-        }
-        return [i for i in sorted(loud) if after[i] != before[i]]
+        for plateau in self._plateaus:
+            plateau.last_epoch += 1
+        self.show(groups)
+        for plateau, i in self._verbose:
+            rate = float(groups[i]["lr"])
+            if rate != float(before[i]):
+                print(
+                    f"Epoch {plateau.last_epoch}: reducing learning rate of group {i} to {rate:.4e}."
+                )
+
+    @property
+    def has_plateau(self) -> bool:
+        """Say whether there is anything to feed a metric."""
+        return bool(self._plateaus)
 
     # -- state -------------------------------------------------------------------------------
 
@@ -218,6 +222,14 @@ class Rates:
 
     def _load_states(self) -> None:
         rows, self._plateau_groups, self._plateau_rows = [], [], []
+        self._plateaus = [p for chain in self.chains for p in chain.plateaus]
+        self._verbose = [
+            (plateau, i)
+            for chain, members in zip(self.chains, self._members, strict=True)
+            for plateau in chain.plateaus
+            if plateau.verbose
+            for i in members
+        ]
         for chain, members in zip(self.chains, self._members, strict=True):
             for i in members:
                 self._epochs[i] = chain.epoch

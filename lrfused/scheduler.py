@@ -17,7 +17,7 @@ def as_metric(metrics: Any) -> float:
         if metrics.numel() != 1:
             shape = tuple(metrics.shape)
             raise ValueError(f"scheduler.step(metrics=...) must be one number, got shape {shape}")
-        return float(metrics.detach().item())
+        return float(metrics.item())
     if getattr(metrics, "size", 1) != 1:
         raise ValueError(
             f"scheduler.step(metrics=...) must be one number, got shape {metrics.shape}"

@@ -172,5 +172,7 @@ class ReduceLROnPlateau(Schedule):
     def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
         """Construct the torch scheduler on `optimizer`, which knows no `verbose` any more."""
         arguments = self.arguments
-        arguments.pop("verbose")
-        return lr_scheduler.ReduceLROnPlateau(optimizer, **arguments)
+        verbose = arguments.pop("verbose")
+        scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, **arguments)
+        scheduler.verbose = verbose
+        return scheduler

@@ -38,8 +38,8 @@ def test_every_exported_schedule_has_a_case():
 def test_rates_equal_torchs(backend, pair, every):
     case, count = pair
     race = Race([case], backend, RATES[count], every)
-    race.run(STEPS)
-    assert race.opt.scheduler.last_epoch == STEPS // every
+    race.run(STEPS if every == 1 else 200)
+    assert race.opt.scheduler.last_epoch == race.torchs.count // every
 
 
 @pytest.mark.parametrize("pair", products(STEPPED), ids=product_ids)
@@ -88,17 +88,10 @@ def test_a_tuple_is_a_list_and_a_list_of_one_is_the_one(backend):
 @pytest.mark.parametrize(
     "name", ["CosineAnnealingLR-odd", "CosineAnnealingLR-long", "LambdaLR-root"]
 )
-@pytest.mark.parametrize("every", [1, None])
-def test_thirty_thousand_steps(backend, name, every):
-    race = Race(named(name), backend, RATES[2], every)
+def test_thirty_thousand_steps(backend, name):
+    race = Race(named(name), backend, RATES[2])
     for step in range(30_000):
-        if every is None:
-            race.opt.scheduler.step()
-            if step == 0:
-                race.torchs.opt.step()
-            race.torchs.advance()
-        else:
-            race.step(check=False)
+        race.step(check=False)
         assert rates(race.opt) == rates(race.torchs.opt), step
     race.check("at the end")
 

@@ -2,6 +2,9 @@
 #include <ATen/Parallel.h>
 
 #include <atomic>
+#include <bit>
+#include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "../chunks.h"
@@ -11,6 +14,22 @@ namespace lrfused {
 namespace {
 
 using Update = void (*)(void*, const void*, void*, int64_t, const Hypers&);
+
+// Two neighbouring bfloat16, the first in the low half of a little-endian word.
+struct Pair {
+  wide_bfloat16 low, high;
+};
+static_assert(std::endian::native == std::endian::little, "Pair");
+
+LRFUSED_HD Pair load(const bfloat16* p, int64_t pair) {
+  uint32_t word;
+  memcpy(&word, p + 2 * pair, sizeof(word));
+  return {{word << 16}, {word & 0xffff0000u}};
+}
+LRFUSED_HD void store(bfloat16* p, int64_t pair, Pair x) {
+  const uint32_t word = (x.low.bits >> 16) | x.high.bits;
+  memcpy(p + 2 * pair, &word, sizeof(word));
+}
 
 #define LRFUSED_ISA baseline
 #define LRFUSED_TARGET
@@ -42,12 +61,12 @@ void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fuse
                 const std::function<void(int64_t)>& written) {
   static thread_local std::vector<Unit> units;
   cut(count, [&](int64_t i) { return slots[i].numel; }, units);
-  Update (*const choose)(DType, bool, Buffer, bool) = fused ? with_fma::choose : baseline::choose;
+  Update (*const choose)(DType, const Group&, Buffer) = fused ? with_fma::choose : baseline::choose;
 
   const auto run = [&](int64_t i, int64_t begin, int64_t end) {
     const Slot& s = slots[i];
     const Group& group = groups[s.group];
-    const Update update = choose(s.dtype, group.decay, s.mode, group.nesterov);
+    const Update update = choose(s.dtype, group, s.mode);
     const size_t offset = begin * itemsize(s.dtype);
     const auto at = [&](auto* stream) { return stream ? stream + offset : nullptr; };
     update(at(static_cast<char*>(s.param)), at(static_cast<const char*>(s.grad)),
