@@ -1,4 +1,4 @@
-"""Build lrfused._C: C++ always; without a compiler the package installs and runs on its reference."""
+"""Build lrfused._C; without a compiler, install what runs on the reference backend."""
 
 import glob
 import os

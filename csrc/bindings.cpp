@@ -33,8 +33,15 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
   gather(groups, state, program.rates(), inv_scale, found);
 
   py::object update_odd = py::none();
-  if (!found.odd.empty()) {
+  if (!found.odd.empty() || !found.valid) {
     py::list list;
+    if (!found.valid) {  // all are odd then
+      for (size_t i = 0; i < found.slots.size(); ++i)
+        found.odd.push_back({found.slots[i].group, found.tensors[i].object});
+      found.slots.clear();
+      found.tensors.clear();
+      found.firsts = 0;
+    }
     for (const Odd& o : found.odd)
       list.append(py::make_tuple(o.group, py::reinterpret_borrow<py::object>(o.param)));
     update_odd = odd(list);

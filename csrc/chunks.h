@@ -7,7 +7,7 @@
 
 namespace lrfused {
 
-constexpr int64_t kUnit = 16384;   // elements; three fp32 streams of 64 KiB
+constexpr int64_t kUnit = 16384;     // elements; three fp32 streams of 64 KiB
 constexpr int64_t kTensorCost = 64;  // what finding a tensor costs, in elements
 
 struct Unit {
@@ -15,7 +15,8 @@ struct Unit {
   int64_t begin, end;   // ... or, where last == first + 1, elements [begin, end) of one
 };
 
-// Cut tensors of numel(i) elements, i in [0, count), into units in order, covering each element once.
+// Cut tensors of numel(i) elements, i in [0, count), into units in order, covering each element
+// once.
 template <class Numel>
 void cut(int64_t count, Numel numel, std::vector<Unit>& units) {
   units.clear();

@@ -1,8 +1,8 @@
 // Finding the tensors is most of the cost of a step over many small ones: all cache misses, a chain
 // of eight for each parameter (object, tensor, autograd meta, gradient, their storages, the state's
 // dict, the buffer). Parameters are read in batches, one link of the chain for the whole batch at a
-// time, so that the misses of a batch overlap; and by all threads, which is safe because the calling
-// thread holds the GIL and takes part: nobody writes.
+// time, so that the misses of a batch overlap; and by all threads, which is safe because the
+// calling thread holds the GIL and takes part: nobody writes.
 #include "gather.h"
 
 #include <ATen/Parallel.h>
@@ -36,9 +36,12 @@ PyObject* item(PyObject* dict, const char* name) {
   return value;
 }
 
-double number(PyObject* dict, const char* name) {
+double number(PyObject* dict, const char* name, bool& valid) {
   const double value = PyFloat_AsDouble(item(dict, name));
-  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  if (value == -1.0 && PyErr_Occurred()) {
+    PyErr_Clear();
+    valid = false;
+  }
   return value;
 }
 
@@ -51,15 +54,23 @@ bool truth(PyObject* dict, const char* name) {
 template <class M>
 Hyper<M> rounded(const Hyper<double>& h) {
   // A NaN of the user's may have a payload, which wide_bfloat16 must not.
-  const auto r = [](double x) { return std::isnan(x) ? std::numeric_limits<M>::quiet_NaN() : M(x); };
+  const auto r = [](double x) {
+    return std::isnan(x) ? std::numeric_limits<M>::quiet_NaN() : M(x);
+  };
   return {r(h.grad_scale), r(h.weight_decay), r(h.momentum), r(h.undamped), r(h.minus_lr)};
 }
 
-Group read_group(PyObject* dict, double rate, double inv_scale) {
-  const double momentum = number(dict, "momentum"), decay = number(dict, "weight_decay");
+// Clears `valid` for what is not a number, or not one in float32: Python finds the words for it.
+Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
+  const double momentum = number(dict, "momentum", valid);
+  const double decay = number(dict, "weight_decay", valid);
+  const double dampening = number(dict, "dampening", valid);
   const Hyper<double> h{truth(dict, "maximize") ? -inv_scale : inv_scale, decay, momentum,
-                        1 - number(dict, "dampening"), -rate};
-  return {{rounded<float>(h), h}, inv_scale != 1, decay != 0, momentum != 0, truth(dict, "nesterov")};
+                        1 - dampening, -rate};
+  for (const double x : {decay, momentum, dampening, rate})
+    if (std::isfinite(x) && std::isinf(float(x))) valid = false;
+  return {
+      {rounded<float>(h), h}, inv_scale != 1, decay != 0, momentum != 0, truth(dict, "nesterov")};
 }
 
 // The parameters in order, each with its entry of `state`. Entries are in the order of the
@@ -98,12 +109,15 @@ void prefetch(const void* p, size_t offset = 0) {
 }
 
 // Where in their objects the members lie that are read; only what is prefetched depends on it.
-constexpr size_t kTail = sizeof(c10::TensorImpl) - 8;  // numel, dtype, keys; the rest is at the head
-constexpr size_t kGrad = 40;                           // of AutogradMeta
-constexpr size_t kData = 16, kFlags = 56;              // of StorageImpl
+constexpr size_t kTail =
+    sizeof(c10::TensorImpl) - 8;           // numel, dtype, keys; the rest is at the head
+constexpr size_t kSizes = 64;              // of TensorImpl, the sizes of a vector
+constexpr size_t kGrad = 40;               // of AutogradMeta
+constexpr size_t kData = 16, kFlags = 56;  // of StorageImpl
 
 void prefetch_impl(const c10::TensorImpl* t) {
   prefetch(t, 16);
+  prefetch(t, kSizes);
   prefetch(t, kTail);
 }
 
@@ -136,8 +150,8 @@ c10::TensorImpl* impl_of(PyObject* tensor) {
   return THPVariable_Unpack(tensor).unsafeGetTensorImpl();
 }
 
-// The dispatch keys of an ordinary dense CPU tensor; subclasses, sparse, lazy and conjugated tensors
-// and those of other devices have others.
+// The dispatch keys of an ordinary dense CPU tensor; subclasses, sparse, lazy and conjugated
+// tensors and those of other devices have others.
 c10::DispatchKeySet plain_keys() {
   static const c10::DispatchKeySet keys = at::empty({0}).key_set();
   return keys;
@@ -151,7 +165,7 @@ bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
 // Whether `t` is a stream that runs beside `param`.
 bool beside(const c10::TensorImpl* t, const c10::TensorImpl* param) {
   return t->key_set() == plain_keys() && t->dtype() == param->dtype() &&
-         t->numel() == param->numel() && same_order(param, t);
+         t->sizes() == param->sizes() && same_order(param, t);
 }
 
 struct Links : Tensors {
@@ -159,8 +173,8 @@ struct Links : Tensors {
   Kind kind;
 };
 
-// The value of a state dict's momentum_buffer. One that is not its dict's first entry is left to the
-// reference backend by calling the parameter odd.
+// The value of a state dict's momentum_buffer. One that is not its dict's first entry is left to
+// the reference backend by calling the parameter odd.
 Kind find_buffer(PyObject* own, PyObject*& buffer) {
   buffer = nullptr;
   if (own == nullptr) return Kind::plain;
@@ -168,8 +182,8 @@ Kind find_buffer(PyObject* own, PyObject*& buffer) {
   Py_ssize_t position = 0;
   PyObject *key, *value;
   if (!PyDict_Next(own, &position, &key, &value)) return Kind::plain;
-  if (key != buffer_key() && !(PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(
-                                                           key, "momentum_buffer") == 0))
+  if (key != buffer_key() &&
+      !(PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, "momentum_buffer") == 0))
     return Kind::odd;
   if (value == Py_None) return Kind::plain;
   if (!THPVariable_CheckExact(value)) return Kind::odd;
@@ -177,8 +191,8 @@ Kind find_buffer(PyObject* own, PyObject*& buffer) {
   return Kind::plain;
 }
 
-void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots,
-                Tensors* tensors, Kind* kinds) {
+void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots, Tensors* tensors,
+                Kind* kinds) {
   std::array<Links, kBatch> links;
   for (const auto i : c10::irange(n)) {
     prefetch(c[i].param, 16);
@@ -246,9 +260,9 @@ void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots,
                 l.param->numel(),
                 c[i].group,
                 slots[i].dtype,
-                !momentum   ? Buffer::none
-                : l.buffer  ? Buffer::next
-                            : Buffer::first};
+                !momentum  ? Buffer::none
+                : l.buffer ? Buffer::next
+                           : Buffer::first};
     tensors[i] = l;
   }
 }
@@ -268,8 +282,9 @@ void gather(const py::list& groups, const py::dict& state, const double* rates, 
   plain_keys();  // made here, not by the first thread to ask
   buffer_key();
   found.groups.clear();
+  found.valid = true;
   for (const auto g : c10::irange(groups.size()))
-    found.groups.push_back(read_group(groups[g].ptr(), rates[g], inv_scale));
+    found.groups.push_back(read_group(groups[g].ptr(), rates[g], inv_scale, found.valid));
   list_candidates(groups, state.ptr(), candidates);
 
   const int64_t count = static_cast<int64_t>(candidates.size());

@@ -30,9 +30,10 @@ struct Tensors {
 
 struct Found {
   std::vector<Group> groups;
-  std::vector<Slot> slots;  // parameters that have a gradient, in order
+  std::vector<Slot> slots;       // parameters that have a gradient, in order
   std::vector<Tensors> tensors;  // of the slots
   std::vector<Odd> odd;
+  bool valid = true;  // whether all groups' numbers are numbers, and in float32's range
   int64_t numel = 0;
   int64_t firsts = 0;  // slots that have no momentum buffer yet
 };

@@ -24,8 +24,9 @@ struct bfloat16 {
 struct float16 {
   uint16_t bits;
 };
-// A bfloat16 as the float it widens to: two of them fill a vector lane's pair without a shuffle. Its
-// NaNs must have a low half of 0, as those have that come from a bfloat16 or from a CPU's arithmetic.
+// A bfloat16 as the float it widens to: two of them fill a vector lane's pair without a shuffle.
+// Its NaNs must have a low half of 0, as those have that come from a bfloat16 or from a CPU's
+// arithmetic.
 struct wide_bfloat16 {
   uint32_t bits;
 };

@@ -44,10 +44,9 @@ Program::Program(at::Tensor rates, at::Tensor epochs, at::Tensor segments, at::T
                       "]: groups must ascend and exist, got ", s.group);
     TORCH_CHECK_VALUE(s.every >= 1 && s.begin >= 0, "segments[", i,
                       "]: every must be at least 1 and begin at least 0");
-    TORCH_CHECK_VALUE(
-        s.table < 0 || s.end <= s.begin ||
-            (s.end - 1 - s.begin) / s.every < tables_.numel() - s.table,
-        "segments[", i, "] reads past the end of tables");
+    TORCH_CHECK_VALUE(s.table < 0 || s.end <= s.begin ||
+                          (s.end - 1 - s.begin) / s.every < tables_.numel() - s.table,
+                      "segments[", i, "] reads past the end of tables");
     previous = s.group;
   }
   const int64_t* group = plateau_groups_.const_data_ptr<int64_t>();

@@ -18,8 +18,8 @@ class Program {
           at::Tensor tables, at::Tensor plateau_groups, at::Tensor plateaus,
           at::Tensor plateau_states);
 
-  void advance();                // one schedule step of every group
-  void observe(double metric);   // one metric for every plateau
+  void advance();               // one schedule step of every group
+  void observe(double metric);  // one metric for every plateau
   std::vector<double> current_rates() const;
   const double* rates() const { return rates_.const_data_ptr<double>(); }
   int64_t groups() const { return rates_.numel(); }

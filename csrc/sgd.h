@@ -31,8 +31,7 @@ LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h) {
   if (Decay) d = rn<T>(fma<Fused>(h.weight_decay, p, d));
   if (B != Buffer::none) {
     M m = d;
-    if (B == Buffer::next)
-      m = rn<T>(fma<Fused>(h.undamped, d, rn<T>(h.momentum * widen(buffer))));
+    if (B == Buffer::next) m = rn<T>(fma<Fused>(h.undamped, d, rn<T>(h.momentum * widen(buffer))));
     buffer = pack<T>(m);
     d = Nesterov ? rn<T>(fma<Fused>(h.momentum, m, d)) : m;
   }

@@ -16,7 +16,9 @@ from .schedules import Schedule
 _NUMBERS = (("last_epoch",), ("last_epoch", "best", "num_bad_epochs", "cooldown_counter"))
 
 # Keys of a group that no scheduler looks at.
-_NOT_BOUND = {"params", "param_names", "schedule", "foreach", "fused", "differentiable", "capturable"}
+_NOT_BOUND = {
+    "params", "param_names", "schedule", "foreach", "fused", "differentiable", "capturable",
+}  # fmt: skip
 
 
 def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
@@ -79,7 +81,7 @@ class Chain:
         self.probe.add_param_group(_probe_group(group))
         for member in self.members:
             if isinstance(member, ReduceLROnPlateau):
-                member.min_lrs.append(member.default_min_lr)
+                member.min_lrs = [*member.min_lrs, float(member.default_min_lr or 0.0)]
             else:
                 member.base_lrs.append(group["initial_lr"])
         self.until = 0
@@ -109,12 +111,13 @@ class Chain:
             member._last_lr = list(rates)
 
     def plateau_states(self) -> list[list[float]]:
+        """Return what csrc/schedule.h's PlateauState holds, for each plateau."""
         return [
             [float(p.best), float(p.num_bad_epochs), float(p.cooldown_counter)]
             for p in self.plateaus
         ]
 
-    def state(self) -> list[dict[str, Any]]:
+    def plain_state(self) -> list[dict[str, Any]]:
         """Return the members' states as plain data, each with its class's name."""
         return [
             {"name": type(m).__name__, **{k: _plain(v) for k, v in m.state_dict().items()}}
@@ -153,7 +156,7 @@ class Chain:
                     )
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
-        """Take over states that `state` returned, or that torch's schedulers saved."""
+        """Take over states that `plain_state` returned, or that torch's schedulers saved."""
         for member, state in zip(self.members, states, strict=True):
             state = {k: v for k, v in state.items() if k != "name"}
             if "milestones" in state:

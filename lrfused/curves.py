@@ -70,7 +70,7 @@ def _panel(panel: Axes, curve: Curve, others: Sequence[Curve]) -> None:
         fontsize=12,
         fontweight="bold",
     )
-    panel.set_title(curve.caption, loc="left", color=MUTED, fontsize=9.5, pad=7)
+    panel.set_title(curve.caption, loc="left", color=MUTED, fontsize=9, pad=7)
     panel.set_xlim(-0.03 * last, 1.2 * last)
     panel.set_yscale("log")
     panel.grid(True, which="major", color=GRID, linewidth=0.8)

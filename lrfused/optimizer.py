@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.optim.optimizer import ParamsT
 
 from . import backends
 from .chain import as_schedules
+from .checks import check_buffer, check_numbers
 from .rates import Rates
 from .scheduler import Scheduler
 
@@ -103,6 +103,7 @@ class FusedDecaySGD(Optimizer):
             "schedule": as_schedules(schedule),
         }
         super().__init__(params, defaults)
+        self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, capturable)
 
     @property
@@ -116,7 +117,7 @@ class FusedDecaySGD(Optimizer):
         return handle
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group, which joins at its own lr and, unless it has its own, the schedule.
+        """Add a parameter group, which joins the schedule, or its own, at its own lr.
 
         Raises ValueError for a schedule that torch gives up on when a group is added.
         """
@@ -134,6 +135,13 @@ class FusedDecaySGD(Optimizer):
             except Exception:
                 self.param_groups.pop()
                 raise
+            self._choose_step()
+
+    def _choose_step(self) -> None:
+        # torch updates a parameter that is listed twice once and then again: not in parallel.
+        lists = [group["params"] for group in self.param_groups]
+        twice = any(len(params) != len(set(params)) for params in lists)
+        self._backend_step = (backends.choose("reference") if twice else self._backend).step
 
     def _own_schedule(self, schedule: Any) -> Any:
         """Return one tuple for one schedule, so that groups given the same list share its state."""
@@ -165,7 +173,7 @@ class FusedDecaySGD(Optimizer):
             rates.ready()
         inv_scale = self._inv_scale()
         if inv_scale is not None:
-            self._backend.step(groups, self.state, rates.program, inv_scale, due)
+            self._backend_step(groups, self.state, rates.program, inv_scale, due)
         elif due:
             rates.program.advance()
         if self._schedule_every is not None:
@@ -211,8 +219,6 @@ class FusedDecaySGD(Optimizer):
     def _scheduler_state(self) -> dict[str, Any]:
         self._rates.take_written(self.param_groups)
         chains = self._rates.chain_states()
-        for state in itertools.chain.from_iterable(chains):
-            del state["name"]  # torch's schedulers would take it for an attribute
         if len(chains) != 1:
             return {"_chains": [{"_schedulers": chain} for chain in chains]}
         return chains[0][0] if len(chains[0]) == 1 else {"_schedulers": chains[0]}
@@ -255,6 +261,11 @@ class FusedDecaySGD(Optimizer):
                 raise ValueError(f"the checkpoint's 'schedule' is not one of lrfused's: {saved!r}")
         states = self._rates.unpack([saved and saved["schedulers"] for saved in packed])
         self._rates.check(states)
+        check_numbers([{**self.defaults, **group} for group in groups])
+        for i, group in enumerate(groups):
+            for p in group["params"]:
+                if p in state["state"]:
+                    check_buffer(i, p, state["state"][p].get("momentum_buffer"))
         rates = [float(group["lr"]) for group in groups]
         for new, old, rate in zip(groups, self.param_groups, rates, strict=True):
             new.update(fused=None, foreach=None, differentiable=False, lr=rate)
@@ -281,8 +292,7 @@ class FusedDecaySGD(Optimizer):
         chain_states = state.pop("_chain_states")
         super().__setstate__(state)
         self._backend = backends.choose(self._backend_name)
-        self._rates = Rates(
-            self.param_groups, self._backend.Program, self._capturable, fresh=False
-        )
+        self._choose_step()
+        self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)
         self._rates.load(chain_states)
         self._rates.restart(self.param_groups)

@@ -5,13 +5,14 @@ A schedule step of any torch scheduler is one affine map of the rate,
     lr = x * (lr - a) + b        (relative)
     lr = x * a + b               (absolute)
 
-applied at the epochs begin, begin + every, ... below end, with x a constant or a table of the epoch.
+applied at the epochs begin, begin + every, ... below end, with x a constant or a table by epoch.
 The expressions for x, a and b are torch's own, so that the results are torch's to the last bit:
 closed forms would not be, nor would the cosines of another libm (csrc/schedule.h runs the maps).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -88,7 +89,7 @@ def _cosine(s: Any, begin: int, end: int) -> Compiled:
 
 def _cosine_table(t_max: float, begin: int, end: int) -> Sequence[float]:
     ones = [1 + math.cos(math.pi * t / t_max) for t in range(begin - 1, end)]
-    return [now / before for before, now in zip(ones, ones[1:], strict=False)]
+    return [now / before for before, now in itertools.pairwise(ones)]
 
 
 def _lambda(s: Any, begin: int, end: int) -> Compiled:

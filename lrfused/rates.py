@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .chain import Chain
+from .checks import as_float
 from .program import plateau_row
 
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
@@ -25,8 +26,8 @@ class Rates:
     def __init__(
         self, groups: Sequence[dict[str, Any]], program: Any, capturable: bool, fresh: bool = True
     ) -> None:
-        for group in groups:
-            group["lr"] = float(group["lr"])
+        for i, group in enumerate(groups):
+            group["lr"] = as_float(f"param_groups[{i}]['lr']", group["lr"])
         self.chains: list[Chain] = []
         self._members: list[list[int]] = []  # of each chain, its groups' indices
         self._make_program = program
@@ -34,6 +35,7 @@ class Rates:
         self._cells = torch.zeros(max(_CAPACITY, len(groups)), dtype=torch.float64)
         self._epochs = torch.zeros(len(self._cells), dtype=torch.int64)
         self._plateau_states = torch.zeros(0, 3, dtype=torch.float64)
+        self._views: list[Tensor] = []  # capturable: one cell each, the same object always
         self._shown: list[Any] = []
         self._bind(groups, range(len(groups)), fresh)
         self.restart(groups)
@@ -78,7 +80,7 @@ class Rates:
         self.sync()
         i = len(groups) - 1
         group = groups[i]
-        group["lr"] = float(group["lr"])
+        group["lr"] = as_float(f"param_groups[{i}]['lr']", group["lr"])
         c = self._chain_of(group["schedule"])
         if c is None:
             self._bind(groups, [i], fresh=True)
@@ -100,8 +102,10 @@ class Rates:
         self._compile()
 
     def _set(self, i: int, group: dict[str, Any]) -> None:
-        self._cells[i] = float(group["lr"])
-        value = self._cells[i] if self._capturable else float(group["lr"])
+        self._cells[i] = rate = float(group["lr"])
+        if self._capturable and len(self._views) == i:
+            self._views.append(self._cells[i])
+        value = self._views[i] if self._capturable else rate
         self._shown[i : i + 1] = [value]
         group["lr"] = value
 
@@ -116,7 +120,7 @@ class Rates:
             lr = group["lr"]
             if lr is shown:
                 continue
-            value = float(lr)
+            value = as_float(f"param_groups[{i}]['lr']", lr)
             if self._capturable:
                 shown.fill_(value)
             elif value != shown:
@@ -150,12 +154,11 @@ class Rates:
         for plateau in self._plateaus:
             plateau.last_epoch += 1
         self.show(groups)
-        for plateau, i in self._verbose:
+        for member, i in self._verbose:
             rate = float(groups[i]["lr"])
             if rate != float(before[i]):
-                print(
-                    f"Epoch {plateau.last_epoch}: reducing learning rate of group {i} to {rate:.4e}."
-                )
+                epoch = member.last_epoch
+                print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
 
     @property
     def has_plateau(self) -> bool:
@@ -177,14 +180,14 @@ class Rates:
             chain.update(chain.epoch, [rates[i] for i in members], own)
 
     def chain_states(self) -> list[list[dict[str, Any]]]:
-        """Return every chain's state as plain data."""
+        """Return the states of every chain's torch schedulers, as `load` takes them."""
         self.sync()
-        return [chain.state() for chain in self.chains]
+        return [[m.state_dict() for m in chain.members] for chain in self.chains]
 
     def pack(self, i: int) -> list[dict[str, Any]] | None:
-        """Return the state of group i's chain, after `sync`."""
+        """Return the state of group i's chain as plain data, after `sync`."""
         c = self._chain_index(i)
-        return None if c is None else self.chains[c].state()
+        return None if c is None else self.chains[c].plain_state()
 
     def unpack(self, packed: Sequence[Any]) -> list[Any]:
         """Return what each chain is to load, from what `pack` returned for each group.
@@ -226,8 +229,8 @@ class Rates:
         self._verbose = [
             (plateau, i)
             for chain, members in zip(self.chains, self._members, strict=True)
-            for plateau in chain.plateaus
-            if plateau.verbose
+            for schedule, plateau in zip(chain.schedules, chain.members, strict=True)
+            if getattr(schedule, "verbose", False)
             for i in members
         ]
         for chain, members in zip(self.chains, self._members, strict=True):

@@ -14,7 +14,11 @@ _EXPLICIT = (torch.bfloat16, torch.float16)
 
 
 def update(
-    param: Tensor, grad: Tensor, buffer: Tensor | None, group: dict[str, Any], lr: float,
+    param: Tensor,
+    grad: Tensor,
+    buffer: Tensor | None,
+    group: dict[str, Any],
+    lr: float,
     inv_scale: float = 1.0,
 ) -> Tensor | None:
     """Update one parameter in place, and its momentum buffer; return the buffer, made if None.

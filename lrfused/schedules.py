@@ -111,9 +111,7 @@ class MultiStepLR(Schedule):
 
     torch_class = lr_scheduler.MultiStepLR
 
-    def __init__(
-        self, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1) -> None:
         super().__init__(milestones=list(milestones), gamma=gamma, last_epoch=last_epoch)
 
 
@@ -172,7 +170,5 @@ class ReduceLROnPlateau(Schedule):
     def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
         """Construct the torch scheduler on `optimizer`, which knows no `verbose` any more."""
         arguments = self.arguments
-        verbose = arguments.pop("verbose")
-        scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, **arguments)
-        scheduler.verbose = verbose
-        return scheduler
+        arguments.pop("verbose")
+        return lr_scheduler.ReduceLROnPlateau(optimizer, **arguments)

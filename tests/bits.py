@@ -51,6 +51,9 @@ def rate_bits(rate: float) -> bytes:
 def assert_same_rates(got: Sequence[float], want: Sequence[float], what: str = "rates") -> None:
     """Fail with the first group whose two rates differ in any bit."""
     assert len(got) == len(want), f"{what}: {len(got)} groups, want {len(want)}"
+    form = f"<{len(want)}d"
+    if struct.pack(form, *got) == struct.pack(form, *want):
+        return
     for group, (ours, theirs) in enumerate(zip(got, want, strict=True)):
         if rate_bits(float(ours)) != rate_bits(float(theirs)):
             raise AssertionError(f"{what}, group {group}: got {ours!r}, want {theirs!r}")

@@ -45,8 +45,10 @@ class Torchs:
         self.schedulers = [case.torchs(self.opt) for case in cases]
         self.every, self.count = every, 0
 
-    def step(self) -> None:
-        self.opt.step()
+    def step(self, update: bool = True) -> None:
+        """Step; without gradients there is nothing to update, only to count."""
+        if update:
+            self.opt.step()
         self.count += 1
         if self.every is not None and self.count % self.every == 0:
             self.advance()
@@ -101,11 +103,13 @@ class Race:
         assert_same_rates(handle.get_last_lr(), self.torchs.get_last_lr(), f"{when}, get_last_lr")
         assert handle.last_epoch == self.torchs.last_epoch, when
 
-    def step(self, check: bool = True) -> None:
+    def step(self) -> None:
         self.opt.step()
-        self.torchs.step()
-        if check:
-            self.check(f"after step {self.torchs.count}")
+        self.torchs.step(update=self.torchs.count == 0)
+        when = f"after step {self.torchs.count}"
+        assert_same_rates(rates(self.opt), rates(self.torchs.opt), when)
+        if self.torchs.count < 50 or self.torchs.count % 50 == 0:
+            self.check(when)
 
     def run(self, steps: int) -> None:
         for _ in range(steps):

@@ -92,10 +92,10 @@ void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fuse
   const Unit* first = units.data();  // not `units`: each thread would see its own
   std::atomic<int64_t> next{0};
   const auto work = [&] {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;)
-      run_unit(first[i]);
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;) run_unit(first[i]);
   };
-  const int64_t threads = total * kUnit <= kSerial ? 1 : std::min<int64_t>(at::get_num_threads(), total);
+  const int64_t threads =
+      total * kUnit <= kSerial ? 1 : std::min<int64_t>(at::get_num_threads(), total);
   if (threads == 1) return work();
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
 }

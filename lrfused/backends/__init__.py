@@ -1,5 +1,7 @@
-"""Where the step runs. A backend is a module with `Program` and `step`; none imports another,
-but for the reference, which every one of them falls back on."""
+"""Where the step runs: a backend is a module with `Program` and `step`.
+
+None imports another, but for the reference, which every one of them falls back on.
+"""
 
 from __future__ import annotations
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_buffer, check_numbers, check_parameter, check_range
 from ..reference import update
-
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Program:
@@ -54,6 +53,7 @@ class Program:
         self._plateau_states.copy_(torch.tensor(states, dtype=torch.float64).reshape(-1, 3))
 
     def rates(self) -> list[float]:
+        """Return the rate of each group."""
         return self._rates.tolist()
 
 
@@ -86,32 +86,6 @@ def _observe(constants: list[float], state: list[float], metric: float, lr: floa
     return lr
 
 
-def check(group: int, param: Tensor, state: dict[str, Any]) -> None:
-    """Raise if this parameter, which has a gradient, cannot be updated."""
-    grad, buffer = param.grad, state.get("momentum_buffer")
-    if grad is None:
-        return
-
-    def refuse(what: str) -> None:
-        shape = tuple(param.shape)
-        raise TypeError(f"FusedDecaySGD: a parameter of shape {shape} in group {group} {what}")
-
-    if grad.layout != torch.strided or param.layout != torch.strided:
-        refuse("has a sparse gradient; use torch.optim.SGD for it, or sparse=False")
-    if param.dtype not in DTYPES:
-        kind = "is complex" if param.is_complex() else f"is {param.dtype}"
-        refuse(f"{kind}; use torch.optim.SGD for it, or one of {', '.join(map(str, DTYPES))}")
-    for name, other in (("gradient", grad), ("momentum_buffer", buffer)):
-        if other is None:
-            continue
-        if not isinstance(other, Tensor):
-            refuse(f"has a {name} that is {type(other).__name__}, not a tensor")
-        for trait in ("dtype", "shape", "device"):
-            here, there = getattr(param, trait), getattr(other, trait)
-            if here != there:
-                refuse(f"has a {name} of another {trait}: {there}, not {here}")
-
-
 def prepare(
     odd: list[tuple[int, Tensor]],
     groups: list[dict[str, Any]],
@@ -120,9 +94,13 @@ def prepare(
     inv_scale: float,
 ) -> Callable[[], None]:
     """Check parameters, given with their groups' indices, and return what updates them."""
-    todo = [(g, p, state[p] if p in state else {}) for g, p in odd if p.grad is not None]
+    check_numbers(groups)
+    todo = [(g, p, state.get(p, {})) for g, p in odd if p.grad is not None]
     for g, p, own in todo:
-        check(g, p, own if groups[g]["momentum"] != 0 else {})
+        check_parameter(g, p)
+        check_range(g, groups[g], rates[g], p)
+        if groups[g]["momentum"] != 0:
+            check_buffer(g, p, own.get("momentum_buffer"))
 
     @torch.no_grad()
     def run() -> None:

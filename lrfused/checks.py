@@ -1,0 +1,78 @@
+"""What is refused, and in which words, whatever the backend."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_NUMBERS = ("lr", "momentum", "dampening", "weight_decay")
+_LARGEST = torch.finfo(torch.float32).max
+
+
+def as_float(name: str, value: Any) -> float:
+    """Return a number, or a tensor of one, as a float; raise TypeError naming it otherwise."""
+    if isinstance(value, (Real, Tensor)) or hasattr(value, "dtype"):
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must be one real number, got {value!r}") from error
+    raise TypeError(f"{name} must be one real number, got {value!r}")
+
+
+def check_numbers(groups: list[dict[str, Any]]) -> None:
+    """Raise TypeError unless every group's hyper-parameters are numbers."""
+    for g, group in enumerate(groups):
+        for key in _NUMBERS:
+            as_float(f"param_groups[{g}][{key!r}]", group[key])
+
+
+def check_range(g: int, group: dict[str, Any], lr: float, param: Tensor) -> None:
+    """Raise ValueError unless the numbers are finite in what the parameter is computed in."""
+    if param.dtype == torch.float64:
+        return
+    for key in _NUMBERS:
+        value = lr if key == "lr" else float(group[key])
+        if math.isfinite(value) and abs(value) > _LARGEST:
+            raise ValueError(
+                f"param_groups[{g}][{key!r}] = {value} cannot be converted to float32 without "
+                f"overflow, for a parameter of {param.dtype}"
+            )
+
+
+def check_parameter(g: int, param: Tensor) -> None:
+    """Raise TypeError unless this parameter, which has a gradient, can be updated."""
+    grad = param.grad
+    assert grad is not None
+    if grad.layout != torch.strided or param.layout != torch.strided:
+        _refuse(g, param, "has a sparse gradient; use torch.optim.SGD for it, or sparse=False")
+    if param.dtype not in DTYPES:
+        kind = "is complex" if param.is_complex() else f"is {param.dtype}"
+        names = ", ".join(str(d) for d in DTYPES)
+        _refuse(g, param, f"{kind}; use torch.optim.SGD for it, or one of {names}")
+    if torch._debug_has_internal_overlap(param) == 1:
+        _refuse(g, param, "has several elements in a single memory location; clone it")
+    _check_beside(g, param, "gradient", grad, ("dtype", "shape", "device"))
+
+
+def check_buffer(g: int, param: Tensor, buffer: Any) -> None:
+    """Raise TypeError unless `buffer` can be the parameter's momentum_buffer."""
+    if buffer is not None:
+        _check_beside(g, param, "momentum_buffer", buffer, ("dtype", "shape", "device"))
+
+
+def _check_beside(g: int, param: Tensor, name: str, other: Any, traits: tuple[str, ...]) -> None:
+    if not isinstance(other, Tensor):
+        _refuse(g, param, f"has a {name} that is {type(other).__name__}, not a tensor")
+    for trait in traits:
+        here, there = getattr(param, trait), getattr(other, trait)
+        if here != there:
+            _refuse(g, param, f"has a {name} of another {trait}: {there}, not {here}")
+
+
+def _refuse(g: int, param: Tensor, what: str) -> NoReturn:
+    raise TypeError(f"FusedDecaySGD: a parameter of shape {tuple(param.shape)} in group {g} {what}")
