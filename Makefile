@@ -50,6 +50,7 @@ format: $(BUILT)
 
 bench: $(BUILT)
 	@$(PY) benchmarks/bench_step.py $(ARGS)
+	@$(PY) benchmarks/readme.py
 
 sanitize: $(BUILT)
 	@PYTHON=$(PY) bash tests/sanitize.sh

@@ -6,6 +6,10 @@ from cases import BACKENDS
 
 from lrfused import backends
 
+# On a busy machine threads wait for each other, spinning, much longer than they work. The tests
+# that concern threads set their number themselves.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):

@@ -54,7 +54,7 @@ def cells(groups=3):
 
 
 def program(make, segments, plateaus):
-    """Make a program of random rows on cells of its own; tables hold 64 numbers for each segment."""
+    """Make a program of random rows on cells of its own, with 64 table entries a segment."""
     rates, epochs = cells()
     integers, constants = [], []
     for k, (group, begin, length, every, absolute, table, x, a, b) in enumerate(sorted(segments)):
@@ -125,5 +125,5 @@ def arguments(**changed):
 )
 def test_a_program_out_of_bounds_is_refused(name, value):
     _C.Program(**arguments())
-    with pytest.raises(ValueError, match="segments|epochs|rates|constants|plateau"):
+    with pytest.raises(ValueError, match=r"segments|epochs|rates|constants|plateau"):
         _C.Program(**arguments(**{name: value}))

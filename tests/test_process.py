@@ -47,7 +47,7 @@ def trained(backend, dtype, hyper):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("hyper", ["plain", "nesterov-decay"])
+@pytest.mark.parametrize("hyper", ["plain", "nesterov-decay", "maximize-all"])
 def test_the_thread_number_does_not_matter(backend, threads, hyper, dtype):
     threads(1)
     want = trained(backend, dtype, hyper)
@@ -57,10 +57,11 @@ def test_the_thread_number_does_not_matter(backend, threads, hyper, dtype):
             assert_same_bits(got, expected, f"tensor {i} with {number} threads")
 
 
-def test_the_thread_number_is_left_alone(backend, threads):
-    threads(1)
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_thread_number_is_left_alone(backend, threads, number):
+    threads(number)
     trained(backend, torch.float32, "plain")
-    assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == number
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc/self/maps here")

@@ -173,8 +173,7 @@ class Net(torch.nn.Module):
 
 
 @pytest.mark.parametrize("cases", [c for c in CHAINS if c], ids=lambda c: "+".join(map(str, c)))
-def test_a_model_trained_on_its_own_loss_stays_the_same(backend, threads, cases):
-    threads(1)
+def test_a_model_trained_on_its_own_loss_stays_the_same(backend, cases):
     torch.manual_seed(3)
     first = Net()
     second = Net()
