@@ -1,16 +1,18 @@
 // Finding the tensors is most of the cost of a step over many small ones: all cache misses, a chain
-// of eight for each parameter (object, tensor, autograd meta, gradient, their storages, the state's
-// dict, the buffer). Parameters are read in batches, one link of the chain for the whole batch at a
-// time, so that the misses of a batch overlap; and by all threads, which is safe because the
-// calling thread holds the GIL and takes part: nobody writes.
+// for each parameter (object, tensor, autograd meta, gradient, their storages; the state's dict,
+// its keys, the buffer, its storage). So parameters are read in batches, one link of the chain for
+// the whole batch at a time, each prefetching the next: the misses of a batch overlap. All threads
+// do so, which is safe because the calling thread holds the GIL and takes part: nobody writes.
 #include "gather.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/impl/COWDeleter.h>
 #include <c10/util/irange.h>
 #include <torch/csrc/autograd/python_variable.h>
 
-#include <array>
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -21,12 +23,6 @@ namespace {
 
 constexpr int64_t kBatch = 32;
 constexpr int64_t kGrain = 512;  // parameters a thread is worth waking for
-
-struct Candidate {
-  PyObject* param;
-  PyObject* state;  // the parameter's own dict, or nullptr
-  int32_t group;
-};
 
 enum class Kind : uint8_t { skip, plain, odd };
 
@@ -67,64 +63,37 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   const double dampening = number(dict, "dampening", valid);
   const Hyper<double> h{truth(dict, "maximize") ? -inv_scale : inv_scale, decay, momentum,
                         1 - dampening, -rate};
-  for (const double x : {decay, momentum, dampening, rate})
+  const bool nesterov = truth(dict, "nesterov");
+  // As in torch, where momentum alone only multiplies, and may become infinite.
+  for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
     if (std::isfinite(x) && std::isinf(float(x))) valid = false;
-  return {
-      {rounded<float>(h), h}, inv_scale != 1, decay != 0, momentum != 0, truth(dict, "nesterov")};
+  return {{rounded<float>(h), h}, inv_scale != 1, decay != 0, momentum != 0, nesterov};
 }
 
-// The parameters in order, each with its entry of `state`. Entries are in the order of the
-// parameters except after a late first gradient, so walking both in step finds them unhashed.
-void list_candidates(const py::list& groups, PyObject* state, std::vector<Candidate>& out) {
-  out.clear();
-  Py_ssize_t position = 0, matched = 0;
-  PyObject *key = nullptr, *value = nullptr;
-  bool more = PyDict_Next(state, &position, &key, &value);
-  for (const auto g : c10::irange(groups.size())) {
-    PyObject* params = item(groups[g].ptr(), "params");
-    if (!PyList_Check(params)) throw py::type_error("param_groups[...]['params'] must be a list");
-    for (const auto i : c10::irange(PyList_GET_SIZE(params))) {
-      PyObject* param = PyList_GET_ITEM(params, i);
-      PyObject* own = nullptr;
-      if (more && key == param) {
-        own = value;
-        ++matched;
-        more = PyDict_Next(state, &position, &key, &value);
-      }
-      out.push_back({param, own, static_cast<int32_t>(g)});
-    }
-  }
-  if (matched == PyDict_Size(state)) return;
-  std::unordered_map<PyObject*, PyObject*> entries;
-  position = 0;
-  while (PyDict_Next(state, &position, &key, &value)) entries.emplace(key, value);
-  for (auto& c : out) {
-    const auto entry = entries.find(c.param);
-    c.state = entry == entries.end() ? nullptr : entry->second;
-  }
+// The bytes [from, to) of the object at p: one line, or the two that they straddle.
+void prefetch(const void* p, size_t from, size_t to) {
+  __builtin_prefetch(static_cast<const char*>(p) + from);
+  __builtin_prefetch(static_cast<const char*>(p) + to - 1);
 }
 
-void prefetch(const void* p, size_t offset = 0) {
-  __builtin_prefetch(static_cast<const char*>(p) + offset);
-}
-
-// Where in their objects the members lie that are read; only what is prefetched depends on it.
-constexpr size_t kTail =
-    sizeof(c10::TensorImpl) - 8;           // numel, dtype, keys; the rest is at the head
-constexpr size_t kSizes = 64;              // of TensorImpl, the sizes of a vector
-constexpr size_t kGrad = 40;               // of AutogradMeta
-constexpr size_t kData = 16, kFlags = 56;  // of StorageImpl
-
+// Where the members lie that are read. Only what is prefetched depends on it, not what is read.
+void prefetch_tensor(PyObject* object) { prefetch(object, 8, 24); }  // type, tensor
 void prefetch_impl(const c10::TensorImpl* t) {
-  prefetch(t, 16);
-  prefetch(t, kSizes);
-  prefetch(t, kTail);
+  prefetch(t, 16, 72);  // storage, meta, version, sizes of a vector
+  prefetch(t, sizeof(c10::TensorImpl) - 32, sizeof(c10::TensorImpl));  // offset, numel, dtype, keys
+}
+void prefetch_meta(const c10::AutogradMetaInterface* meta) { prefetch(meta, 40, 48); }  // gradient
+void prefetch_storage(const c10::TensorImpl* t) {
+  prefetch(t->unsafe_storage().unsafeGetStorageImpl(), 16, 40);  // address, deleter
+}
+void prefetch_dict(PyObject* dict) { prefetch(dict, 8, 48); }
+void prefetch_keys(PyObject* dict) {
+  prefetch(reinterpret_cast<PyDictObject*>(dict)->ma_keys, 8,
+           64);  // kind, entries, the first entry
 }
 
-void prefetch_storage(const c10::TensorImpl* t) {
-  const c10::StorageImpl* storage = t->unsafe_storage().unsafeGetStorageImpl();
-  prefetch(storage, kData);
-  prefetch(storage, kFlags);
+c10::TensorImpl* impl_of(PyObject* tensor) {
+  return THPVariable_Unpack(tensor).unsafeGetTensorImpl();
 }
 
 bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
@@ -146,10 +115,6 @@ bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
   }
 }
 
-c10::TensorImpl* impl_of(PyObject* tensor) {
-  return THPVariable_Unpack(tensor).unsafeGetTensorImpl();
-}
-
 // The dispatch keys of an ordinary dense CPU tensor; subclasses, sparse, lazy and conjugated
 // tensors and those of other devices have others.
 c10::DispatchKeySet plain_keys() {
@@ -162,25 +127,22 @@ bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
   return a->is_non_overlapping_and_dense() && a->strides() == b->strides();
 }
 
-// Whether `t` is a stream that runs beside `param`.
-bool beside(const c10::TensorImpl* t, const c10::TensorImpl* param) {
-  return t->key_set() == plain_keys() && t->dtype() == param->dtype() &&
-         t->sizes() == param->sizes() && same_order(param, t);
+// The first element's address, or null where the memory is not simply there (copy-on-write).
+void* address(const c10::TensorImpl* t) {
+  const at::DataPtr& data =
+      t->unsafe_storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks();
+  if (data.get() == nullptr || data.get_deleter() == c10::impl::cow::cow_deleter) return nullptr;
+  return static_cast<char*>(data.get()) + t->storage_offset() * t->itemsize();
 }
-
-struct Links : Tensors {
-  PyObject* buffer_object;
-  Kind kind;
-};
 
 // The value of a state dict's momentum_buffer. One that is not its dict's first entry is left to
 // the reference backend by calling the parameter odd.
 Kind find_buffer(PyObject* own, PyObject*& buffer) {
   buffer = nullptr;
   if (own == nullptr) return Kind::plain;
-  if (!PyDict_CheckExact(own)) return Kind::odd;
   Py_ssize_t position = 0;
   PyObject *key, *value;
+  if (!PyDict_CheckExact(own)) return Kind::odd;
   if (!PyDict_Next(own, &position, &key, &value)) return Kind::plain;
   if (key != buffer_key() &&
       !(PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, "momentum_buffer") == 0))
@@ -191,80 +153,206 @@ Kind find_buffer(PyObject* own, PyObject*& buffer) {
   return Kind::plain;
 }
 
-void read_batch(const Candidate* c, int64_t n, const Group* groups, Slot* slots, Tensors* tensors,
-                Kind* kinds) {
-  std::array<Links, kBatch> links;
-  for (const auto i : c10::irange(n)) {
-    prefetch(c[i].param, 16);
-    if (c[i].state) prefetch(c[i].state, 32);
-  }
-  for (const auto i : c10::irange(n)) {
-    Links& l = links[i];
-    l = {{c[i].param, nullptr, nullptr, nullptr}, nullptr, Kind::odd};
-    if (!THPVariable_CheckExact(c[i].param)) continue;
-    l.param = impl_of(c[i].param);
-    l.kind = Kind::plain;
-    prefetch_impl(l.param);
-    if (groups[c[i].group].momentum && c[i].state)
-      prefetch(reinterpret_cast<PyDictObject*>(c[i].state)->ma_keys, 40);
-  }
-  for (const auto i : c10::irange(n)) {
-    Links& l = links[i];
-    if (l.kind == Kind::odd) continue;
-    prefetch(l.param->autograd_meta(), kGrad);
-    if (l.param->has_storage()) prefetch_storage(l.param);
-    if (!groups[c[i].group].momentum) continue;
-    l.kind = find_buffer(c[i].state, l.buffer_object);
-    if (l.buffer_object) prefetch(l.buffer_object, 16);
-  }
-  for (const auto i : c10::irange(n)) {
-    Links& l = links[i];
-    if (l.param == nullptr) continue;
-    // A class of its own may answer .grad in its own way; Python asks it.
-    if (l.param->key_set() != plain_keys()) {
-      l.kind = Kind::odd;
-      continue;
+// All parameters in order, and each one's entry of the optimizer's state.
+class Parameters {
+ public:
+  Parameters(const py::list& groups, PyObject* state) : state_(state) {
+    for (const auto g : c10::irange(groups.size())) {
+      PyObject* params = item(groups[g].ptr(), "params");
+      if (!PyList_Check(params)) throw py::type_error("param_groups[...]['params'] must be a list");
+      first_.push_back(count_);
+      lists_.push_back(PySequence_Fast_ITEMS(params));
+      count_ += PyList_GET_SIZE(params);
     }
-    const auto* meta = static_cast<torch::autograd::AutogradMeta*>(l.param->autograd_meta());
+    in_order_ = PyDict_Size(state) == count_;
+    if (!in_order_) index();
+  }
+
+  // Entries are in the order of the parameters except after a late first gradient; then a parameter
+  // is not found in its place, and all are looked up in an index.
+  void index() {
+    in_order_ = false;
+    Py_ssize_t position = 0;
+    PyObject *key, *value;
+    while (PyDict_Next(state_, &position, &key, &value)) entries_.emplace(key, value);
+  }
+
+  int64_t size() const { return count_; }
+
+  int32_t group(int64_t i) const {
+    return static_cast<int32_t>(std::upper_bound(first_.begin(), first_.end(), i) - first_.begin() -
+                                1);
+  }
+  // Where group g ends.
+  int64_t end(int32_t g) const {
+    return g + 1 < static_cast<int32_t>(first_.size()) ? first_[g + 1] : count_;
+  }
+  PyObject* param(int64_t i, int32_t g) const { return lists_[g][i - first_[g]]; }
+
+  // Returns false if the entry in parameter i's place is another's.
+  bool entry(int64_t i, PyObject* param, PyObject*& own) const {
+    if (!in_order_) {
+      const auto found = entries_.find(param);
+      own = found == entries_.end() ? nullptr : found->second;
+      return true;
+    }
+    Py_ssize_t position = i;
+    PyObject* key;
+    return PyDict_Next(state_, &position, &key, &own) && key == param;
+  }
+
+ private:
+  PyObject* state_;
+  std::vector<int64_t> first_;     // of each group
+  std::vector<PyObject**> lists_;  // of each group
+  int64_t count_ = 0;
+  bool in_order_;
+  std::unordered_map<PyObject*, PyObject*> entries_;
+};
+
+// One parameter's chain, as far as it has been followed.
+struct Links {
+  Tensors tensors;
+  PyObject *state, *buffer;
+  int32_t group;
+  Kind kind;
+};
+
+class Reader {
+ public:
+  Reader(const Parameters& params, const std::vector<Group>& groups, Found& found, Kind* kinds)
+      : params_(params), groups_(groups), found_(found), kinds_(kinds) {}
+
+  // Returns false if the state is not in the order of the parameters.
+  bool read(int64_t begin, int64_t end) {
+    Links links[kBatch];
+    int32_t group = params_.group(begin);
+    for (; begin < end; begin += kBatch) {
+      const int64_t n = std::min(kBatch, end - begin);
+      for (int64_t i = 0; i < n; ++i) {
+        while (begin + i >= params_.end(group)) ++group;
+        if (!start(begin + i, group, links[i])) return false;
+      }
+      for (int64_t i = 0; i < n; ++i) objects(links[i]);
+      for (int64_t i = 0; i < n; ++i) heads(links[i]);
+      for (int64_t i = 0; i < n; ++i) gradient(links[i]);
+      for (int64_t i = 0; i < n; ++i) storages(begin + i, links[i]);
+      for (int64_t i = 0; i < n; ++i) finish(begin + i, links[i]);
+    }
+    return true;
+  }
+
+  int64_t numel = 0, firsts = 0, others = 0;
+
+ private:
+  bool start(int64_t i, int32_t group, Links& l) const {
+    PyObject* param = params_.param(i, group);
+    l = {{param, nullptr, nullptr, nullptr}, nullptr, nullptr, group, Kind::plain};
+    prefetch_tensor(param);
+    if (!params_.entry(i, param, l.state)) return false;
+    if (l.state) prefetch_dict(l.state);
+    return true;
+  }
+
+  void objects(Links& l) const {
+    if (!THPVariable_CheckExact(l.tensors.object)) {
+      l.kind = Kind::odd;
+      return;
+    }
+    l.tensors.param = impl_of(l.tensors.object);
+    prefetch_impl(l.tensors.param);
+    if (l.state && groups_[l.group].momentum && PyDict_CheckExact(l.state)) prefetch_keys(l.state);
+  }
+
+  void heads(Links& l) const {
+    if (l.kind == Kind::odd) return;
+    // A class of its own may answer .grad in its own way; Python asks it.
+    if (l.tensors.param->key_set() != plain_keys()) {
+      l.kind = Kind::odd;
+      return;
+    }
+    prefetch_meta(l.tensors.param->autograd_meta());
+    prefetch_storage(l.tensors.param);
+    if (!groups_[l.group].momentum) return;
+    l.kind = find_buffer(l.state, l.buffer);
+    if (l.buffer) prefetch_tensor(l.buffer);
+  }
+
+  void gradient(Links& l) const {
+    Tensors& t = l.tensors;
+    if (t.param == nullptr || t.param->key_set() != plain_keys()) return;
+    const auto* meta = static_cast<torch::autograd::AutogradMeta*>(t.param->autograd_meta());
     if (meta == nullptr || !meta->grad_.defined()) {
       l.kind = Kind::skip;
-      continue;
+      return;
     }
-    if (l.kind == Kind::odd) continue;
-    l.grad = meta->grad_.unsafeGetTensorImpl();
-    prefetch_impl(l.grad);
-    if (l.buffer_object) {
-      l.buffer = impl_of(l.buffer_object);
-      prefetch_impl(l.buffer);
-    }
+    t.grad = meta->grad_.unsafeGetTensorImpl();
+    prefetch_impl(t.grad);
+    if (!l.buffer) return;
+    t.buffer = impl_of(l.buffer);
+    prefetch_impl(t.buffer);
   }
-  for (const auto i : c10::irange(n)) {
-    Links& l = links[i];
-    if (l.kind != Kind::plain) continue;
-    if (!dtype_of(l.param, slots[i].dtype) || !beside(l.grad, l.param) ||
-        !same_order(l.param, l.param) || (l.buffer && !beside(l.buffer, l.param))) {
+
+  // Whether `other` is a stream that runs beside `param`.
+  static bool beside(const c10::TensorImpl* other, const c10::TensorImpl* param) {
+    return other->key_set() == plain_keys() && other->dtype() == param->dtype() &&
+           other->sizes() == param->sizes() && same_order(param, other);
+  }
+
+  void storages(int64_t i, Links& l) {
+    if (l.kind != Kind::plain) return;
+    const Tensors& t = l.tensors;
+    if (!dtype_of(t.param, found_.slots[i].dtype) || !beside(t.param, t.param) ||
+        !beside(t.grad, t.param) || (t.buffer && !beside(t.buffer, t.param))) {
       l.kind = Kind::odd;
-      continue;
+      return;
     }
-    prefetch_storage(l.grad);
-    if (l.buffer) prefetch_storage(l.buffer);
+    prefetch_storage(t.grad);
+    if (t.buffer) prefetch_storage(t.buffer);
   }
-  for (const auto i : c10::irange(n)) {
-    const Links& l = links[i];
-    kinds[i] = l.kind;
-    if (l.kind != Kind::plain) continue;
-    const bool momentum = groups[c[i].group].momentum;
-    slots[i] = {l.param->mutable_data(),
-                l.grad->data(),
-                l.buffer ? l.buffer->mutable_data() : nullptr,
-                l.param->numel(),
-                c[i].group,
-                slots[i].dtype,
-                !momentum  ? Buffer::none
-                : l.buffer ? Buffer::next
-                           : Buffer::first};
-    tensors[i] = l;
+
+  void finish(int64_t i, Links& l) {
+    const Tensors& t = l.tensors;
+    Slot& slot = found_.slots[i];
+    if (l.kind == Kind::plain) {
+      slot.numel = t.param->numel();
+      slot.param = address(t.param);
+      slot.grad = address(t.grad);
+      slot.buffer = t.buffer ? address(t.buffer) : nullptr;
+      if (slot.numel != 0 && (!slot.param || !slot.grad || (t.buffer && !slot.buffer)))
+        l.kind = Kind::odd;
+    }
+    kinds_[i] = l.kind;
+    if (l.kind != Kind::plain) {
+      found_.tensors[i].object = t.object;
+      slot.group = l.group;
+      ++others;
+      return;
+    }
+    slot.group = l.group;
+    slot.mode = !groups_[l.group].momentum ? Buffer::none : t.buffer ? Buffer::next : Buffer::first;
+    firsts += slot.mode == Buffer::first;
+    numel += slot.numel;
+    found_.tensors[i] = t;
   }
+
+  const Parameters& params_;
+  const std::vector<Group>& groups_;
+  Found& found_;
+  Kind* kinds_;
+};
+
+// Move what is not plain out of the slots.
+void separate(Found& found, const Kind* kinds) {
+  int64_t plain = 0;
+  for (const auto i : c10::irange(found.slots.size())) {
+    if (kinds[i] == Kind::odd) found.odd.push_back({found.slots[i].group, found.tensors[i].object});
+    if (kinds[i] != Kind::plain) continue;
+    found.slots[plain] = found.slots[i];
+    found.tensors[plain++] = found.tensors[i];
+  }
+  found.slots.resize(plain);
+  found.tensors.resize(plain);
 }
 
 }  // namespace
@@ -277,7 +365,6 @@ PyObject* buffer_key() {
 
 void gather(const py::list& groups, const py::dict& state, const double* rates, double inv_scale,
             Found& found) {
-  static thread_local std::vector<Candidate> candidates;
   static thread_local std::vector<Kind> kinds;
   plain_keys();  // made here, not by the first thread to ask
   buffer_key();
@@ -285,35 +372,35 @@ void gather(const py::list& groups, const py::dict& state, const double* rates, 
   found.valid = true;
   for (const auto g : c10::irange(groups.size()))
     found.groups.push_back(read_group(groups[g].ptr(), rates[g], inv_scale, found.valid));
-  list_candidates(groups, state.ptr(), candidates);
-
-  const int64_t count = static_cast<int64_t>(candidates.size());
+  Parameters params(groups, state.ptr());
+  const int64_t count = params.size();
   kinds.resize(count);
   found.slots.resize(count);
   found.tensors.resize(count);
-  const Candidate* all = candidates.data();  // threads see their own thread_locals
-  Kind* kind = kinds.data();
-  at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += kBatch)
-      read_batch(all + i, std::min(kBatch, end - i), found.groups.data(), found.slots.data() + i,
-                 found.tensors.data() + i, kind + i);
-  });
-
   found.odd.clear();
-  found.numel = found.firsts = 0;
-  int64_t plain = 0;
-  for (const auto i : c10::irange(count)) {
-    if (kind[i] == Kind::odd) found.odd.push_back({all[i].group, all[i].param});
-    if (kind[i] != Kind::plain) continue;
-    if (plain != i) {
-      found.slots[plain] = found.slots[i];
-      found.tensors[plain] = found.tensors[i];
-    }
-    found.numel += found.slots[plain].numel;
-    found.firsts += found.slots[plain++].mode == Buffer::first;
+
+  Kind* kind = kinds.data();  // threads see their own thread_locals
+  std::atomic<int64_t> numel, firsts, others;
+  std::atomic<bool> in_order;
+  const auto read = [&] {
+    numel = firsts = others = 0;
+    in_order = true;
+    at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
+      Reader reader(params, found.groups, found, kind);
+      if (!reader.read(begin, end)) in_order = false;
+      numel += reader.numel;
+      firsts += reader.firsts;
+      others += reader.others;
+    });
+    return in_order.load();
+  };
+  if (!read()) {
+    params.index();
+    read();
   }
-  found.slots.resize(plain);
-  found.tensors.resize(plain);
+  found.numel = numel;
+  found.firsts = firsts;
+  if (others > 0) separate(found, kind);
 }
 
 }  // namespace lrfused

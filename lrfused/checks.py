@@ -36,6 +36,8 @@ def check_range(g: int, group: dict[str, Any], lr: float, param: Tensor) -> None
     if param.dtype == torch.float64:
         return
     for key in _NUMBERS:
+        if key == "momentum" and not group["nesterov"]:
+            continue  # it only multiplies, and may become infinite
         value = lr if key == "lr" else float(group[key])
         if math.isfinite(value) and abs(value) > _LARGEST:
             raise ValueError(

@@ -270,8 +270,8 @@ class FusedDecaySGD(Optimizer):
         for new, old, rate in zip(groups, self.param_groups, rates, strict=True):
             new.update(fused=None, foreach=None, differentiable=False, lr=rate)
             new.update(capturable=self._capturable, schedule=old["schedule"])
-            for name, value in self.defaults.items():
-                new.setdefault(name, value)
+            for name, value in {**self.defaults, "nesterov": False, "maximize": False}.items():
+                new.setdefault(name, value)  # for old checkpoints, as torch does
         super().__setstate__(state)
         self._since = next((s["steps_since"] for s in packed if s is not None), self._since)
         self._rates.load(states)

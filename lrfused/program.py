@@ -21,6 +21,8 @@ from typing import Any
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from .checks import as_float
+
 FOREVER = 2**62
 # Added to a product, leaves it as it is; 0.0 would turn -0.0 into 0.0.
 NOTHING = -0.0
@@ -93,31 +95,37 @@ def _cosine_table(t_max: float, begin: int, end: int) -> Sequence[float]:
 
 
 def _lambda(s: Any, begin: int, end: int) -> Compiled:
-    tables: dict[int, list[float]] = {}
+    values: dict[int, list[Any]] = {}
     for function in s.lr_lambdas:
-        if id(function) not in tables:
-            tables[id(function)] = table = _evaluate(function, begin, end)
-            end = begin + len(table)
-    return Compiled(
-        [
-            [Segment(begin, end, absolute=True, x=tables[id(f)][: end - begin], a=float(base))]
-            for f, base in zip(s.lr_lambdas, s.base_lrs, strict=True)
-        ],
-        end,
-    )
+        if id(function) not in values:
+            values[id(function)] = _evaluate(function, begin, end)
+            end = begin + len(values[id(function)])
+    tables = {key: [float(v) for v in own] for key, own in values.items()}
+    groups = []
+    for function, base in zip(s.lr_lambdas, s.base_lrs, strict=True):
+        own = values[id(function)][: end - begin]
+        if all(isinstance(v, (int, float)) and not hasattr(v, "dtype") for v in own):
+            segment = Segment(begin, end, absolute=True, x=tables[id(function)], a=float(base))
+        else:  # a numpy scalar or tensor has its own way to multiply
+            products = [float(base * v) for v in own]
+            segment = Segment(begin, end, absolute=True, x=products, a=1.0)
+        groups.append([segment])
+    return Compiled(groups, end)
 
 
-def _evaluate(function: Callable[[int], float], begin: int, end: int) -> list[float]:
+def _evaluate(function: Callable[[int], Any], begin: int, end: int) -> list[Any]:
     """Call a user's function ahead of time; where it fails, stop, and let it fail in its turn."""
-    table: list[float] = []
+    values: list[Any] = []
     for epoch in range(begin, end):
         try:
-            table.append(float(function(epoch)))
+            value = function(epoch)
+            as_float(f"what lr_lambda({epoch}) returns", value)
         except Exception:
             if epoch == begin:
                 raise
             break
-    return table
+        values.append(value)
+    return values
 
 
 _COMPILERS: dict[type[LRScheduler], Callable[[Any, int, int], Compiled]] = {

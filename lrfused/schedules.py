@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import lr_scheduler
 
+from .checks import as_float
+
 __all__ = [
     "CosineAnnealingLR",
     "ExponentialLR",
@@ -28,6 +30,12 @@ def _at_least_one(schedule: str, name: str, value: Any) -> None:
     # torch finds a step_size or T_max of 0 at the first step, by dividing by it.
     if not isinstance(value, (int, float)) or value < 1 or value != int(value):
         raise ValueError(f"{schedule}({name}=...) must be an integer of at least 1, got {value!r}")
+
+
+def _numbers(schedule: str, **arguments: Any) -> None:
+    # torch finds a gamma that is a word at the step that multiplies by it.
+    for name, value in arguments.items():
+        as_float(f"{schedule}({name}=...)", value)
 
 
 class Schedule:
@@ -95,6 +103,13 @@ class LambdaLR(Schedule):
                 )
         super().__init__(lr_lambda=lr_lambda, last_epoch=last_epoch)
 
+    def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Construct the torch scheduler on `optimizer`, which asks for epoch 0 at once."""
+        try:
+            return super().bind(optimizer)
+        except TypeError as error:
+            raise TypeError(f"LambdaLR(lr_lambda=...) must return a number: {error}") from error
+
 
 class StepLR(Schedule):
     """Multiply the rate by `gamma` once in `step_size` epochs."""
@@ -103,6 +118,7 @@ class StepLR(Schedule):
 
     def __init__(self, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         _at_least_one("StepLR", "step_size", step_size)
+        _numbers("StepLR", gamma=gamma)
         super().__init__(step_size=step_size, gamma=gamma, last_epoch=last_epoch)
 
 
@@ -112,6 +128,9 @@ class MultiStepLR(Schedule):
     torch_class = lr_scheduler.MultiStepLR
 
     def __init__(self, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1) -> None:
+        if not isinstance(milestones, Iterable):
+            raise TypeError(f"MultiStepLR(milestones=...) must be integers, got {milestones!r}")
+        _numbers("MultiStepLR", gamma=gamma)
         super().__init__(milestones=list(milestones), gamma=gamma, last_epoch=last_epoch)
 
 
@@ -121,6 +140,7 @@ class ExponentialLR(Schedule):
     torch_class = lr_scheduler.ExponentialLR
 
     def __init__(self, gamma: float, last_epoch: int = -1) -> None:
+        _numbers("ExponentialLR", gamma=gamma)
         super().__init__(gamma=gamma, last_epoch=last_epoch)
 
 
@@ -131,6 +151,7 @@ class CosineAnnealingLR(Schedule):
 
     def __init__(self, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         _at_least_one("CosineAnnealingLR", "T_max", T_max)
+        _numbers("CosineAnnealingLR", eta_min=eta_min)
         super().__init__(T_max=T_max, eta_min=eta_min, last_epoch=last_epoch)
 
 
@@ -155,6 +176,10 @@ class ReduceLROnPlateau(Schedule):
         eps: float = 1e-8,
         verbose: bool = False,
     ) -> None:
+        _numbers(
+            "ReduceLROnPlateau", factor=factor, patience=patience, threshold=threshold,
+            cooldown=cooldown, eps=eps,
+        )  # fmt: skip
         super().__init__(
             mode=mode,
             factor=factor,

@@ -70,12 +70,6 @@ def test_extreme_rates(backend, lr, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_an_int_of_zero_as_rate(backend, dtype):
-    twin = Twin([special(dtype)], backend, {"lr": 0})  # -0 of an int is no -0.0
-    twin.step([special(dtype).flip(0)])
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [1e300, torch.inf, torch.nan], ids=str)
 def test_extreme_momenta(backend, size, dtype):
     twin = Twin([special(dtype)], backend, HYPER["momentum"])

@@ -18,7 +18,7 @@ def _load(name: str) -> ModuleType | str:
     try:
         return importlib.import_module(f".{name}", __name__)
     except ImportError as error:
-        return f"{type(error).__name__}: {error}"
+        return str(error)
 
 
 def available() -> dict[str, str | None]:

@@ -8,8 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _C
 from . import reference
+
+try:
+    from .. import _C
+except ImportError as error:
+    raise ImportError(f"lrfused._C was not built, or not for this torch: {error}") from error
 
 Program = _C.Program
 
@@ -38,7 +42,8 @@ def step(
 
 def _order(groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]) -> None:
     """Put the state's entries in the order of the parameters, where the step finds them fastest."""
-    for group in groups:
-        for p in group["params"]:
-            if p in state:
-                state[p] = state.pop(p)
+    ordered = {p: state[p] for group in groups for p in group["params"] if p in state}
+    ordered.update({k: v for k, v in state.items() if k not in ordered})
+    if any(a is not b for a, b in zip(ordered, state, strict=True)):
+        state.clear()  # not only reordered: without the holes that removed entries leave
+        state.update(ordered)
