@@ -37,7 +37,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 
 def trained(backend, dtype, hyper):
-    params = [leaf(numbers(n, dtype=dtype, seed=n)) for n in [*SIZES, 300_001]]
+    params = [leaf(numbers(n, dtype=dtype, seed=n)) for n in [*SIZES, 100_003]]
     optimizer = FusedDecaySGD(params, backend=backend, **with_lr(HYPER[hyper]))
     for step in range(3):
         for i, p in enumerate(params):
@@ -47,7 +47,7 @@ def trained(backend, dtype, hyper):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("hyper", ["plain", "nesterov-decay", "maximize-all"])
+@pytest.mark.parametrize("hyper", ["nesterov-decay", "maximize-all"])
 def test_the_thread_number_does_not_matter(backend, threads, hyper, dtype):
     threads(1)
     want = trained(backend, dtype, hyper)

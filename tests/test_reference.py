@@ -1,80 +1,23 @@
-"""The reference itself: against exact rational arithmetic, and against torch's for-loop."""
+"""The reference itself: against exact arithmetic, and against torch's for-loop."""
 
 import itertools
 import math
-from fractions import Fraction
 
 import pytest
 import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER, STEPPED, TORCH_IS_ORACLE, with_lr
+from exact import element, rounded
 from twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD
 from lrfused.reference import ReferenceDecaySGD
 
-# Precision in bits, and the smallest and the largest exponent of a normal number.
-FORMATS = {
-    torch.float64: (53, -1022, 1023),
-    torch.float32: (24, -126, 127),
-    torch.bfloat16: (8, -126, 127),
-    torch.float16: (11, -14, 15),
-}
 fused_multiply_add = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT",
     reason="torch itself does not fuse with ATEN_CPU_CAPABILITY=default",
 )
-
-
-def opmath(dtype):
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
-def exponent(x: Fraction) -> int:
-    """Give e with 2**e <= |x| < 2**(e + 1)."""
-    e = abs(x.numerator).bit_length() - x.denominator.bit_length()
-    return e if Fraction(2) ** e <= abs(x) else e - 1
-
-
-def rounded(x: float | Fraction, dtype) -> float:
-    """Round to the nearest number of a format, ties to even."""
-    if not isinstance(x, Fraction):
-        if not math.isfinite(x) or x == 0:
-            return x
-        x = Fraction(x)
-    precision, low, high = FORMATS[dtype]
-    quantum = Fraction(2) ** (max(exponent(x), low) - precision + 1)
-    nearest = round(abs(x) / quantum) * quantum  # round() of a Fraction is half to even
-    size = math.inf if nearest >= Fraction(2) ** (high + 1) else float(nearest)
-    return size if x > 0 else -size
-
-
-def rn_fma(a: float, b: float, c: float, dtype) -> float:
-    """Give a * b + c rounded once to opmath and then to storage; a is a scalar in opmath."""
-    if not (math.isfinite(a) and math.isfinite(b)):
-        return a * b + c
-    if not math.isfinite(c):
-        return c
-    exact = Fraction(a) * Fraction(b) + Fraction(c)
-    if exact == 0:
-        return a * b + c  # the sign of an exact zero is IEEE's own
-    return rounded(rounded(exact, opmath(dtype)), dtype)
-
-
-def element(p, g, m, dtype, *, first, lr, momentum=0, dampening=0, weight_decay=0, **flags):
-    """Update one element by the formula, in exact arithmetic; give the new p and m."""
-    wide = opmath(dtype)
-    mu, decay, rate, share = (
-        rounded(float(x), wide) for x in (momentum, weight_decay, -lr, 1 - dampening)
-    )
-    if flags.get("maximize"):
-        g = -g
-    d = rn_fma(decay, p, g, dtype) if weight_decay != 0 else g
-    if momentum != 0:
-        m = d if first else rn_fma(share, d, rn_fma(mu, m, -0.0, dtype), dtype)
-        d = rn_fma(mu, m, d, dtype) if flags.get("nesterov") else m
-    return rn_fma(rate, d, p, dtype), m
 
 
 def awkward(dtype):
