@@ -38,7 +38,7 @@ def nearest(m: int, e: int, dtype: torch.dtype) -> float:
         size += rest > half or (rest == half and size % 2)
         e = last
     value = math.inf if size.bit_length() + e - 1 > high else math.ldexp(size, e)
-    return math.copysign(value, m)
+    return value if m > 0 else -value
 
 
 def rounded(x: float, dtype: torch.dtype) -> float:
