@@ -32,6 +32,14 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
   static thread_local Found found;  // its memory serves every step
   gather(groups, state, program.rates(), inv_scale, found);
 
+  // Where other Python code may run before the update is done, it may drop a gradient: hold them.
+  const bool large = found.numel >= kLetGo;
+  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
+  if (large || !found.odd.empty())
+    for (const Tensors& t : found.tensors)
+      for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer})
+        if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
+
   py::object update_odd = py::none();
   if (!found.odd.empty() || !found.valid) {
     py::list list;
@@ -54,14 +62,8 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
     found.slots[i].buffer = created.back().mutable_data_ptr();
   }
 
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
   std::optional<py::gil_scoped_release> let_go;
-  if (found.numel >= kLetGo) {  // another thread may then drop a gradient: hold them all
-    for (const Tensors& t : found.tensors)
-      for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer})
-        if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
-    let_go.emplace();
-  }
+  if (large) let_go.emplace();
   const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
   update_cpu(found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(),
              fused, [=](int64_t i) { tensors[i].param->bump_version(); });

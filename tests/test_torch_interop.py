@@ -6,9 +6,19 @@ import io
 import pytest
 import torch
 from bits import assert_same_bits, assert_same_rates
-from cases import DTYPES, HYPER, SCHEDULES, TORCH_IS_ORACLE, with_lr
+from cases import DTYPES, HYPER, SCHEDULES, TORCH_IS_ORACLE, Schedule, Wave, with_lr
 from loops import RATES, Torchs, product_ids, products
-from twin import assert_same_state, leaf, momentum, numbers, oracle, rates, sgd
+from twin import (
+    assert_same_state,
+    assert_unchanged,
+    leaf,
+    momentum,
+    numbers,
+    oracle,
+    rates,
+    sgd,
+    snapshot,
+)
 
 from lrfused import FusedDecaySGD
 
@@ -128,6 +138,55 @@ def test_the_state_of_the_handle_is_the_one_of_torchs_scheduler(backend, pair):
         assert torch.load(file, weights_only=True) == mine
         ours.step(number)
         want.step(number)
+
+
+OVERWRITTEN = {
+    "LambdaLR": ({"lr_lambda": Wave(3.0)}, {"lr_lambda": Wave(7.0)}),
+    "ReduceLROnPlateau": ({"patience": 9}, {"patience": 0, "factor": 0.5, "min_lr": 0.01}),
+}
+OTHERWISE = {
+    "step_size": ("StepLR", {"step_size": 5}, {"step_size": 3}),
+    "milestones": ("MultiStepLR", {"milestones": [4]}, {"milestones": [4, 4]}),
+    "gamma": ("ExponentialLR", {"gamma": 0.9}, {"gamma": 0.5}),
+    "T_max": ("CosineAnnealingLR", {"T_max": 5}, {"T_max": 16}),
+}
+
+
+def state_after(case, steps):
+    donor = Torch(case, RATES[2])
+    for number in range(steps):
+        donor.step(number)
+    return copy.deepcopy(donor.scheduler.state_dict())
+
+
+@pytest.mark.parametrize("kind", OVERWRITTEN)
+def test_loading_overwrites_as_in_torch(backend, kind):
+    built, stored = (Schedule(kind, kind, copy.deepcopy(kwargs)) for kwargs in OVERWRITTEN[kind])
+    state = state_after(stored, 12)
+    want, ours = Torch(copy.deepcopy(built), RATES[2]), Ours(built, RATES[2], backend)
+    for run in (want, ours):
+        for number in range(3):
+            run.step(number)
+        run.scheduler.load_state_dict(copy.deepcopy(state))
+    assert rates(ours.opt) == rates(want.opt)
+    for number in range(12, 60):
+        want.step(number)
+        ours.step(number)
+        assert_same_rates(rates(ours.opt), rates(want.opt), f"at {number}")
+    assert ours.scheduler.last_epoch == want.scheduler.last_epoch
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_schedule_configured_otherwise_is_refused_by_name(backend, name):
+    # torch takes the stored numbers over without a word: a longer T_max would be lost on resuming.
+    kind, mine, theirs = OTHERWISE[name]
+    run = Ours(Schedule(kind, kind, mine), RATES[2], backend)
+    for number in range(3):
+        run.step(number)
+    before = snapshot(run.opt)
+    with pytest.raises(ValueError, match=name):
+        run.scheduler.load_state_dict(state_after(Schedule(kind, kind, theirs), 12))
+    assert_unchanged(run.opt, before)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
