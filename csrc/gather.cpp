@@ -18,6 +18,8 @@
 #include <limits>
 #include <unordered_map>
 
+#include "prefetch.h"
+
 namespace lrfused {
 namespace {
 
@@ -68,28 +70,6 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
     if (std::isfinite(x) && std::isinf(float(x))) valid = false;
   return {{rounded<float>(h), h}, inv_scale != 1, decay != 0, momentum != 0, nesterov};
-}
-
-// The bytes [from, to) of the object at p: one line, or the two that they straddle.
-void prefetch(const void* p, size_t from, size_t to) {
-  __builtin_prefetch(static_cast<const char*>(p) + from);
-  __builtin_prefetch(static_cast<const char*>(p) + to - 1);
-}
-
-// Where the members lie that are read. Only what is prefetched depends on it, not what is read.
-void prefetch_tensor(PyObject* object) { prefetch(object, 8, 24); }  // type, tensor
-void prefetch_impl(const c10::TensorImpl* t) {
-  prefetch(t, 16, 72);  // storage, meta, version, sizes of a vector
-  prefetch(t, sizeof(c10::TensorImpl) - 32, sizeof(c10::TensorImpl));  // offset, numel, dtype, keys
-}
-void prefetch_meta(const c10::AutogradMetaInterface* meta) { prefetch(meta, 40, 48); }  // gradient
-void prefetch_storage(const c10::TensorImpl* t) {
-  prefetch(t->unsafe_storage().unsafeGetStorageImpl(), 16, 40);  // address, deleter
-}
-void prefetch_dict(PyObject* dict) { prefetch(dict, 8, 48); }
-void prefetch_keys(PyObject* dict) {
-  prefetch(reinterpret_cast<PyDictObject*>(dict)->ma_keys, 8,
-           64);  // kind, entries, the first entry
 }
 
 c10::TensorImpl* impl_of(PyObject* tensor) {
