@@ -69,7 +69,7 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   // As in torch, where momentum alone only multiplies, and may become infinite.
   for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
     if (std::isfinite(x) && std::isinf(float(x))) valid = false;
-  return {{rounded<float>(h), h}, inv_scale != 1, decay != 0, momentum != 0, nesterov};
+  return {{rounded<float>(h), h}, h.grad_scale != 1, decay != 0, momentum != 0, nesterov};
 }
 
 c10::TensorImpl* impl_of(PyObject* tensor) {
