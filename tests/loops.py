@@ -35,6 +35,19 @@ def groups_of(lrs: Sequence[float], **extra: Any) -> list[dict[str, Any]]:
     return [{"params": [parameter()], "lr": lr, **extra} for lr in lrs]
 
 
+def epoch_of(scheduler: Any) -> int:
+    """Return a scheduler's epoch; torch's chains have none, so that of their first member."""
+    return (
+        epoch_of(scheduler._schedulers[0])
+        if not hasattr(scheduler, "last_epoch")
+        else scheduler.last_epoch
+    )
+
+
+def momenta(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [group["momentum"] for group in optimizer.param_groups]
+
+
 class Torchs:
     """torch.optim.SGD with torch's schedulers, chained in order, stepped as the fused one is."""
 
@@ -65,7 +78,7 @@ class Torchs:
 
     @property
     def last_epoch(self) -> int:
-        return self.schedulers[0].last_epoch
+        return epoch_of(self.schedulers[0])
 
     def get_last_lr(self) -> list[float]:
         return self.schedulers[-1].get_last_lr()
@@ -108,6 +121,7 @@ class Race:
         self.torchs.step(update=self.torchs.count == 0)
         when = f"after step {self.torchs.count}"
         assert_same_rates(rates(self.opt), rates(self.torchs.opt), when)
+        assert_same_rates(momenta(self.opt), momenta(self.torchs.opt), f"{when}, momentum")
         if self.torchs.count < 50 or self.torchs.count % 50 == 0:
             self.check(when)
 
