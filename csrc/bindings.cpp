@@ -108,6 +108,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
            py::arg("cells"), py::arg("epochs"), py::arg("used"), py::arg("history"),
            py::arg("recorded"), py::arg("plateau_states"), py::arg("segments"),
            py::arg("constants"), py::arg("tables"), py::arg("plateau_cells"), py::arg("plateaus"))
+      .def("use", &Program::use)
       .def("advance", &Program::advance)
       .def("observe", &Program::observe, py::arg("metric"))
       .def("cells", &Program::current_cells);

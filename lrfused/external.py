@@ -32,8 +32,8 @@ def _name(optimizer: Any) -> str:
     found = {
         type(holder).__name__
         for holder in gc.get_objects()
-        if isinstance(holder, LRScheduler)
-        and not isinstance(holder, Scheduler)
+        if issubclass(type(holder), LRScheduler)  # isinstance would ask proxies what they are
+        and type(holder) is not Scheduler
         and getattr(holder, "optimizer", None) is optimizer
     }
     return ", ".join(sorted(found)) or "a torch scheduler"

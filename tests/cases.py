@@ -123,7 +123,9 @@ class Schedule:
             return getattr(lr_scheduler, self.kind)(optimizer, **kwargs)
 
     def _with(self, members: list[Any]) -> dict[str, Any]:
-        return {**self.kwargs, "schedulers": members} if self.members else dict(self.kwargs)
+        return (
+            {**self.kwargs, "schedulers": members} if "schedulers" in self.kwargs else self.kwargs
+        )
 
 
 def _table(kind: str, **rows: dict[str, Any]) -> list[Schedule]:
