@@ -155,7 +155,16 @@ def test_schedule_every_is_at_least_one_or_none(backend, every):
         )
 
 
-@pytest.mark.parametrize("schedule", [StepLR, 3, "StepLR", fading, [StepLR(3), None]], ids=repr)
+NO_SCHEDULES = {
+    "class": StepLR,
+    "number": 3,
+    "word": "StepLR",
+    "function": fading,
+    "list": [StepLR(3), None],
+}
+
+
+@pytest.mark.parametrize("schedule", NO_SCHEDULES.values(), ids=NO_SCHEDULES)
 def test_what_is_no_schedule_is_refused(backend, schedule):
     with pytest.raises(TypeError, match="schedule"):
         FusedDecaySGD([parameter()], lr=0.1, schedule=schedule, backend=backend)
