@@ -36,7 +36,7 @@ class FusedDecaySGD(Optimizer):
             `{"params": ..., "schedule": ...}`.
         schedule_every: optimizer steps to one schedule step, which is part of the last of them;
             None if the loop calls `optimizer.scheduler.step()` itself.
-        backend: "auto", "compiled" or "reference".
+        backend: "auto", "compiled", "triton" or "reference".
         capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
         foreach, fused: accepted, so that a call need not be changed, and ignored.
         differentiable: must be False.
@@ -103,6 +103,7 @@ class FusedDecaySGD(Optimizer):
             "schedule": as_schedules(schedule),
         }
         super().__init__(params, defaults)
+        self._choose_backend()
         self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, capturable)
 
@@ -137,6 +138,16 @@ class FusedDecaySGD(Optimizer):
                 raise
             self._choose_step()
 
+    def _choose_backend(self) -> None:
+        self._device_type = self._first_device_type()
+        self._backend = backends.choose(self._backend_name, self._device_type)
+
+    def _first_device_type(self) -> str:
+        for group in self.param_groups:
+            for p in group["params"]:
+                return p.device.type
+        return "cpu"
+
     def _choose_step(self) -> None:
         # torch updates a parameter that is listed twice once and then again: not in parallel.
         lists = [group["params"] for group in self.param_groups]
@@ -167,13 +178,24 @@ class FusedDecaySGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         rates, groups = self._rates, self.param_groups
+        if self._first_device_type() != self._device_type:  # the model was moved
+            self._choose_backend()
+            self._choose_step()
+            rates.use(self._backend.Program)
         rates.take_written(groups)
         due = self._schedule_every is not None and self._since + 1 == self._schedule_every
+        if self._schedule_every not in (None, 1) and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"a step with schedule_every={self._schedule_every} cannot be captured: its "
+                "replays would all advance the schedule, or none; use schedule_every=None, and "
+                "scheduler.step() between replays"
+            )
         if due:
             rates.ready()
         inv_scale = self._inv_scale()
         if inv_scale is not None:
-            self._backend_step(groups, self.state, rates.program, inv_scale, due)
+            moves = due and bool(rates.chains)
+            self._backend_step(groups, self.state, rates.program, inv_scale, moves)
         elif due:
             rates.program.advance()
         if self._schedule_every is not None:
@@ -211,7 +233,7 @@ class FusedDecaySGD(Optimizer):
         self._rates.advanced()
         self._rates.show(self.param_groups)
 
-    def _observe(self, metric: float) -> None:
+    def _observe(self, metric: float | Tensor) -> None:
         if not self._rates.has_plateau:
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
         self._rates.observe(self.param_groups, metric)
@@ -291,7 +313,7 @@ class FusedDecaySGD(Optimizer):
     def _unpickle(self, state: dict[str, Any]) -> None:
         chain_states = state.pop("_chain_states")
         super().__setstate__(state)
-        self._backend = backends.choose(self._backend_name)
+        self._choose_backend()
         self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)
         self._rates.load(chain_states)

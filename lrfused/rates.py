@@ -10,9 +10,10 @@ from torch import Tensor
 
 from .chain import Chain
 from .checks import as_float
-from .program import plateau_row
+from .program import FOREVER, plateau_row
 
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
+_CAPTURED = 65_536  # the same for a captured step, which is replayed without us
 _CAPACITY = 1024  # groups whose cells never move
 
 
@@ -32,6 +33,7 @@ class Rates:
         self._members: list[list[int]] = []  # of each chain, its groups' indices
         self._make_program = program
         self._capturable = capturable
+        self.program: Any = None
         self._cells = torch.zeros(max(_CAPACITY, len(groups)), dtype=torch.float64)
         self._epochs = torch.zeros(len(self._cells), dtype=torch.int64)
         self._plateau_states = torch.zeros(0, 3, dtype=torch.float64)
@@ -111,6 +113,8 @@ class Rates:
 
     def take_written(self, groups: Sequence[dict[str, Any]]) -> None:
         """Take over rates the user has written since they were last shown."""
+        if getattr(self.program, "captured", False):
+            self.settle()
         if len(groups) != len(self._shown):
             raise ValueError(
                 f"param_groups has {len(groups)} groups and the optimizer knows of "
@@ -124,6 +128,7 @@ class Rates:
             if self._capturable:
                 shown.fill_(value)
             elif value != shown:
+                self.settle()
                 self._cells[i] = value
                 self._shown[i] = shown = value
             group["lr"] = shown
@@ -139,6 +144,7 @@ class Rates:
         """Make sure that the program reaches one step further."""
         for chain in self.chains:
             if chain.epoch + 1 >= chain.until:
+                self.settle()
                 return self._compile()
 
     def advanced(self) -> None:
@@ -146,29 +152,73 @@ class Rates:
         for chain in self.chains:
             chain.epoch += 1
 
-    def observe(self, groups: Sequence[dict[str, Any]], metric: float) -> None:
+    def observe(self, groups: Sequence[dict[str, Any]], metric: float | Tensor) -> None:
         """Feed every plateau one metric, and say what a verbose one has cut."""
         self.take_written(groups)
-        before = list(self._shown)
-        self.program.observe(metric)
+        verbose = [(member.last_epoch + 1, i) for member, i in self._verbose]
+
+        def tell(before: list[float], after: list[float]) -> None:
+            for epoch, i in verbose:
+                if after[i] != before[i]:
+                    print(f"Epoch {epoch}: reducing learning rate of group {i} to {after[i]:.4e}.")
+
+        if isinstance(metric, Tensor):
+            self.program.observe_later(metric, tell)
+        else:
+            self.settle()
+            before = self.program.rates()
+            self.program.observe(metric)
+            tell(before, self.program.rates())
         for plateau in self._plateaus:
             plateau.last_epoch += 1
         self.show(groups)
-        for member, i in self._verbose:
-            rate = float(groups[i]["lr"])
-            if rate != float(before[i]):
-                epoch = member.last_epoch
-                print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
+
+    def takes(self, metric: Any) -> bool:
+        """Say whether a metric can be observed on the device it is on, without reading it here."""
+        takes = getattr(self.program, "takes", None)
+        return takes is not None and bool(takes(metric))
+
+    def settle(self) -> None:
+        """Wait for what only a device knows: a plateau's decision, the replays of a graph."""
+        settle = getattr(self.program, "settle", None)
+        if settle is None or not settle():
+            return
+        for chain, members in zip(self.chains, self._members, strict=True):
+            chain.epoch = int(self._epochs[members[0]])
+            if chain.epoch >= chain.until:
+                raise RuntimeError(
+                    f"a captured step was replayed up to epoch {chain.epoch}, and its schedule was "
+                    f"compiled up to {chain.until - 1}: read scheduler.get_last_lr() every "
+                    f"{_CAPTURED // 2} replays, which compiles it further"
+                )
+        if any(chain.epoch + _CAPTURED // 2 >= chain.until for chain in self.chains):
+            self._compile()
+            self.program.push()
 
     @property
     def has_plateau(self) -> bool:
         """Say whether there is anything to feed a metric."""
         return bool(self._plateaus)
 
+    def refresh(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Show the rates as they are now, waiting for a device that decides them."""
+        if getattr(self.program, "in_flight", False):
+            self.take_written(groups)
+            self.settle()
+            self.show(groups)
+
+    def use(self, program: Any) -> None:
+        """Go on with another kind of program."""
+        if program is not self._make_program:
+            self.settle()
+            self._make_program = program
+            self._compile()
+
     # -- state -------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Bring the chains' torch schedulers up to date with the cells."""
+        self.settle()
         rates = self.program.rates()
         states = self._plateau_states.tolist()
         row = 0
@@ -244,9 +294,11 @@ class Rates:
         self._plateau_states = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
 
     def _compile(self) -> None:
+        captured = self._capturable and hasattr(self._make_program, "succeed")
+        window = _CAPTURED if captured else _WINDOW
         by_group: list[list[Any]] = [[] for _ in self._shown]
         for chain, members in zip(self.chains, self._members, strict=True):
-            for i, segments in zip(members, chain.segments(_WINDOW), strict=True):
+            for i, segments in zip(members, chain.segments(window), strict=True):
                 by_group[i] = segments
         tables: list[float] = []
         starts: dict[int, int] = {}
@@ -262,6 +314,7 @@ class Rates:
                 integers.append([i, s.begin, s.end, s.every, int(s.absolute), start])
                 constants.append([s.x if isinstance(s.x, float) else 0.0, s.a, s.b])
         count = len(self._shown)
+        previous = self.program
         self.program = self._make_program(
             self._cells[:count],
             self._epochs[:count],
@@ -272,6 +325,9 @@ class Rates:
             _table(self._plateau_rows, torch.float64, 8),
             self._plateau_states,
         )
+        if hasattr(self.program, "succeed"):
+            endless = all(chain.until == FOREVER for chain in self.chains)
+            self.program.succeed(previous, may_capture=captured or endless)
 
 
 def _table(rows: list[list[Any]], dtype: torch.dtype, columns: int) -> Tensor:

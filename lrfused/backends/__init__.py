@@ -10,7 +10,9 @@ import importlib
 import warnings
 from types import ModuleType
 
-NAMES = ("compiled", "reference")  # in order of preference
+NAMES = ("compiled", "triton", "reference")
+_PREFERRED = {"cpu": ("compiled", "reference")}
+_ELSEWHERE = ("triton", "compiled", "reference")
 
 
 @functools.cache
@@ -27,16 +29,21 @@ def available() -> dict[str, str | None]:
     return {name: module if isinstance(module, str) else None for name, module in loaded.items()}
 
 
-def choose(name: str) -> ModuleType:
-    """Return the backend of this name; "auto" is the fastest there is.
+def preferred(device_type: str) -> str:
+    """Return the name of the fastest backend there is for parameters on such a device."""
+    names = _PREFERRED.get(device_type, _ELSEWHERE)
+    return next(name for name in names if not isinstance(_load(name), str))
+
+
+def choose(name: str, device_type: str = "cpu") -> ModuleType:
+    """Return the backend of this name; "auto" is the fastest there is for such a device.
 
     Raises ValueError for an unknown name, RuntimeError for one that cannot be used here.
     """
     if name == "auto":
-        chosen = next(n for n, why in available().items() if why is None)
-        if chosen == "reference":
+        name = preferred(device_type)
+        if name == "reference":
             _say_once(str(_load("compiled")))
-        name = chosen
     if name not in NAMES:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
     module = _load(name)

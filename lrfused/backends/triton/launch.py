@@ -1,0 +1,66 @@
+"""Launching a kernel: on its device, without fusion, or in Triton's interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import triton
+from torch import device as Device
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+# The interpreter has a cost for each program, and for each operation, but hardly for elements.
+TILE = 65536 if INTERPRETED else 2048
+WARPS = 4
+
+
+def check(version: str) -> None:
+    """Raise ImportError unless kernels can be launched here, and round as they should."""
+    if not INTERPRETED:
+        try:
+            triton.runtime.driver.active.get_current_target()
+        except RuntimeError as error:
+            raise ImportError(f"Triton drives no GPU here: {error}") from error
+    elif tuple(int(part) for part in version.split(".")[:2]) < (3, 9):
+        raise ImportError(f"the interpreter of Triton {version} rounds an fma twice; 3.9 does not")
+
+
+def runs_on(device: Device) -> bool:
+    """Say whether kernels can be launched on a device."""
+    return device.type == "cpu" if INTERPRETED else device.type in ("cuda", "xpu")
+
+
+def launch(kernel: Any, programs: int, device: Device, *args: Any, **constants: Any) -> None:
+    """Launch a kernel on the device's current stream."""
+    with _on(device):
+        kernel[(programs,)](*args, **constants, num_warps=WARPS, enable_fp_fusion=False)
+
+
+def _on(device: Device) -> contextlib.AbstractContextManager[Any]:
+    if INTERPRETED:
+        import numpy
+
+        return numpy.errstate(all="ignore")  # infinities and NaNs are as good as any number
+    module = torch.get_device_module(device)
+    if device.index == module.current_device():
+        return contextlib.nullcontext()
+    guard: contextlib.AbstractContextManager[Any] = module.device(device)
+    return guard
+
+
+def capturing(device: Device) -> bool:
+    """Say whether what is launched now is recorded into a graph instead of run."""
+    ask = getattr(torch.get_device_module(device), "is_current_stream_capturing", None)
+    return ask is not None and bool(ask())
+
+
+def upload(to: torch.Tensor, host: torch.Tensor) -> None:
+    """Copy a host tensor into a device tensor, in stream order; nobody waits.
+
+    The pinned copy goes back to torch's allocator, which keeps it until the transfer is over.
+    """
+    if to.device.type != "cpu":
+        host = host.pin_memory()
+    to.copy_(host, non_blocking=True)
