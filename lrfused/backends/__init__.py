@@ -1,5 +1,7 @@
 """Where the step runs: a backend is a module with `Program` and `step`.
 
+One that may be imported where it cannot be used has `unavailable`, which says why, or None.
+
 None imports another, but for the reference, which every one of them falls back on.
 """
 
@@ -18,9 +20,11 @@ _ELSEWHERE = ("triton", "compiled", "reference")
 @functools.cache
 def _load(name: str) -> ModuleType | str:
     try:
-        return importlib.import_module(f".{name}", __name__)
+        module = importlib.import_module(f".{name}", __name__)
     except ImportError as error:
         return str(error)
+    why: str | None = getattr(module, "unavailable", lambda: None)()
+    return why or module
 
 
 def available() -> dict[str, str | None]:

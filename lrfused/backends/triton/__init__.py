@@ -11,20 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-try:
-    import triton
-except ImportError as error:
-    raise ImportError(f"Triton is not installed: {error}") from error
-
 from .. import reference
 from . import launch
+from .launch import unavailable
 from .mirror import image
 from .program import Program
 from .slots import FIRST, Found, gather, in_range, read_groups
 
-__all__ = ["Program", "step"]
-
-launch.check(triton.__version__)
+__all__ = ["Program", "step", "unavailable"]
 
 
 def step(

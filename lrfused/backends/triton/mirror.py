@@ -11,10 +11,10 @@ from torch import Tensor
 from torch import device as Device
 
 from . import schedule
-from .launch import INTERPRETED, launch, upload
+from .launch import launch, upload
 from .tables import Tables
 
-_CELLS = 1024 if INTERPRETED else 32  # a program's
+_LANES = 128  # segments looked at together
 
 
 def image(tensor: Tensor) -> bytes:
@@ -32,7 +32,7 @@ class Mirror:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.tables: dict[torch.dtype, Tables] = {}
-        self._frozen: list[Tables] = []  # a graph reads them
+        self._graphs: list[Any] = []  # what captured steps read, and we have left
         self._held: dict[str, Tensor] = {}
         self._keys: dict[str, Any] = {}
 
@@ -54,13 +54,13 @@ class Mirror:
             )
         held = self._held.get(name)
         if held is None or held.numel() < host.numel():
-            if held is not None and self._frozen:
+            if held is not None and self._graphs:
                 warnings.warn(
                     f"lrfused: {name} outgrew its place in device memory; capture the step anew, "
                     "a graph captured before goes on without it",
                     stacklevel=2,
                 )
-                self._held[f"{name} of a graph, {held.data_ptr()}"] = held
+                self._graphs.append(held)
             room = max(64, 2 * host.numel())
             held = self._held[name] = torch.empty(room, dtype=host.dtype, device=self.device)
         upload(held[: host.numel()], host.flatten())
@@ -71,7 +71,7 @@ class Mirror:
         self._keys[name] = key
 
     def tables_of(self, dtype: torch.dtype) -> Tables:
-        """Return the tables of a dtype, other ones if a graph reads those of the last step."""
+        """Return the tables of a dtype."""
         tables = self.tables.get(dtype)
         if tables is None:
             tables = self.tables[dtype] = Tables(self.device, dtype)
@@ -79,24 +79,20 @@ class Mirror:
 
     def freeze(self) -> None:
         """Leave the present tables to the graph that was captured with them."""
-        self._frozen.extend(self.tables.values())
+        self._graphs.extend(self.tables.values())
         self.tables = {}
 
     # -- kernels -----------------------------------------------------------------------------
 
-    def advance(self, count: int) -> None:
+    def advance(self, cells: int) -> None:
         """Make one schedule step of every cell."""
-        launch(
-            schedule.advance, -(-count // _CELLS), self.device,
-            *map(self._held.__getitem__, _ADVANCE), count, CELLS=_CELLS,
-        )  # fmt: skip
+        tensors = map(self._held.__getitem__, _ADVANCE)
+        launch(schedule.advance, cells, self.device, *tensors, LANES=_LANES)
 
-    def observe(self, metric: Tensor, count: int) -> None:
+    def observe(self, metric: Tensor, cells: int) -> None:
         """Feed every plateau one metric, a double on this device."""
-        launch(
-            schedule.observe, -(-count // _CELLS), self.device,
-            *map(self._held.__getitem__, _OBSERVE), metric, count, CELLS=_CELLS,
-        )  # fmt: skip
+        tensors = map(self._held.__getitem__, _OBSERVE)
+        launch(schedule.observe, cells, self.device, *tensors, metric)
 
 
 _ADVANCE = ("rates", "epochs", "first segments", "segments", "constants", "tables")

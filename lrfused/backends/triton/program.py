@@ -108,7 +108,9 @@ class Program(reference.Program):
             mirror.put(name, host, host, recording)
         for name, key in self._images().items():
             host = self._moving[name]
-            mirror.put(name, host if name != "plateau states" else host[self._order], key, recording)
+            mirror.put(
+                name, host if name != "plateau states" else host[self._order], key, recording
+            )
         return mirror
 
     def _images(self) -> dict[str, bytes]:
@@ -148,7 +150,9 @@ class Program(reference.Program):
     def observe_later(self, metric: Tensor, tell: Tell) -> None:
         """Feed every plateau a metric that `takes` takes; call `tell` when it is known here."""
         if self._recording():
-            raise RuntimeError("scheduler.step(metrics) cannot be captured: call it between replays")
+            raise RuntimeError(
+                "scheduler.step(metrics) cannot be captured: call it between replays"
+            )
         number = metric.detach().reshape(1).to(torch.float64)
         for device in self._mirrors:
             there = number.to(device, non_blocking=True)

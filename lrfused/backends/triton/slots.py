@@ -122,7 +122,7 @@ def read_groups(groups: list[dict[str, Any]], inv_scale: float) -> list[tuple[fl
     """
     if any(type(group[key]) not in (float, int) for group in groups for key in _NUMBERS):
         check_numbers(groups)
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for g, group in enumerate(groups):
         decay = float(group["weight_decay"])
         row = (

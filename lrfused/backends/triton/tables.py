@@ -25,8 +25,7 @@ class Tables:
 
     def __init__(self, device: Device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
-        self.frozen = False  # a graph reads these
-        self._rows: list[tuple[int, ...]] = []
+        self._rows: list[tuple[int, int, int, int, int, int]] = []
         self._numels: list[int] = []
         self._slots = torch.empty(0, 6, dtype=torch.int64, device=device)
         self._chunks = torch.empty(0, 2, dtype=torch.int32, device=device)
