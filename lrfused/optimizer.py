@@ -184,7 +184,7 @@ class FusedDecaySGD(Optimizer):
             rates.use(self._backend.Program)
         rates.take_written(groups)
         due = self._schedule_every is not None and self._since + 1 == self._schedule_every
-        if self._schedule_every not in (None, 1) and torch.cuda.is_current_stream_capturing():
+        if self._schedule_every not in (None, 1) and getattr(rates.program, "recording", False):
             raise RuntimeError(
                 f"a step with schedule_every={self._schedule_every} cannot be captured: its "
                 "replays would all advance the schedule, or none; use schedule_every=None, and "
@@ -258,6 +258,7 @@ class FusedDecaySGD(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and its schedule: numbers, strings, lists, tensors."""
         self._rates.take_written(self.param_groups)
+        self._rates.refresh(self.param_groups)
         packed = super().state_dict()
         self._rates.sync()
         for i, group in enumerate(packed["param_groups"]):
@@ -301,6 +302,7 @@ class FusedDecaySGD(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._rates.take_written(self.param_groups)
+        self._rates.refresh(self.param_groups)
         return {
             **super().__getstate__(),
             "_backend_name": self._backend_name,

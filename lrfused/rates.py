@@ -13,7 +13,7 @@ from .checks import as_float
 from .program import FOREVER, plateau_row
 
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
-_CAPTURED = 65_536  # the same for a captured step, which is replayed without us
+_CAPTURED = 16_384  # the same for a captured step, which is replayed without us
 _CAPACITY = 1024  # groups whose cells never move
 
 

@@ -39,13 +39,14 @@ def step(
     run_odd = None
     if found.odd:
         run_odd = reference.prepare(found.odd, groups, state, rates, inv_scale)
-    recording = [device for device in found.devices if launch.capturing(device)]
+    devices = [*found.devices, *(p.device for _, p in found.odd if launch.runs_on(p.device))]
+    recording = any(launch.capturing(device) for device in dict.fromkeys(devices))
     if recording:
         _refuse_to_capture(found)
-    mirrors = {device: program.mirror(device, bool(recording)) for device in found.devices}
+    mirrors = {device: program.mirror(device, recording) for device in found.devices}
     hypers = torch.tensor(rows, dtype=torch.float64)
     for mirror in mirrors.values():
-        mirror.put("hyper-parameters", hypers, image(hypers), bool(recording))
+        mirror.put("hyper-parameters", hypers, image(hypers), recording)
     created = _create(found)
     jobs = []
     for (device, dtype), slots in found.slots.items():
@@ -68,8 +69,8 @@ def step(
         run_odd()
     if advance:
         program.advance()
-    for device in recording:
-        mirrors[device].freeze()
+    for mirror in mirrors.values() if recording else ():
+        mirror.freeze()
 
 
 def _refuse_to_capture(found: Found) -> None:

@@ -11,9 +11,19 @@ from torch import device as Device
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
-# The interpreter has a cost for each program, and for each operation, but hardly for elements.
-TILE = 65536 if INTERPRETED else 2048
-WARPS = 4
+_TILE = 2048  # elements of a program
+_WARPS = 4
+
+
+def rows_of_a_tile(chunks: int, cols: int) -> int:
+    """Choose how many chunks a program updates.
+
+    The interpreter's time goes by programs, not by elements; compiled, a number that depends on
+    the chunks would be compiled anew for other chunks.
+    """
+    if INTERPRETED:
+        return min(2 ** (chunks - 1).bit_length(), 2**18 // cols)
+    return _TILE // cols
 
 
 def unavailable() -> str | None:
@@ -37,7 +47,7 @@ def runs_on(device: Device) -> bool:
 def launch(kernel: Any, programs: int, device: Device, *args: Any, **constants: Any) -> None:
     """Launch a kernel on the device's current stream."""
     with _on(device):
-        kernel[(programs,)](*args, **constants, num_warps=WARPS, enable_fp_fusion=False)
+        kernel[(programs,)](*args, **constants, num_warps=_WARPS, enable_fp_fusion=False)
 
 
 def _on(device: Device) -> contextlib.AbstractContextManager[Any]:

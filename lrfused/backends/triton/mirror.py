@@ -14,7 +14,7 @@ from . import schedule
 from .launch import launch, upload
 from .tables import Tables
 
-_LANES = 128  # segments looked at together
+_LANES = 1024  # segments looked at together
 
 
 def image(tensor: Tensor) -> bytes:

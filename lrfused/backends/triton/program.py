@@ -125,7 +125,7 @@ class Program(reference.Program):
 
     def advance(self) -> None:
         """Make one schedule step of every cell."""
-        recording = self._recording()
+        recording = self.recording
         for device in self._mirrors:
             mirror = self.mirror(device, recording)
             mirror.advance(len(self._moving["rates"]))
@@ -149,7 +149,7 @@ class Program(reference.Program):
 
     def observe_later(self, metric: Tensor, tell: Tell) -> None:
         """Feed every plateau a metric that `takes` takes; call `tell` when it is known here."""
-        if self._recording():
+        if self.recording:
             raise RuntimeError(
                 "scheduler.step(metrics) cannot be captured: call it between replays"
             )
@@ -167,7 +167,7 @@ class Program(reference.Program):
 
     def settle(self) -> bool:
         """Wait for what only the devices know; return whether epochs may have changed by it."""
-        if self._recording():
+        if self.recording:
             return False
         self._drain(wait=True)
         if not self.captured:
@@ -189,11 +189,13 @@ class Program(reference.Program):
         for device in self._mirrors:
             self.mirror(device)
 
-    def _recording(self) -> bool:
+    @property
+    def recording(self) -> bool:
+        """Say whether a graph is being captured."""
         return any(launch.capturing(device) for device in self._mirrors)
 
     def _drain(self, wait: bool) -> None:
-        if not self._pending or self._recording():
+        if not self._pending or self.recording:
             return
         moved = False
         while self._pending:

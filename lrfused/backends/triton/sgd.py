@@ -7,7 +7,7 @@ holds the tensors of all groups, and the step waits for memory, not for arithmet
 import triton
 import triton.language as tl
 
-from .numerics import fma, rn
+from .numerics import rn
 
 # What the step does with a parameter's momentum buffer.
 NONE = tl.constexpr(0)  # momentum is 0
@@ -22,11 +22,11 @@ def sgd(
     unscale, decay, nesterov,
     T: tl.constexpr,
 ):  # fmt: skip
-    """Give the parameter, in opmath, and the momentum buffer, rounded to T."""
+    """Give the new parameter and momentum buffer, held in opmath."""
     d = grad_scale * grad
     d = tl.where(unscale, rn(d, T), d)
-    d = tl.where(decay, rn(fma(weight_decay, p, d), T), d)
-    m = tl.where(mode == NEXT, rn(fma(undamped, d, rn(momentum * buffer, T)), T), d)
-    n = tl.where(nesterov, rn(fma(momentum, m, d), T), m)
+    d = tl.where(decay, rn(tl.fma(weight_decay, p, d), T), d)
+    m = tl.where(mode == NEXT, rn(tl.fma(undamped, d, rn(momentum * buffer, T)), T), d)
+    n = tl.where(nesterov, rn(tl.fma(momentum, m, d), T), m)
     d = tl.where(mode == NONE, d, n)
-    return fma(minus_lr, d, p), m
+    return rn(tl.fma(minus_lr, d, p), T), m

@@ -11,7 +11,7 @@ only the short slots are uploaded anew when a pointer moved.
 import triton
 import triton.language as tl
 
-from .numerics import narrow, opmath, stored, widen
+from .numerics import pack, widen
 from .sgd import NEXT, NONE, sgd
 
 SLOT = tl.constexpr(6)
@@ -24,6 +24,7 @@ def update(
     T: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """Update one tile of elements, given as pointers; all of them if WHOLE, else those inside."""
+    M: tl.constexpr = tl.float64 if T == tl.float64 else tl.float32  # opmath
     momentum = tl.load(h + 2)
     cell = tl.load(h + 8).to(tl.int32)  # of a momentum that a schedule moves, or -1
     momentum = tl.where(cell < 0, momentum, tl.load(cells + cell, cell >= 0, 0.0))
@@ -38,17 +39,17 @@ def update(
         b = tl.load(buffer, inside & (mode == NEXT), 0)
     p, m = sgd(
         widen(p, T), widen(g, T), widen(b, T), mode,
-        opmath(tl.load(h + 0), T), opmath(tl.load(h + 1), T), opmath(momentum, T),
-        opmath(tl.load(h + 3), T), opmath(lr * -1.0, T),
+        tl.load(h).to(M), tl.load(h + 1).to(M), momentum.to(M), tl.load(h + 3).to(M),
+        (lr * -1.0).to(M),
         tl.load(h + 4) != 0, tl.load(h + 5) != 0, tl.load(h + 6) != 0,
         T,
     )  # fmt: skip
     if WHOLE:
-        tl.store(buffer, narrow(m, T), mode != NONE)
-        tl.store(param, narrow(p, T))
+        tl.store(buffer, pack(m, T), mode != NONE)
+        tl.store(param, pack(p, T))
     else:
-        tl.store(buffer, narrow(m, T), inside & (mode != NONE))
-        tl.store(param, narrow(p, T), inside)
+        tl.store(buffer, pack(m, T), inside & (mode != NONE))
+        tl.store(param, pack(p, T), inside)
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -66,9 +67,10 @@ def step(
     at = begin + cols
     mode = tl.load(s + 5)
     h = hypers + HYPER * tl.load(s + 4)
-    param = tl.multiple_of(stored(tl.load(s + 0), T), [ALIGN, ALIGN]) + at
-    grad = tl.multiple_of(stored(tl.load(s + 1), T), [ALIGN, ALIGN]) + at
-    buffer = tl.multiple_of(stored(tl.load(s + 2), T), [ALIGN, ALIGN]) + at
+    P: tl.constexpr = tl.pointer_type(tl.uint16 if T == tl.bfloat16 else T)
+    param = tl.multiple_of(tl.load(s).to(P), [ALIGN, ALIGN]) + at
+    grad = tl.multiple_of(tl.load(s + 1).to(P), [ALIGN, ALIGN]) + at
+    buffer = tl.multiple_of(tl.load(s + 2).to(P), [ALIGN, ALIGN]) + at
     # A comparison with a number from memory keeps accesses narrow; most tiles need none.
     if tl.min(tl.min(left, 1), 0) >= COLS:
         update(param, grad, buffer, mode, cols < left, h, cells, T, True)

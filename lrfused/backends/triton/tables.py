@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 from torch import device as Device
 
-from .launch import TILE, launch, upload
+from .launch import launch, rows_of_a_tile, upload
 from .slots import Slots
 from .step import step
 
@@ -54,8 +54,8 @@ class Tables:
     def launch(self, hypers: Tensor, cells: Tensor) -> None:
         """Update every parameter in the tables."""
         count = len(self._chunks)
-        rows = TILE // self._cols
         if count > 0:
+            rows = rows_of_a_tile(count, self._cols)
             launch(
                 step, -(-count // rows), self.device,
                 self._slots, self._chunks, hypers, cells, count,

@@ -1,0 +1,480 @@
+"""The Triton backend: the schedule on the device, what is uploaded when, and captured steps.
+
+Where there is no GPU, Triton's interpreter runs the kernels, and a tape stands in for a graph.
+"""
+
+import math
+
+import pytest
+import torch
+from bits import assert_same_bits, assert_same_rates
+from cases import COMPOSITIONS, DTYPES, HYPER, PLATEAUS, STEPPED, Schedule, named
+from loops import RATES, Race, group_counts
+from twin import Twin, assert_same_state, leaf, numbers, rates, sgd
+
+import lrfused
+from lrfused import FusedDecaySGD, backends
+
+if backends.available()["triton"]:
+    reason = f"the triton backend is not available: {backends.available()['triton']}"
+    pytest.skip(reason, allow_module_level=True)
+
+from lrfused.backends.triton import launch, mirror, program, tables
+
+pytestmark = pytest.mark.skipif(
+    not launch.INTERPRETED, reason="with a GPU, test_triton_gpu.py runs the like of these"
+)
+HYPERS = {name: HYPER[name] for name in ("plain", "nesterov-decay")}
+
+
+def mirror_of(optimizer):
+    (only,) = optimizer._rates.program._mirrors.values()
+    return only
+
+
+def assert_the_device_agrees(optimizer):
+    """Compare the device's own copy of the schedule's state with the host's."""
+    ours, device = optimizer._rates.program, mirror_of(optimizer)
+    for name, host in ours._moving.items():
+        there = device[name][: host.numel()].reshape(host.shape)
+        if name == "plateau states":
+            host = host[ours._order]
+        assert repr(there.tolist()) == repr(host.tolist()), name
+
+
+class Tape:
+    """Stand in for a CUDA graph: while it records, kernels are noted instead of run."""
+
+    def __init__(self, monkeypatch):
+        self.recording, self.calls, self.uploads = False, [], 0
+        run, copy = launch.launch, launch.upload
+
+        def note(*args, **constants):
+            if self.recording:
+                self.calls.append((args, constants))
+            else:
+                run(*args, **constants)
+
+        def upload(*args):
+            assert not self.recording, "nothing may be uploaded inside a capture"
+            self.uploads += 1
+            copy(*args)
+
+        monkeypatch.setattr(launch, "capturing", lambda device: self.recording)
+        for module in (tables, mirror):
+            monkeypatch.setattr(module, "launch", note)
+            monkeypatch.setattr(module, "upload", upload)
+        self._run = run
+
+    def capture(self, step):
+        self.recording, self.calls = True, []
+        try:
+            step()
+        finally:
+            self.recording = False
+
+    def replay(self):
+        for args, constants in self.calls:
+            self._run(*args, **constants)
+
+
+@pytest.fixture
+def tape(monkeypatch):
+    return Tape(monkeypatch)
+
+
+# -- the schedule on the device ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", STEPPED, ids=str)
+def test_the_device_advances_as_torch_does(case):
+    race = Race([case], "triton", RATES[group_counts(case)[0]], every=None)
+    for group in race.opt.param_groups:
+        group["params"][0].grad = torch.ones(1)
+    race.step()
+    for _ in range(25):
+        race.advance()
+        assert_the_device_agrees(race.opt)
+
+
+@pytest.mark.parametrize("cases", COMPOSITIONS.values(), ids=COMPOSITIONS)
+def test_the_device_runs_compositions_in_order(cases):
+    race = Race(cases, "triton", RATES[2], every=None)
+    race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
+    race.step()
+    for step in range(12):
+        if step == 7:
+            race.write(0.3, group=1)
+        race.advance()
+        assert_the_device_agrees(race.opt)
+
+
+NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.31, -0.4, math.inf]
+
+
+@pytest.mark.parametrize("case", PLATEAUS, ids=str)
+def test_the_device_decides_as_torchs_plateau_does(case):
+    race = Race([case], "triton", RATES[group_counts(case)[0]])
+    race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
+    race.step()
+    for metric in NOISE:
+        race.feed(torch.tensor(metric))
+        assert_the_device_agrees(race.opt)
+
+
+def test_two_plateaus_beside_another_schedule():
+    cases = named("ReduceLROnPlateau-hasty", "ExponentialLR-slow", "ReduceLROnPlateau-abs")
+    race = Race(cases, "triton", RATES[2])
+    race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
+    for turn, metric in enumerate(NOISE):
+        for optimizer in (race.opt, race.torchs):
+            optimizer.step()
+        race.opt.scheduler.step(torch.tensor(metric) if turn % 3 else metric)
+        race.torchs.feed(metric)
+        assert_same_rates(rates(race.opt), rates(race.torchs.opt), f"turn {turn}")
+        if turn % 3:  # a number is uploaded with the next step
+            assert_the_device_agrees(race.opt)
+
+
+def test_a_table_is_compiled_anew_at_the_end_of_its_window(monkeypatch):
+    monkeypatch.setattr(lrfused.rates, "_WINDOW", 5)
+    race = Race(named("CosineAnnealingLR-odd", "LambdaLR-root"), "triton", RATES[2])
+    race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
+    for _ in range(18):
+        race.step()
+        assert_the_device_agrees(race.opt)
+
+
+# -- a decision that is still in flight ---------------------------------------------------------
+
+
+@pytest.fixture
+def landing(monkeypatch):
+    """Hold every metric in the air until told, or until somebody waits."""
+    state = {"landed": False}
+    monkeypatch.setattr(program.Flight, "landed", lambda self: state["landed"])
+    return state
+
+
+def fed_pair():
+    case = Schedule("plateau", "ReduceLROnPlateau", {"patience": 0, "factor": 0.5})
+    twin = Twin([numbers(33), numbers(7, seed=1)], "triton", {"momentum": 0.9}, [])
+    schedule = [case.ours(), lrfused.ExponentialLR(0.9)]
+    twin.opt = FusedDecaySGD(twin.mine, lr=0.1, momentum=0.9, schedule=schedule, backend="triton")
+    plateau, exponential = case.torchs(twin.oracle), named("ExponentialLR-usual")[0]
+    twin.schedulers = [exponential.torchs(twin.oracle)]
+    return twin, plateau
+
+
+def step_both(twin):
+    """Step both; compare parameters, but not the rates that the host shows."""
+    twin.give(twin.draw())
+    for optimizer in twin.both:
+        optimizer.step()
+    for scheduler in twin.schedulers:
+        scheduler.step()
+    twin.steps += 1
+    for mine, other in zip(twin.mine, twin.other, strict=True):
+        assert_same_bits(mine, other, f"step {twin.steps}")
+
+
+@pytest.mark.parametrize("then", ["get_last_lr", "state_dict", "landed", "epoch", "number"])
+def test_steps_go_on_while_a_metric_is_in_flight(landing, then):
+    twin, plateau = fed_pair()
+    step_both(twin)
+    for metric in (1.0, 2.0, 3.0):
+        twin.opt.scheduler.step(torch.tensor(metric))
+        plateau.step(metric)
+        step_both(twin)
+        step_both(twin)
+    stale = rates(twin.opt)
+    assert stale != rates(twin.oracle), "nobody has waited"
+    if then == "get_last_lr":
+        assert_same_rates(twin.opt.scheduler.get_last_lr(), rates(twin.oracle))
+    elif then == "state_dict":
+        assert twin.opt.state_dict()["param_groups"][0]["lr"] == rates(twin.oracle)[0]
+    elif then == "epoch":
+        assert twin.opt.scheduler.last_epoch == twin.schedulers[0].last_epoch
+    elif then == "number":
+        twin.opt.scheduler.step(4.0)
+        plateau.step(4.0)
+    else:
+        landing["landed"] = True
+    step_both(twin)
+    assert_same_state(*twin.both)
+    assert_the_device_agrees(twin.opt)
+
+
+def test_a_rate_written_in_flight_is_kept(landing):
+    twin, plateau = fed_pair()
+    step_both(twin)
+    for metric in (1.0, 2.0):
+        twin.opt.scheduler.step(torch.tensor(metric))
+        plateau.step(metric)
+    for optimizer in twin.both:
+        optimizer.param_groups[0]["lr"] = 0.7
+    step_both(twin)
+    assert_same_state(*twin.both)
+    assert_the_device_agrees(twin.opt)
+
+
+def test_a_verbose_plateau_tells_when_it_knows(landing, capsys):
+    schedule = lrfused.ReduceLROnPlateau(patience=0, factor=0.5, verbose=True)
+    p = leaf(numbers(3))
+    p.grad = numbers(3)
+    opt = FusedDecaySGD([p], lr=0.1, schedule=schedule, backend="triton")
+    opt.step()
+    opt.scheduler.step(torch.tensor(1.0))
+    opt.scheduler.step(torch.tensor(2.0))
+    assert capsys.readouterr().out == ""
+    landing["landed"] = True
+    opt.step()
+    assert capsys.readouterr().out == "Epoch 2: reducing learning rate of group 0 to 5.0000e-02.\n"
+
+
+# -- what is uploaded and launched ---------------------------------------------------------------
+
+
+def test_only_what_changed_is_uploaded(tape):
+    twin = Twin([numbers(1025), numbers(7, seed=1)], "triton", HYPER["momentum-decay"])
+    twin.run(2)
+    grads = twin.draw()
+
+    def uploads_of_a_step():
+        before = tape.uploads
+        for params in (twin.mine, twin.other):
+            for p, grad in zip(params, grads, strict=True):
+                p.grad.copy_(grad)
+        for optimizer in twin.both:
+            optimizer.step()
+        twin.check()
+        return tape.uploads - before
+
+    assert uploads_of_a_step() == 0
+    for change in ({"lr": 0.05}, {"momentum": 0.8}, {"weight_decay": 0.1}):
+        for optimizer in twin.both:
+            optimizer.param_groups[0].update(change)
+        assert uploads_of_a_step() == 1, change
+        assert uploads_of_a_step() == 0, change
+    for params in (twin.mine, twin.other):
+        params[0].grad = params[0].grad.clone()
+    assert uploads_of_a_step() == 1, "a gradient moved"
+
+
+def test_one_launch_for_all_tensors_of_a_dtype(tape):
+    params = [leaf(numbers(n, dtype=d, seed=n)) for n in (3, 1025, 0, 70) for d in DTYPES]
+    groups = [{"params": params[:7]}, {"params": params[7:], "lr": 0.3, "momentum": 0.0}]
+    for p in params:
+        p.grad = numbers(*p.shape, dtype=p.dtype)
+    opt = FusedDecaySGD(groups, lr=0.1, momentum=0.9, nesterov=True, backend="triton")
+    opt.step()
+    opt.step()
+    tape.capture(opt.step)
+    assert len(tape.calls) == len(DTYPES)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("hyper", HYPERS.values(), ids=HYPERS)
+def test_tiles_of_the_size_that_is_compiled(monkeypatch, hyper, dtype):
+    monkeypatch.setattr(tables, "rows_of_a_tile", lambda chunks, cols: 2048 // cols)
+    Twin([numbers(n, dtype=dtype, seed=n) for n in (1, 2049, 5000, 1024)], "triton", hyper).run(2)
+    Twin([numbers(n, dtype=dtype, seed=n) for n in (1, 65, 33, 64)], "triton", hyper).run(2)
+
+
+@pytest.mark.parametrize("numels", [[0], [1], [64] * 9, [0, 1, 64, 65], [5000, 0, 1024, 1025]])
+def test_chunks_cover_every_element_once(numels):
+    cols, chunks = tables.cut(numels)
+    covered = [0] * len(numels)
+    for slot, piece in chunks.tolist():
+        assert piece * cols == covered[slot]
+        covered[slot] = min(numels[slot], covered[slot] + cols)
+    assert covered == numels
+
+
+# -- captured steps ------------------------------------------------------------------------------
+
+
+def captured(tape, schedule=None, hyper="nesterov-decay", **kwargs):
+    """Make an optimizer, step it twice, capture its step; return it beside torch's."""
+    mine = [leaf(numbers(n, seed=n)) for n in (1025, 33)]
+    other = [leaf(p) for p in mine]
+    for params in (mine, other):
+        for i, p in enumerate(params):
+            p.grad = numbers(*p.shape, seed=i + 50)
+    ours = FusedDecaySGD(
+        mine, lr=0.1, **HYPER[hyper], backend="triton",
+        schedule=None if schedule is None else schedule.ours(), **kwargs,
+    )  # fmt: skip
+    theirs = sgd(other, lr=0.1, **HYPER[hyper])
+    scheduler = None if schedule is None else schedule.torchs(theirs)
+
+    def step_theirs():
+        theirs.step()
+        if scheduler is not None:
+            scheduler.step()
+
+    for _ in range(2):
+        ours.step()
+        step_theirs()
+    tape.capture(ours.step)
+    return ours, theirs, step_theirs
+
+
+@pytest.mark.parametrize("name", [None, "ExponentialLR-slow", "CosineAnnealingLR-ten"])
+def test_a_captured_step_replays_as_torch_steps(tape, name):
+    schedule = named(name)[0] if name else None
+    ours, theirs, step = captured(tape, schedule, capturable=True)
+    for replay in range(30):
+        for p, q in zip(
+            ours.param_groups[0]["params"], theirs.param_groups[0]["params"], strict=True
+        ):
+            p.grad.copy_(numbers(*p.shape, seed=replay))
+            q.grad.copy_(p.grad)
+        tape.replay()
+        step()
+        if replay % 10 == 5:
+            assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs), f"replay {replay}")
+    ours.scheduler.get_last_lr()
+    assert_same_state(ours, theirs)
+    if name:
+        assert ours.scheduler.last_epoch == 32
+    ours.step()
+    step()
+    assert_same_state(ours, theirs, "a step by hand after the replays")
+    tape.replay()
+    step()
+    ours.state_dict()
+    assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs), "another replay")
+
+
+def test_a_captured_step_keeps_its_table_when_gradients_move(tape):
+    ours, theirs, step = captured(tape)
+    params = ours.param_groups[0]["params"]
+    kept = [p.grad for p in params]
+    for p in params:
+        p.grad = p.grad.clone()
+    ours.step()
+    step()
+    for grad in kept:
+        grad.mul_(0.5)
+    for q in theirs.param_groups[0]["params"]:
+        q.grad.mul_(0.5)
+    tape.replay()
+    step()
+    assert_same_state(ours, theirs)
+
+
+def test_a_plateau_is_fed_between_replays(tape):
+    case = Schedule("plateau", "ReduceLROnPlateau", {"patience": 1, "factor": 0.5})
+    mine, other = leaf(numbers(33)), leaf(numbers(33))
+    mine.grad, other.grad = numbers(33, seed=1), numbers(33, seed=1)
+    opt = FusedDecaySGD([mine], lr=0.1, schedule=case.ours(), backend="triton")
+    oracle = sgd([other], lr=0.1)
+    plateau = case.torchs(oracle)
+    for _ in range(2):
+        opt.step()
+        oracle.step()
+    tape.capture(opt.step)
+    for metric in NOISE:
+        tape.replay()
+        oracle.step()
+        opt.scheduler.step(torch.tensor(metric))
+        plateau.step(torch.tensor(metric))
+        assert_same_bits(mine, other)
+    assert opt.scheduler.get_last_lr() == rates(oracle)
+    assert opt.scheduler.state_dict()["num_bad_epochs"] == plateau.num_bad_epochs
+
+
+def test_replays_beyond_the_tables_are_found_out(tape, monkeypatch):
+    monkeypatch.setattr(lrfused.rates, "_CAPTURED", 16)
+    ours, theirs, step = captured(tape, named("CosineAnnealingLR-long")[0], capturable=True)
+    for _ in range(5):
+        for _ in range(7):
+            tape.replay()
+            step()
+        assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs))
+    for _ in range(20):
+        tape.replay()
+    with pytest.raises(RuntimeError, match="replayed up to epoch"):
+        ours.scheduler.get_last_lr()
+
+
+def warm(hyper="momentum", **kwargs):
+    p = leaf(numbers(33))
+    p.grad = numbers(33, seed=1)
+    opt = FusedDecaySGD([p], lr=0.1, **HYPER[hyper], backend="triton", **kwargs)
+    opt.step()
+    opt.step()
+    return opt, p
+
+
+def test_a_capture_of_a_first_step_is_refused(tape):
+    opt, p = warm()
+    opt.state.clear()
+    before = p.detach().clone()
+    with pytest.raises(RuntimeError, match=r"cannot be captured.*momentum buffers"):
+        tape.capture(opt.step)
+    assert not tape.calls
+    assert_same_bits(p, before)
+    assert not opt.state.get(p)
+
+
+CHANGES = {
+    "moved": lambda opt, p: setattr(p, "grad", p.grad.clone()),
+    "rates": lambda opt, p: opt.param_groups[0].update(lr=0.7),
+    "hyper-parameters": lambda opt, p: opt.param_groups[0].update(weight_decay=0.7),
+    "memory order": lambda opt, p: setattr(p, "grad", numbers(66)[::2]),
+}
+
+
+@pytest.mark.parametrize("words", CHANGES)
+def test_a_capture_of_something_stale_is_refused(tape, words):
+    opt, p = warm()
+    CHANGES[words](opt, p)
+    with pytest.raises(RuntimeError, match=f"cannot be captured.*{words}"):
+        tape.capture(opt.step)
+    assert not tape.calls
+    opt.step()
+    if words != "memory order":
+        tape.capture(opt.step)
+        assert len(tape.calls) == 1
+
+
+def test_a_capture_beyond_the_schedules_tables_is_refused(tape):
+    opt, _ = warm(schedule=lrfused.CosineAnnealingLR(10))
+    with pytest.raises(RuntimeError, match="capturable=True"):
+        tape.capture(opt.step)
+    opt, _ = warm(schedule=lrfused.StepLR(10))
+    tape.capture(opt.step)
+
+
+def test_a_capture_of_some_steps_to_one_of_the_schedule_is_refused(tape):
+    opt, _ = warm(schedule=lrfused.StepLR(10), schedule_every=2)
+    with pytest.raises(RuntimeError, match="schedule_every=2"):
+        tape.capture(opt.step)
+
+
+def test_a_metric_inside_a_capture_is_refused(tape):
+    opt, _ = warm(schedule=lrfused.ReduceLROnPlateau())
+    with pytest.raises(RuntimeError, match="cannot be captured"):
+        tape.capture(lambda: opt.scheduler.step(torch.tensor(1.0)))
+    assert opt.scheduler.last_epoch == 0
+
+
+# -- the choice ----------------------------------------------------------------------------------
+
+
+def test_the_backend_is_chosen_by_the_device():
+    assert backends.preferred("cuda") == "triton"
+    first = "reference" if backends.available()["compiled"] else "compiled"
+    assert backends.preferred("cpu") == first
+
+
+def test_a_model_that_was_moved_takes_its_schedule_along(monkeypatch):
+    race = Race(named("CosineAnnealingLR-ten"), "auto", RATES[2])
+    race.run(5)
+    kind = type(race.opt._rates.program)
+    monkeypatch.setattr(race.opt, "_device_type", "cuda")  # as if it had been there
+    monkeypatch.setattr(race.opt, "_first_device_type", lambda: "xpu")
+    race.run(5)
+    assert type(race.opt._rates.program) is program.Program is not kind
