@@ -30,7 +30,10 @@ def step(
 ) -> None:
     """Update every parameter that has a gradient, then advance the program if asked."""
     rows = read_groups(groups, inv_scale)
-    found = gather(groups, state)
+    found = program.memory.recall(groups, state)
+    if found is None:
+        found = gather(groups, state)
+        program.memory.remember(found, groups, state)
     if found.odd or not in_range(rows, program.rates()):
         program.settle()  # the reference takes rates from the host
     rates = program.rates()

@@ -21,6 +21,7 @@ from torch import device as Device
 
 from .. import reference
 from . import launch
+from .memory import Memory
 from .mirror import Mirror, image
 
 Tell = Callable[[list[float], list[float]], None]
@@ -79,6 +80,7 @@ class Program(reference.Program):
             "plateaus": plateaus[self._order],
             "first plateaus": _first(plateau_cells, len(cells)),
         }
+        self.memory = Memory()
         self._mirrors: dict[Device, Mirror] = {}
         self._pending: deque[tuple[Flight, Tell] | None] = deque()  # None: a schedule step
         self.captured = False  # devices may advance without us
@@ -92,6 +94,7 @@ class Program(reference.Program):
         self._may_capture = may_capture
         if isinstance(previous, Program):
             self._mirrors, self.captured = previous._mirrors, previous.captured
+            self.memory = previous.memory
 
     def mirror(self, device: Device, recording: bool = False) -> Mirror:
         """Return a device's copy, brought up to date."""

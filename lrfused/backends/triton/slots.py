@@ -30,6 +30,7 @@ class Slots:
     params: list[Tensor] = field(default_factory=list)
     # Of each parameter, as in a row of the table.
     rows: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)  # among all that have a gradient
     firsts: list[int] = field(default_factory=list)  # indices of those without a buffer
 
 
@@ -56,12 +57,14 @@ class Found:
 def gather(groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]) -> Found:
     """Sort the parameters that have a gradient into slots and, where they fit none, odd ones."""
     found = Found()
+    place = -1
     for g, group in enumerate(groups):
         momentum = group["momentum"] != 0
         for p in group["params"]:
             grad = p.grad
             if grad is None:
                 continue
+            place += 1
             buffer = None
             if momentum and p in state:
                 buffer = state[p].get("momentum_buffer")
@@ -77,6 +80,7 @@ def gather(groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]) ->
                 own.firsts.append(len(own.params))
             address = 0 if buffer is None else buffer.data_ptr()
             own.params.append(p)
+            own.places.append(place)
             own.rows.append((p.data_ptr(), grad.data_ptr(), address, p.numel(), g, mode))
     return found
 
