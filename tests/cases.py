@@ -11,15 +11,10 @@ from torch.optim import lr_scheduler
 import lrfused
 
 BACKENDS = ["compiled", "reference", "triton"]
-# The tests that are products with Triton too, by file.
-ON_TRITON: dict[str, Any] = {
-    "test_amp": "all",
-    "test_layouts": "all",
-    "test_reference": "all",
-    "test_refusals": "all",
-    "test_swaps": "all",
-    "test_update": "all",
-}
+# The files whose tests run on Triton too: those about tensors. The schedule on a device has files of
+# its own. test_amp's scaler and found_inf are the CPU's.
+ON_GPU = ["test_layouts", "test_refusals", "test_swaps", "test_update"]
+ON_TRITON = [*ON_GPU, "test_amp"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 TORCH_IS_ORACLE = (torch.float32, torch.float64)
 SIZES = [0, 1, 7, 8, 9, 31, 33, 1023, 1024, 1025, 65537]

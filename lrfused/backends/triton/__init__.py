@@ -38,7 +38,7 @@ def step(
         program.settle()  # the reference takes rates from the host
     rates = program.rates()
     if not in_range(rows, rates):
-        found.give_up()
+        found = found.all_odd()
     run_odd = None
     if found.odd:
         run_odd = reference.prepare(found.odd, groups, state, rates, inv_scale)

@@ -46,12 +46,14 @@ class Found:
         """Return the devices of the slots."""
         return list(dict.fromkeys(device for device, _ in self.slots))
 
-    def give_up(self) -> None:
-        """Call all of them odd."""
-        for slots in self.slots.values():
-            for p, row in zip(slots.params, slots.rows, strict=True):
-                self.odd.append((row[4], p))
-        self.slots.clear()
+    def all_odd(self) -> Found:
+        """Return all of them as odd ones."""
+        rest = [
+            (row[4], p)
+            for slots in self.slots.values()
+            for p, row in zip(slots.params, slots.rows, strict=True)
+        ]
+        return Found({}, self.odd + rest)
 
 
 def gather(groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]) -> Found:
