@@ -11,8 +11,8 @@ from torch.optim import lr_scheduler
 import lrfused
 
 BACKENDS = ["compiled", "reference", "triton"]
-# The files whose tests run on Triton too: those about tensors. The schedule on a device has files of
-# its own. test_amp's scaler and found_inf are the CPU's.
+# The files whose tests run on Triton too: those about tensors. The schedule on a device has tests
+# of its own; test_amp's scaler is the CPU's.
 ON_GPU = ["test_layouts", "test_refusals", "test_swaps", "test_update"]
 ON_TRITON = [*ON_GPU, "test_amp"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

@@ -37,10 +37,10 @@ def pytest_collection_modifyitems(config, items):
     """Leave out, for Triton, what concerns the host alone or would take too long."""
     left_out = []
     for item in items:
-        backend = getattr(item, "callspec", None) and item.callspec.params.get("backend", "")
-        if backend and backend.startswith("triton"):
-            if item.path.stem not in (ON_GPU if backend.endswith("gpu") else ON_TRITON):
-                left_out.append(item)
+        backend = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+        picked = {"triton": ON_TRITON, "triton-gpu": ON_GPU}.get(backend)
+        if picked is not None and item.path.stem not in picked:
+            left_out.append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 

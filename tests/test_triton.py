@@ -145,6 +145,24 @@ def test_a_table_is_compiled_anew_at_the_end_of_its_window(monkeypatch):
         assert_the_device_agrees(race.opt)
 
 
+def test_a_momentum_may_live_in_a_cell():
+    race = [{"params": [leaf(numbers(70))], "lr": 0.1}, {"params": [leaf(numbers(3))], "lr": 0.9}]
+    ours = FusedDecaySGD(race, momentum=0.5, schedule=lrfused.ExponentialLR(0.9), backend="triton")
+    other = leaf(numbers(70))
+    theirs = sgd([other], lr=0.1, momentum=0.5)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(theirs, 0.9)
+    mine = ours.param_groups[0]["params"][0]
+    for step in range(4):
+        ours._rates.program.momentum_cells = {0: 1}  # the second group's rate
+        theirs.param_groups[0]["momentum"] = rates(ours)[1]
+        mine.grad = numbers(70, seed=step)
+        other.grad = numbers(70, seed=step)
+        ours.step()
+        theirs.step()
+        scheduler.step()
+        assert_same_bits(mine, other, f"step {step}")
+
+
 # -- a decision that is still in flight ---------------------------------------------------------
 
 

@@ -29,16 +29,17 @@ def step(
     advance: bool,
 ) -> None:
     """Update every parameter that has a gradient, then advance the program if asked."""
-    rows = read_groups(groups, inv_scale)
+    rows = read_groups(groups, inv_scale, program.momentum_cells)
     found = program.memory.recall(groups, state)
     if found is None:
         found = gather(groups, state)
         program.memory.remember(found, groups, state)
-    if found.odd or not in_range(rows, program.rates()):
-        program.settle()  # the reference takes rates from the host
     rates = program.rates()
-    if not in_range(rows, rates):
-        found = found.all_odd()
+    if found.odd or not in_range(rows, rates):
+        program.settle()  # the reference takes rates from the host
+        rates = program.rates()
+        if not in_range(rows, rates):
+            found = found.all_odd()
     run_odd = None
     if found.odd:
         run_odd = reference.prepare(found.odd, groups, state, rates, inv_scale)

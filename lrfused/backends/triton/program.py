@@ -80,6 +80,7 @@ class Program(reference.Program):
             "plateaus": plateaus[self._order],
             "first plateaus": _first(plateau_cells, len(cells)),
         }
+        self.momentum_cells: dict[int, int] = {}  # by group, where a schedule moves its momentum
         self.memory = Memory()
         self._mirrors: dict[Device, Mirror] = {}
         self._pending: deque[tuple[Flight, Tell] | None] = deque()  # None: a schedule step

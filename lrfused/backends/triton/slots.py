@@ -121,10 +121,13 @@ def _dense(p: Tensor) -> bool:
     return True
 
 
-def read_groups(groups: list[dict[str, Any]], inv_scale: float) -> list[tuple[float, ...]]:
+def read_groups(
+    groups: list[dict[str, Any]], inv_scale: float, momentum_cells: dict[int, int]
+) -> list[tuple[float, ...]]:
     """Give each group's row of the hyper-parameters' table (see step.py).
 
-    Raises TypeError for what is no number.
+    `momentum_cells` names the cells of those groups whose momentum a schedule moves. Raises
+    TypeError for what is no number.
     """
     if any(type(group[key]) not in (float, int) for group in groups for key in _NUMBERS):
         check_numbers(groups)
@@ -134,13 +137,13 @@ def read_groups(groups: list[dict[str, Any]], inv_scale: float) -> list[tuple[fl
         row = (
             -inv_scale if group["maximize"] else inv_scale,
             decay,
-            float(group["momentum"]),
+            0.0 if g in momentum_cells else float(group["momentum"]),
             1 - float(group["dampening"]),
             float(inv_scale != 1),
             float(decay != 0),
             float(bool(group["nesterov"])),
             float(g),
-            -1.0,
+            float(momentum_cells.get(g, -1)),
         )
         rows.append(row)
     return rows
