@@ -2,6 +2,10 @@
 
 A program has one cell: a rate, or a momentum that a schedule moves. The cell's segments and
 plateaus are rows first[cell] to first[cell + 1] of their tables, in the order in which they apply.
+
+The schedule has launches of its own, behind the step's. The last block of the step could advance it
+and save one, by counting blocks in an atomic; but older Tritons' atomics do not wait for all threads
+of a block (triton-lang/triton#10816), and one that still reads the rate would find it changed.
 """
 
 import triton
