@@ -53,6 +53,8 @@ class Memory:
             if not same:
                 return None
         addresses = list(map(Tensor.data_ptr, tensors))
+        if addresses.count(0) != self._addresses.count(0):
+            return None  # a tensor without memory is not for an address
         params = [p for slots in found.slots.values() for p in slots.params]
         count = len(params)
         if addresses != self._addresses or not all(map(is_, params, self._order(tensors[:count]))):

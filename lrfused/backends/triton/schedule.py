@@ -4,8 +4,8 @@ A program has one cell: a rate, or a momentum that a schedule moves. The cell's 
 plateaus are rows first[cell] to first[cell + 1] of their tables, in the order in which they apply.
 
 The schedule has launches of its own, behind the step's. The last block of the step could advance it
-and save one, by counting blocks in an atomic; but older Tritons' atomics do not wait for all threads
-of a block (triton-lang/triton#10816), and one that still reads the rate would find it changed.
+and save one, by counting blocks in an atomic; but in older Tritons an atomic does not wait for all
+threads of a block (triton-lang/triton#10816): one could read the next step's rate.
 """
 
 import triton

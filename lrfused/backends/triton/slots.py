@@ -104,6 +104,7 @@ def _fits(p: Tensor, grad: Any, buffer: Any) -> bool:
             or other.layout != torch.strided
             or other.is_neg()
             or not (other.stride() == stride or (plain and other.is_contiguous()))
+            or (other.data_ptr() == 0 and other.numel() != 0)  # zeros that take no memory
         ):
             return False
     return True
