@@ -84,7 +84,8 @@ class FusedDecaySGD(Optimizer):
                 f"schedule_every must be an integer of at least 1, or None, got {schedule_every!r}"
             )
         self._backend_name = backend
-        self._backend = backends.choose(backend)
+        if backend != "auto":
+            backends.choose(backend)  # refused before anything else is done
         self._capturable = capturable
         self._schedule_every = schedule_every
         self._since = 0  # optimizer steps since the last schedule step

@@ -26,6 +26,8 @@ def backend(request):
         pytest.skip("torch sees no CUDA device here")
     if name == "triton" and not device and not NO_GPU:
         pytest.skip("with a GPU the Triton backend runs compiled, not in the interpreter")
+    if request.param == "triton" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("torch itself does not fuse with ATEN_CPU_CAPABILITY=default, and Triton does")
     reason = backends.available()[name]
     if reason is not None:
         pytest.skip(f"the {name} backend is not available: {reason}")
@@ -43,6 +45,14 @@ def pytest_collection_modifyitems(config, items):
             left_out.append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.fixture
+def tape(monkeypatch):
+    """Stand in for a CUDA graph."""
+    from tape import Tape  # here, since it imports triton
+
+    return Tape(monkeypatch)
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""The Triton backend: the schedule on the device, what is uploaded when, and captured steps.
-
-Where there is no GPU, Triton's interpreter runs the kernels, and a tape stands in for a graph.
-"""
+"""The Triton backend: the schedule on the device, decisions in flight, what is uploaded when."""
 
 import math
 
@@ -10,20 +7,14 @@ import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import COMPOSITIONS, DTYPES, HYPER, PLATEAUS, STEPPED, Schedule, named
 from loops import RATES, Race, group_counts
+from tape import interpreted
 from twin import Twin, assert_same_state, leaf, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD, backends
+from lrfused.backends.triton import program, tables
 
-if backends.available()["triton"]:
-    reason = f"the triton backend is not available: {backends.available()['triton']}"
-    pytest.skip(reason, allow_module_level=True)
-
-from lrfused.backends.triton import launch, mirror, program, tables
-
-pytestmark = pytest.mark.skipif(
-    not launch.INTERPRETED, reason="with a GPU, test_triton_gpu.py runs the like of these"
-)
+pytestmark = interpreted
 HYPERS = {name: HYPER[name] for name in ("plain", "nesterov-decay")}
 
 
@@ -40,47 +31,6 @@ def assert_the_device_agrees(optimizer):
         if name == "plateau states":
             host = host[ours._order]
         assert repr(there.tolist()) == repr(host.tolist()), name
-
-
-class Tape:
-    """Stand in for a CUDA graph: while it records, kernels are noted instead of run."""
-
-    def __init__(self, monkeypatch):
-        self.recording, self.calls, self.uploads = False, [], 0
-        run, copy = launch.launch, launch.upload
-
-        def note(*args, **constants):
-            if self.recording:
-                self.calls.append((args, constants))
-            else:
-                run(*args, **constants)
-
-        def upload(*args):
-            assert not self.recording, "nothing may be uploaded inside a capture"
-            self.uploads += 1
-            copy(*args)
-
-        monkeypatch.setattr(launch, "capturing", lambda device: self.recording)
-        for module in (tables, mirror):
-            monkeypatch.setattr(module, "launch", note)
-            monkeypatch.setattr(module, "upload", upload)
-        self._run = run
-
-    def capture(self, step):
-        self.recording, self.calls = True, []
-        try:
-            step()
-        finally:
-            self.recording = False
-
-    def replay(self):
-        for args, constants in self.calls:
-            self._run(*args, **constants)
-
-
-@pytest.fixture
-def tape(monkeypatch):
-    return Tape(monkeypatch)
 
 
 # -- the schedule on the device ----------------------------------------------------------------
@@ -307,176 +257,6 @@ def test_chunks_cover_every_element_once(numels):
         assert piece * cols == covered[slot]
         covered[slot] = min(numels[slot], covered[slot] + cols)
     assert covered == numels
-
-
-# -- captured steps ------------------------------------------------------------------------------
-
-
-def captured(tape, schedule=None, hyper="nesterov-decay", **kwargs):
-    """Make an optimizer, step it twice, capture its step; return it beside torch's."""
-    mine = [leaf(numbers(n, seed=n)) for n in (1025, 33)]
-    other = [leaf(p) for p in mine]
-    for params in (mine, other):
-        for i, p in enumerate(params):
-            p.grad = numbers(*p.shape, seed=i + 50)
-    ours = FusedDecaySGD(
-        mine, lr=0.1, **HYPER[hyper], backend="triton",
-        schedule=None if schedule is None else schedule.ours(), **kwargs,
-    )  # fmt: skip
-    theirs = sgd(other, lr=0.1, **HYPER[hyper])
-    scheduler = None if schedule is None else schedule.torchs(theirs)
-
-    def step_theirs():
-        theirs.step()
-        if scheduler is not None:
-            scheduler.step()
-
-    for _ in range(2):
-        ours.step()
-        step_theirs()
-    tape.capture(ours.step)
-    return ours, theirs, step_theirs
-
-
-@pytest.mark.parametrize("name", [None, "ExponentialLR-slow", "CosineAnnealingLR-ten"])
-def test_a_captured_step_replays_as_torch_steps(tape, name):
-    schedule = named(name)[0] if name else None
-    ours, theirs, step = captured(tape, schedule, capturable=True)
-    for replay in range(30):
-        for p, q in zip(
-            ours.param_groups[0]["params"], theirs.param_groups[0]["params"], strict=True
-        ):
-            p.grad.copy_(numbers(*p.shape, seed=replay))
-            q.grad.copy_(p.grad)
-        tape.replay()
-        step()
-        if replay % 10 == 5:
-            assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs), f"replay {replay}")
-    ours.scheduler.get_last_lr()
-    assert_same_state(ours, theirs)
-    if name:
-        assert ours.scheduler.last_epoch == 32
-    ours.step()
-    step()
-    assert_same_state(ours, theirs, "a step by hand after the replays")
-    tape.replay()
-    step()
-    ours.state_dict()
-    assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs), "another replay")
-
-
-def test_a_captured_step_keeps_its_table_when_gradients_move(tape):
-    ours, theirs, step = captured(tape)
-    params = ours.param_groups[0]["params"]
-    kept = [p.grad for p in params]
-    for p in params:
-        p.grad = p.grad.clone()
-    ours.step()
-    step()
-    for grad in kept:
-        grad.mul_(0.5)
-    for q in theirs.param_groups[0]["params"]:
-        q.grad.mul_(0.5)
-    tape.replay()
-    step()
-    assert_same_state(ours, theirs)
-
-
-def test_a_plateau_is_fed_between_replays(tape):
-    case = Schedule("plateau", "ReduceLROnPlateau", {"patience": 1, "factor": 0.5})
-    mine, other = leaf(numbers(33)), leaf(numbers(33))
-    mine.grad, other.grad = numbers(33, seed=1), numbers(33, seed=1)
-    opt = FusedDecaySGD([mine], lr=0.1, schedule=case.ours(), backend="triton")
-    oracle = sgd([other], lr=0.1)
-    plateau = case.torchs(oracle)
-    for _ in range(2):
-        opt.step()
-        oracle.step()
-    tape.capture(opt.step)
-    for metric in NOISE:
-        tape.replay()
-        oracle.step()
-        opt.scheduler.step(torch.tensor(metric))
-        plateau.step(torch.tensor(metric))
-        assert_same_bits(mine, other)
-    assert opt.scheduler.get_last_lr() == rates(oracle)
-    assert opt.scheduler.state_dict()["num_bad_epochs"] == plateau.num_bad_epochs
-
-
-def test_replays_beyond_the_tables_are_found_out(tape, monkeypatch):
-    monkeypatch.setattr(lrfused.rates, "_CAPTURED", 16)
-    ours, theirs, step = captured(tape, named("CosineAnnealingLR-long")[0], capturable=True)
-    for _ in range(5):
-        for _ in range(7):
-            tape.replay()
-            step()
-        assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs))
-    for _ in range(20):
-        tape.replay()
-    with pytest.raises(RuntimeError, match="replayed up to epoch"):
-        ours.scheduler.get_last_lr()
-
-
-def warm(hyper="momentum", **kwargs):
-    p = leaf(numbers(33))
-    p.grad = numbers(33, seed=1)
-    opt = FusedDecaySGD([p], lr=0.1, **HYPER[hyper], backend="triton", **kwargs)
-    opt.step()
-    opt.step()
-    return opt, p
-
-
-def test_a_capture_of_a_first_step_is_refused(tape):
-    opt, p = warm()
-    opt.state.clear()
-    before = p.detach().clone()
-    with pytest.raises(RuntimeError, match=r"cannot be captured.*momentum buffers"):
-        tape.capture(opt.step)
-    assert not tape.calls
-    assert_same_bits(p, before)
-    assert not opt.state.get(p)
-
-
-CHANGES = {
-    "moved": lambda opt, p: setattr(p, "grad", p.grad.clone()),
-    "rates": lambda opt, p: opt.param_groups[0].update(lr=0.7),
-    "hyper-parameters": lambda opt, p: opt.param_groups[0].update(weight_decay=0.7),
-    "memory order": lambda opt, p: setattr(p, "grad", numbers(66)[::2]),
-}
-
-
-@pytest.mark.parametrize("words", CHANGES)
-def test_a_capture_of_something_stale_is_refused(tape, words):
-    opt, p = warm()
-    CHANGES[words](opt, p)
-    with pytest.raises(RuntimeError, match=f"cannot be captured.*{words}"):
-        tape.capture(opt.step)
-    assert not tape.calls
-    opt.step()
-    if words != "memory order":
-        tape.capture(opt.step)
-        assert len(tape.calls) == 1
-
-
-def test_a_capture_beyond_the_schedules_tables_is_refused(tape):
-    opt, _ = warm(schedule=lrfused.CosineAnnealingLR(10))
-    with pytest.raises(RuntimeError, match="capturable=True"):
-        tape.capture(opt.step)
-    opt, _ = warm(schedule=lrfused.StepLR(10))
-    tape.capture(opt.step)
-
-
-def test_a_capture_of_some_steps_to_one_of_the_schedule_is_refused(tape):
-    opt, _ = warm(schedule=lrfused.StepLR(10), schedule_every=2)
-    with pytest.raises(RuntimeError, match="schedule_every=2"):
-        tape.capture(opt.step)
-
-
-def test_a_metric_inside_a_capture_is_refused(tape):
-    opt, _ = warm(schedule=lrfused.ReduceLROnPlateau())
-    with pytest.raises(RuntimeError, match="cannot be captured"):
-        tape.capture(lambda: opt.scheduler.step(torch.tensor(1.0)))
-    assert opt.scheduler.last_epoch == 0
 
 
 # -- the choice ----------------------------------------------------------------------------------
