@@ -1,5 +1,6 @@
 """The Triton backend: the schedule on the device, decisions in flight, what is uploaded when."""
 
+import copy
 import math
 
 import pytest
@@ -111,6 +112,36 @@ def test_a_momentum_may_live_in_a_cell():
         theirs.step()
         scheduler.step()
         assert_same_bits(mine, other, f"step {step}")
+
+
+def test_a_schedule_on_a_device_is_loaded_copied_and_joined():
+    def optimizer(backend):
+        schedule = [lrfused.CosineAnnealingLR(7, 1e-3), lrfused.ReduceLROnPlateau(patience=0)]
+        params = [leaf(numbers(n, seed=n)) for n in (33, 70)]
+        return FusedDecaySGD(params, lr=0.1, momentum=0.9, schedule=schedule, backend=backend)
+
+    both = optimizer("triton"), optimizer("reference")
+
+    def run(steps):
+        for step in range(steps):
+            for each in both:
+                for group in each.param_groups:
+                    for p in group["params"]:
+                        p.grad = numbers(*p.shape, seed=step)
+                each.step()
+                each.scheduler.step(torch.tensor(1.0 + step % 3))
+            assert_same_state(*both)
+
+    run(3)
+    saved = both[0].state_dict()
+    run(3)
+    for each in both:
+        each.load_state_dict(copy.deepcopy(saved))
+    run(3)
+    assert_same_state(copy.deepcopy(both[0]), both[1])
+    for each in both:
+        each.add_param_group({"params": [leaf(numbers(5))], "lr": 0.3, "schedule": None})
+    run(3)
 
 
 # -- a decision that is still in flight ---------------------------------------------------------
