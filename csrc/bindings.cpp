@@ -30,7 +30,7 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
                     "the program was compiled for ", program.groups(), " groups, not ",
                     groups.size());
   static thread_local Found found;  // its memory serves every step
-  gather(groups, state, program.rates(), inv_scale, found);
+  gather(groups, state, program, inv_scale, found);
 
   // Where other Python code may run before the update is done, it may drop a gradient: hold them.
   const bool large = found.numel >= kLetGo;
@@ -62,6 +62,7 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
     found.slots[i].buffer = created.back().mutable_data_ptr();
   }
 
+  program.use();
   std::optional<py::gil_scoped_release> let_go;
   if (large) let_go.emplace();
   const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
@@ -97,14 +98,20 @@ std::vector<std::array<int64_t, 4>> units_of(const std::vector<int64_t>& numels)
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace lrfused;
   py::class_<Program>(m, "Program")
-      .def(py::init<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
-                    at::Tensor, at::Tensor>(),
-           py::arg("rates"), py::arg("epochs"), py::arg("segments"), py::arg("constants"),
-           py::arg("tables"), py::arg("plateau_groups"), py::arg("plateaus"),
-           py::arg("plateau_states"))
+      .def(py::init([](at::Tensor cells, at::Tensor epochs, at::Tensor used, at::Tensor history,
+                       at::Tensor recorded, at::Tensor plateau_states, at::Tensor segments,
+                       at::Tensor constants, at::Tensor tables, at::Tensor plateau_cells,
+                       at::Tensor plateaus) {
+             return Program({cells, epochs, used, history, recorded, plateau_states}, segments,
+                            constants, tables, plateau_cells, plateaus);
+           }),
+           py::arg("cells"), py::arg("epochs"), py::arg("used"), py::arg("history"),
+           py::arg("recorded"), py::arg("plateau_states"), py::arg("segments"),
+           py::arg("constants"), py::arg("tables"), py::arg("plateau_cells"), py::arg("plateaus"))
+      .def("use", &Program::use)
       .def("advance", &Program::advance)
       .def("observe", &Program::observe, py::arg("metric"))
-      .def("rates", &Program::current_rates);
+      .def("cells", &Program::current_cells);
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("advance"), py::arg("fused"), py::arg("odd"));
   m.def("units_of", &units_of, py::arg("numels"));

@@ -69,7 +69,7 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   // As in torch, where momentum alone only multiplies, and may become infinite.
   for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
     if (std::isfinite(x) && std::isinf(float(x))) valid = false;
-  return {{rounded<float>(h), h}, inv_scale != 1, decay != 0, momentum != 0, nesterov};
+  return {{rounded<float>(h), h}, h.grad_scale != 1, decay != 0, momentum != 0, nesterov};
 }
 
 c10::TensorImpl* impl_of(PyObject* tensor) {
@@ -343,7 +343,7 @@ PyObject* buffer_key() {
   return key;
 }
 
-void gather(const py::list& groups, const py::dict& state, const double* rates, double inv_scale,
+void gather(const py::list& groups, const py::dict& state, const Program& program, double inv_scale,
             Found& found) {
   static thread_local std::vector<Kind> kinds;
   plain_keys();  // made here, not by the first thread to ask
@@ -351,7 +351,7 @@ void gather(const py::list& groups, const py::dict& state, const double* rates, 
   found.groups.clear();
   found.valid = true;
   for (const auto g : c10::irange(groups.size()))
-    found.groups.push_back(read_group(groups[g].ptr(), rates[g], inv_scale, found.valid));
+    found.groups.push_back(read_group(groups[g].ptr(), program.rate(g), inv_scale, found.valid));
   Parameters params(groups, state.ptr());
   const int64_t count = params.size();
   kinds.resize(count);

@@ -10,6 +10,7 @@
 
 #include <vector>
 
+#include "program.h"
 #include "step.h"
 
 namespace py = pybind11;
@@ -41,8 +42,8 @@ struct Found {
 // The interned "momentum_buffer".
 PyObject* buffer_key();
 
-// Read groups (a list of dicts) and state (the optimizer's), with rates[g] as the rate of group g.
-void gather(const py::list& groups, const py::dict& state, const double* rates, double inv_scale,
+// Read groups (a list of dicts) and state (the optimizer's), with the program's rates.
+void gather(const py::list& groups, const py::dict& state, const Program& program, double inv_scale,
             Found& found);
 
 }  // namespace lrfused

@@ -16,67 +16,91 @@ void check(const char* name, const at::Tensor& t, at::ScalarType dtype, int64_t 
 
 }  // namespace
 
-Program::Program(at::Tensor rates, at::Tensor epochs, at::Tensor segments, at::Tensor constants,
-                 at::Tensor tables, at::Tensor plateau_groups, at::Tensor plateaus,
-                 at::Tensor plateau_states)
-    : rates_(std::move(rates)),
-      epochs_(std::move(epochs)),
+Program::Program(Moved moved, at::Tensor segments, at::Tensor constants, at::Tensor tables,
+                 at::Tensor plateau_cells, at::Tensor plateaus)
+    : moved_(std::move(moved)),
       segments_(std::move(segments)),
       constants_(std::move(constants)),
       tables_(std::move(tables)),
-      plateau_groups_(std::move(plateau_groups)),
-      plateaus_(std::move(plateaus)),
-      plateau_states_(std::move(plateau_states)) {
-  check("rates", rates_, at::kDouble, -1, 0);
-  check("epochs", epochs_, at::kLong, groups(), 0);
+      plateau_cells_(std::move(plateau_cells)),
+      plateaus_(std::move(plateaus)) {
+  check("epochs", moved_.epochs, at::kLong, -1, 0);
+  check("cells", moved_.cells, at::kDouble, 2 * groups(), 0);
+  check("used", moved_.used, at::kDouble, groups(), 0);
+  check("history", moved_.history, at::kDouble, -1, 2 + groups());
+  check("recorded", moved_.recorded, at::kLong, 1, 0);
   check("segments", segments_, at::kLong, -1, 6);
   check("constants", constants_, at::kDouble, segments_.size(0), 3);
   check("tables", tables_, at::kDouble, -1, 0);
-  check("plateau_groups", plateau_groups_, at::kLong, -1, 0);
-  check("plateaus", plateaus_, at::kDouble, plateau_groups_.size(0), 8);
-  check("plateau_states", plateau_states_, at::kDouble, plateau_groups_.size(0), 3);
+  check("plateau_cells", plateau_cells_, at::kLong, -1, 0);
+  check("plateaus", plateaus_, at::kDouble, plateau_cells_.size(0), 10);
+  check("plateau_states", moved_.plateau_states, at::kDouble, plateau_cells_.size(0), 5);
 
+  const int64_t cells = moved_.cells.numel();
   const auto* segment = reinterpret_cast<const Segment*>(segments_.const_data_ptr<int64_t>());
-  int64_t previous = 0;
   for (const auto i : c10::irange(segments_.size(0))) {
     const Segment& s = segment[i];
-    TORCH_CHECK_VALUE(s.group >= previous && s.group < groups(), "segments[", i,
-                      "]: groups must ascend and exist, got ", s.group);
+    TORCH_CHECK_VALUE(s.cell >= 0 && s.cell < cells, "segments[", i, "] moves no cell: ", s.cell);
     TORCH_CHECK_VALUE(s.every >= 1 && s.begin >= 0, "segments[", i,
                       "]: every must be at least 1 and begin at least 0");
     TORCH_CHECK_VALUE(s.table < 0 || s.end <= s.begin ||
                           (s.end - 1 - s.begin) / s.every < tables_.numel() - s.table,
                       "segments[", i, "] reads past the end of tables");
-    previous = s.group;
   }
-  const int64_t* group = plateau_groups_.const_data_ptr<int64_t>();
-  for (const auto i : c10::irange(plateau_groups_.numel()))
-    TORCH_CHECK_VALUE(group[i] >= 0 && group[i] < groups(), "plateau_groups[", i,
-                      "] names no group: ", group[i]);
+  const int64_t* cell = plateau_cells_.const_data_ptr<int64_t>();
+  for (const auto i : c10::irange(plateau_cells_.numel()))
+    TORCH_CHECK_VALUE(cell[i] >= 0 && cell[i] < cells, "plateau_cells[", i,
+                      "] is no cell: ", cell[i]);
+}
+
+void Program::use() {
+  double* used = moved_.used.mutable_data_ptr<double>();
+  for (const auto g : c10::irange(groups())) used[g] = rate(g);
 }
 
 void Program::advance() {
-  double* rate = rates_.mutable_data_ptr<double>();
-  int64_t* epoch = epochs_.mutable_data_ptr<int64_t>();
+  double* cell = moved_.cells.mutable_data_ptr<double>();
+  int64_t* epoch = moved_.epochs.mutable_data_ptr<int64_t>();
   for (const auto g : c10::irange(groups())) ++epoch[g];
   const auto* segment = reinterpret_cast<const Segment*>(segments_.const_data_ptr<int64_t>());
   const auto* constants = reinterpret_cast<const Constants*>(constants_.const_data_ptr<double>());
   const double* tables = tables_.const_data_ptr<double>();
   for (const auto i : c10::irange(segments_.size(0))) {
-    const int64_t g = segment[i].group;
-    rate[g] = apply(segment[i], constants[i], tables, epoch[g], rate[g]);
+    const int64_t c = segment[i].cell;
+    cell[c] = apply(segment[i], constants[i], tables, epoch[c / 2], cell[c]);
   }
+  record(false);
 }
 
 void Program::observe(double metric) {
-  double* rate = rates_.mutable_data_ptr<double>();
-  const int64_t* group = plateau_groups_.const_data_ptr<int64_t>();
+  double* cell = moved_.cells.mutable_data_ptr<double>();
+  const int64_t* of = plateau_cells_.const_data_ptr<int64_t>();
   const auto* plateau = reinterpret_cast<const Plateau*>(plateaus_.const_data_ptr<double>());
-  auto* state = reinterpret_cast<PlateauState*>(plateau_states_.mutable_data_ptr<double>());
-  for (const auto i : c10::irange(plateau_groups_.numel()))
-    rate[group[i]] = lrfused::observe(plateau[i], state[i], metric, rate[group[i]]);
+  auto* state = reinterpret_cast<PlateauState*>(moved_.plateau_states.mutable_data_ptr<double>());
+  bool cut = false;
+  for (const auto i : c10::irange(plateau_cells_.numel())) {
+    double& rate = cell[of[i]];
+    const double before = rate;
+    rate = lrfused::observe(plateau[i], state[i], metric, rate);
+    cut |= rate != before;
+  }
+  if (cut) record(true);
 }
 
-std::vector<double> Program::current_rates() const { return {rates(), rates() + groups()}; }
+void Program::record(bool cut) {
+  const int64_t length = moved_.history.size(0);
+  int64_t& recorded = *moved_.recorded.mutable_data_ptr<int64_t>();
+  if (length == 0) return;
+  double* row = moved_.history.mutable_data_ptr<double>() + recorded % length * (2 + groups());
+  row[0] = static_cast<double>(*moved_.epochs.const_data_ptr<int64_t>());
+  row[1] = cut;
+  for (const auto g : c10::irange(groups())) row[2 + g] = rate(g);
+  ++recorded;
+}
+
+std::vector<double> Program::current_cells() const {
+  const double* cell = moved_.cells.const_data_ptr<double>();
+  return {cell, cell + moved_.cells.numel()};
+}
 
 }  // namespace lrfused

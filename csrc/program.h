@@ -9,24 +9,35 @@
 
 namespace lrfused {
 
-// The cells (rates, epochs, plateau_states) belong to the optimizer and outlive any program.
+// The tensors that a program moves belong to the optimizer and outlive any program.
+struct Moved {
+  at::Tensor cells;     // fp64 [2 G]: schedule.h
+  at::Tensor epochs;    // int64 [G]
+  at::Tensor used;      // fp64 [G]: the rates of the last step
+  at::Tensor history;   // fp64 [N, 2 + G]: a ring of rows (epoch, whether a plateau cut, rates)
+  at::Tensor recorded;  // int64 [1]: rows ever written
+  at::Tensor plateau_states;  // fp64 [P, 5]
+};
+
 class Program {
  public:
-  // rates fp64 [G], epochs int64 [G]; segments int64 [S, 6] sorted by group, constants fp64 [S, 3],
-  // tables fp64 [T]; plateau_groups int64 [P], plateaus fp64 [P, 8], plateau_states fp64 [P, 3].
-  Program(at::Tensor rates, at::Tensor epochs, at::Tensor segments, at::Tensor constants,
-          at::Tensor tables, at::Tensor plateau_groups, at::Tensor plateaus,
-          at::Tensor plateau_states);
+  // segments int64 [S, 6], constants fp64 [S, 3], tables fp64 [T]; plateau_cells int64 [P],
+  // plateaus fp64 [P, 10].
+  Program(Moved moved, at::Tensor segments, at::Tensor constants, at::Tensor tables,
+          at::Tensor plateau_cells, at::Tensor plateaus);
 
+  void use();                   // note the rates that the step now made uses
   void advance();               // one schedule step of every group
   void observe(double metric);  // one metric for every plateau
-  std::vector<double> current_rates() const;
-  const double* rates() const { return rates_.const_data_ptr<double>(); }
-  int64_t groups() const { return rates_.numel(); }
+  std::vector<double> current_cells() const;
+  double rate(int64_t group) const { return moved_.cells.const_data_ptr<double>()[2 * group]; }
+  int64_t groups() const { return moved_.epochs.numel(); }
 
  private:
-  at::Tensor rates_, epochs_, segments_, constants_, tables_, plateau_groups_, plateaus_,
-      plateau_states_;
+  void record(bool cut);
+
+  Moved moved_;
+  at::Tensor segments_, constants_, tables_, plateau_cells_, plateaus_;
 };
 
 }  // namespace lrfused

@@ -1,4 +1,7 @@
-// A schedule as data: segments that say when to apply an affine map to the rate, and the plateau.
+// A schedule as data: segments that say when to apply an affine map to a cell, and the plateau.
+//
+// A group has two cells, its rate and its momentum: cells 2 g and 2 g + 1. Momentum's is moved, and
+// looked at, only where a schedule cycles momentum.
 //
 // No schedule has a name here. What the segments of torch's schedulers are is lrfused/program.py's
 // affair; this header only runs them, in fp64, in the order of operations torch uses.
@@ -10,9 +13,9 @@
 
 namespace lrfused {
 
-// lr = x * (absolute ? a : lr - a) + b   at the epochs begin, begin + every, ... below end.
+// cell = x * (absolute ? a : cell - a) + b   at the epochs begin, begin + every, ... below end.
 struct Segment {
-  int64_t group;
+  int64_t cell;
   int64_t begin, end, every;
   int64_t absolute;
   int64_t table;  // x = tables[table + k] at the k-th application, or the constant where table < 0
@@ -25,22 +28,25 @@ struct Constants {
 static_assert(sizeof(Constants) == 3 * sizeof(double), "a row of the fp64 constant table");
 
 LRFUSED_HD double apply(const Segment& s, const Constants& c, const double* tables, int64_t epoch,
-                        double lr) {
-  if (epoch < s.begin || epoch >= s.end || (epoch - s.begin) % s.every != 0) return lr;
+                        double value) {
+  if (epoch < s.begin || epoch >= s.end || (epoch - s.begin) % s.every != 0) return value;
   const double x = s.table < 0 ? c.x : tables[s.table + (epoch - s.begin) / s.every];
-  return x * (s.absolute ? c.a : lr - c.a) + c.b;
+  return x * (s.absolute ? c.a : value - c.a) + c.b;
 }
 
 struct Plateau {
   double maximize, absolute;  // mode and threshold_mode, as 0 or 1
   double factor, patience, threshold, cooldown, min_lr, eps;
+  double accumulate;  // how many metrics one decision is made on
+  double ignore_nan;  // 0 or 1
 };
-static_assert(sizeof(Plateau) == 8 * sizeof(double), "a row of the fp64 plateau table");
+static_assert(sizeof(Plateau) == 10 * sizeof(double), "a row of the fp64 plateau table");
 
 struct PlateauState {
   double best, num_bad_epochs, cooldown_counter;
+  double sum, count;  // of the metrics since the last decision
 };
-static_assert(sizeof(PlateauState) == 3 * sizeof(double), "a row of the fp64 plateau state");
+static_assert(sizeof(PlateauState) == 5 * sizeof(double), "a row of the fp64 plateau state");
 
 // NaN compares false, so it is never better, whatever the mode.
 LRFUSED_HD bool is_better(const Plateau& c, double metric, double best) {
@@ -51,6 +57,14 @@ LRFUSED_HD bool is_better(const Plateau& c, double metric, double best) {
 
 // One metric: compare, count, cool down, cut. Returns the rate after it.
 LRFUSED_HD double observe(const Plateau& c, PlateauState& s, double metric, double lr) {
+  if (c.ignore_nan != 0 && metric != metric) return lr;
+  if (c.accumulate > 1) {
+    s.sum += metric;
+    s.count += 1;
+    if (s.count < c.accumulate) return lr;
+    metric = s.sum / s.count;
+    s.sum = s.count = 0;
+  }
   if (is_better(c, metric, s.best)) {
     s.best = metric;
     s.num_bad_epochs = 0;

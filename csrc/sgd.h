@@ -15,19 +15,19 @@ enum class Buffer : uint8_t {
 // Hyper-parameters of one group, each a Python double rounded once to opmath M.
 template <class M>
 struct Hyper {
-  M grad_scale;  // -1 to maximize; times what GradScaler unscales by, if Unscale
+  M grad_scale;  // -1 to maximize, times what GradScaler unscales by
   M weight_decay;
   M momentum;
   M undamped;  // 1 - dampening
   M minus_lr;
 };
 
-template <class T, bool Unscale, bool Decay, Buffer B, bool Nesterov, bool Fused>
+template <class T, bool Scale, bool Decay, Buffer B, bool Nesterov, bool Fused>
 LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h) {
   using M = opmath_t<T>;
   const M p = widen(param);
-  M d = h.grad_scale * widen(grad);
-  if (Unscale) d = rn<T>(d);
+  M d = widen(grad);
+  if (Scale) d = rn<T>(h.grad_scale * d);
   if (Decay) d = rn<T>(fma<Fused>(h.weight_decay, p, d));
   if (B != Buffer::none) {
     M m = d;

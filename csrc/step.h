@@ -28,7 +28,7 @@ inline const Hyper<double>& Hypers::get<double>() const {
 
 struct Group {
   Hypers hypers;
-  bool unscale, decay, momentum, nesterov;
+  bool scale, decay, momentum, nesterov;
 };
 
 // A parameter to update: three streams of numel elements in the same memory order.

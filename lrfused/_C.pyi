@@ -7,18 +7,22 @@ from torch import Tensor
 class Program:
     def __init__(
         self,
-        rates: Tensor,
+        cells: Tensor,
         epochs: Tensor,
+        used: Tensor,
+        history: Tensor,
+        recorded: Tensor,
+        plateau_states: Tensor,
         segments: Tensor,
         constants: Tensor,
         tables: Tensor,
-        plateau_groups: Tensor,
+        plateau_cells: Tensor,
         plateaus: Tensor,
-        plateau_states: Tensor,
     ) -> None: ...
+    def use(self) -> None: ...
     def advance(self) -> None: ...
     def observe(self, metric: float) -> None: ...
-    def rates(self) -> list[float]: ...
+    def cells(self) -> list[float]: ...
 
 def step(
     groups: list[dict[str, Any]],

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from .program import FOREVER, Segment, compile
+from . import program, records
+from .program import FOREVER, Segment
 from .schedules import Schedule
-
-# What a scheduler's state cannot be without; of ReduceLROnPlateau, the second.
-_NUMBERS = (("last_epoch",), ("last_epoch", "best", "num_bad_epochs", "cooldown_counter"))
 
 # Keys of a group that no scheduler looks at.
 _NOT_BOUND = {
     "params", "param_names", "schedule", "foreach", "fused", "differentiable", "capturable",
 }  # fmt: skip
+
+
+# What torch's schedulers hold for each group, of arguments that were for so many groups.
+_PER_GROUP = ("lr_lambdas", "max_lrs", "min_lrs", "lrs")
 
 
 def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
@@ -41,45 +42,67 @@ class Chain:
     """Hold torch's schedulers as the record of a chain's configuration and state.
 
     They are bound to a probe, an optimizer of nothing with the groups' rates, so that torch's own
-    constructors check the arguments and set the first rates. They are never stepped: `epoch` is
+    constructors check the arguments and set the first rates. They are never stepped: steps are
     counted here, and the schedulers are brought up to date when their state is asked for.
     """
 
     def __init__(self, schedules: Sequence[Schedule], groups: Sequence[dict[str, Any]]) -> None:
         self.schedules = schedules
         self.probe = torch.optim.SGD([_probe_group(group) for group in groups])
+        self.probe._opt_called = True  # type: ignore[attr-defined]  # torch warns of it otherwise
         self.members: list[LRScheduler] = [s.bind(self.probe) for s in schedules]
         self.plateaus = [m for m in self.members if isinstance(m, ReduceLROnPlateau)]
         self.stepped = [m for m in self.members if not isinstance(m, ReduceLROnPlateau)]
-        self.epoch = 0
-        self.until = 0
+        self.cycles_momentum = any(program.cycles_momentum(m) for m in self.leaves())
+        self._behind = 0  # steps that the members have not counted yet
         self._count()
 
+    def leaves(self) -> Iterator[Any]:
+        """Yield the members, and in place of a composition its own."""
+        pending: list[Any] = list(reversed(self.members))
+        while pending:
+            member = pending.pop()
+            if hasattr(member, "_schedulers"):
+                pending.extend(reversed(member._schedulers))
+            else:
+                yield member
+
     def give(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Copy what torch's constructors wrote (lr, initial_lr) into the optimizer's groups."""
+        """Copy what torch's constructors wrote, lr and initial_lr and more, into the groups."""
         for group, bound in zip(groups, self.probe.param_groups, strict=True):
             group.update({k: v for k, v in bound.items() if k not in _NOT_BOUND})
 
+    def take(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Copy what a checkpoint brought into the probe's groups, and what it lacks out of them."""
+        for group, bound in zip(groups, self.probe.param_groups, strict=True):
+            bound.update({k: v for k, v in group.items() if k not in _NOT_BOUND})
+            bound["lr"] = float(group["lr"])
+            for key, value in bound.items():
+                if key not in _NOT_BOUND:
+                    group.setdefault(key, value)
+
     def refuse_joining(self) -> None:
         """Raise if the chain cannot take another group, which torch finds at a later step."""
-        for member in self.members:
+        for member in self.leaves():
             name = type(member).__name__
-            if hasattr(member, "lr_lambdas"):
+            lists = [k for k in _PER_GROUP if getattr(member, k, None) is not None]
+            if isinstance(member, ReduceLROnPlateau) and member.default_min_lr is not None:
+                lists = []
+            if isinstance(member, OneCycleLR):
+                lists = ["max_lr"]
+            if lists:
+                count = len(self.probe.param_groups)
                 raise ValueError(
-                    f"{name} was made for {len(member.lr_lambdas)} groups and cannot take another; "
-                    "give the new group a 'schedule' of its own"
-                )
-            if isinstance(member, ReduceLROnPlateau) and member.default_min_lr is None:
-                raise ValueError(
-                    f"{name}(min_lr=...) is a list for {len(member.min_lrs)} groups and cannot "
-                    "take another; give the new group a 'schedule' of its own"
+                    f"{name} was made for {count} groups ({', '.join(lists)}) and cannot take "
+                    "another; give the new group a 'schedule' of its own"
                 )
 
     def join(self, group: dict[str, Any]) -> None:
         """Take another group, at its own rate and base."""
+        self.catch_up()
         group.setdefault("initial_lr", group["lr"])
         self.probe.add_param_group(_probe_group(group))
-        for member in self.members:
+        for member in self.leaves():
             if isinstance(member, ReduceLROnPlateau):
                 member.min_lrs = [*member.min_lrs, float(member.default_min_lr or 0.0)]
             else:
@@ -87,99 +110,74 @@ class Chain:
         self.until = 0
 
     def segments(self, window: int) -> list[list[Segment]]:
-        """Compile the next `window` epochs, for each group, in the order of the members."""
+        """Compile the next `window` steps, for each group, in the order of the members.
+
+        Raises what keeps a schedule from being compiled any further.
+        """
+        self.catch_up()
         rows: list[list[Segment]] = [[] for _ in self.probe.param_groups]
-        begin, until = self.epoch + 1, FOREVER
-        for member, ahead in zip(self.stepped, self._ahead, strict=True):
-            compiled = compile(member, begin + ahead, begin + ahead + window)
-            until = min(until, compiled.until - ahead)
+        self.until, self.ends = FOREVER, False
+        for member in self.stepped:
+            compiled = program.compile(member, window)
+            if compiled.until <= 1 and compiled.error is not None:
+                self.until, self.ends = 0, True
+                raise compiled.error
+            if self.epoch + compiled.until < self.until:
+                self.until = self.epoch + compiled.until
+                self.ends = compiled.error is not None
             for row, segments in zip(rows, compiled.groups, strict=True):
-                row.extend(s.delayed(-ahead) for s in segments)
-        self.until = until
+                row.extend(s.delayed(self.epoch) for s in segments)
         return rows
 
-    def update(self, epoch: int, rates: Sequence[float], plateau_states: list[list[float]]) -> None:
-        """Bring torch's schedulers up to date."""
-        for member, ahead in zip(self.stepped, self._ahead, strict=True):
-            member._step_count += epoch + ahead - member.last_epoch
-            member.last_epoch = epoch + ahead
-        for plateau, (best, bad, cooldown) in zip(self.plateaus, plateau_states, strict=True):
-            plateau.best = best
-            plateau.num_bad_epochs = int(bad)
-            plateau.cooldown_counter = int(cooldown)
-        for member in self.members:
-            member._last_lr = list(rates)
+    def advanced(self, steps: int = 1) -> None:
+        """Count steps that the program has made."""
+        self.epoch += steps
+        self._behind += steps
 
-    def plateau_states(self) -> list[list[float]]:
-        """Return what csrc/schedule.h's PlateauState holds, for each plateau."""
-        return [
-            [float(p.best), float(p.num_bad_epochs), float(p.cooldown_counter)]
-            for p in self.plateaus
-        ]
+    def catch_up(self) -> None:
+        """Bring the counters of torch's schedulers up to date."""
+        for member in self.stepped:
+            program.forward(member, self._behind)
+        self._behind = 0
+
+    def update(self, rates: Sequence[float], plateau_states: list[list[float]]) -> None:
+        """Bring torch's schedulers up to date."""
+        self.catch_up()
+        for plateau, state in zip(self.plateaus, plateau_states, strict=True):
+            program.set_plateau_state(plateau, state)
+        for member in self.members:
+            program.show_rates(member, rates)
 
     def plain_state(self) -> list[dict[str, Any]]:
         """Return the members' states as plain data, each with its class's name."""
-        return [
-            {"name": type(m).__name__, **{k: _plain(v) for k, v in m.state_dict().items()}}
-            for m in self.members
-        ]
+        return [records.plain_state(m) for m in self.members]
 
-    def check(self, states: Any) -> None:
-        """Raise ValueError unless `states` are states of these schedules."""
+    def check(self, states: Any, override: bool) -> None:
+        """Raise ValueError unless `states` are states of these schedules.
+
+        With `override` they may be of other settings.
+        """
         names = [type(m).__name__ for m in self.members]
         if not isinstance(states, (list, tuple)) or not all(isinstance(s, dict) for s in states):
             raise ValueError(f"the checkpoint's schedule state is not a list of dicts: {states!r}")
         saved = [s.get("name", name) for s, name in zip(states, names, strict=False)]
         if len(states) != len(names) or saved != names:
             raise ValueError(f"the checkpoint's schedule is {saved}, this optimizer's {names}")
-        for name, schedule, member, state in zip(
-            names, self.schedules, self.members, states, strict=True
-        ):
-            for key in _NUMBERS[isinstance(member, ReduceLROnPlateau)]:
-                if not isinstance(state.get(key), (int, float)):
-                    raise ValueError(f"the checkpoint's {name} has no number {key!r}")
-            for key in ("base_lrs", "min_lrs"):
-                if hasattr(member, key) and len(state.get(key) or ()) != len(getattr(member, key)):
-                    raise ValueError(
-                        f"the checkpoint's {name} has {key}={state.get(key)!r}, this optimizer's "
-                        f"is for {len(getattr(member, key))} groups"
-                    )
-            if isinstance(member, ReduceLROnPlateau):
-                continue  # loading overwrites its settings, as torch does
-            for key in schedule.arguments:
-                if key in ("last_epoch", "lr_lambda"):
-                    continue
-                here, there = _plain(getattr(member, key)), _plain(state.get(key))
-                if here != there:
-                    raise ValueError(
-                        f"the checkpoint's {name} has {key}={there!r}, this optimizer's {here!r}"
-                    )
+        for member, state in zip(self.members, states, strict=True):
+            records.check(member, state, override)
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         """Take over states that `plain_state` returned, or that torch's schedulers saved."""
         for member, state in zip(self.members, states, strict=True):
-            state = {k: v for k, v in state.items() if k != "name"}
-            if "milestones" in state:
-                state["milestones"] = Counter(state["milestones"])
-            member.load_state_dict(state)
+            records.load(member, state)
         self._count()
 
     def _count(self) -> None:
-        # Members of one chain may be at different epochs, when they were not attached together.
-        epochs = [m.last_epoch for m in self.stepped]
-        self.epoch = epochs[0] if epochs else 0
-        self._ahead = [e - self.epoch for e in epochs]
-        self.until = 0
+        self.epoch = max(program.last_epoch(self.stepped[0]), 0) if self.stepped else 0
+        self._behind = 0
+        self.until, self.ends = 0, False  # ends: the schedule is over there, not its tables
 
 
 def _probe_group(group: dict[str, Any]) -> dict[str, Any]:
     bound = {k: v for k, v in group.items() if k not in _NOT_BOUND}
     return {**bound, "lr": float(group["lr"]), "params": [torch.empty(0)]}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Counter):
-        return dict(sorted(value.items()))
-    if isinstance(value, tuple):
-        return list(value)
-    return value

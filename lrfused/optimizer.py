@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from . import backends
+from . import backends, external
 from .chain import as_schedules
 from .checks import check_buffer, check_numbers
+from .history import LRHistory
+from .metrics import as_metric, mean
 from .rates import Rates
 from .scheduler import Scheduler
 
@@ -184,13 +186,15 @@ class FusedDecaySGD(Optimizer):
             self._choose_step()
             rates.use(self._backend.Program)
         rates.take_written(groups)
-        due = self._schedule_every is not None and self._since + 1 == self._schedule_every
         if self._schedule_every not in (None, 1) and getattr(rates.program, "recording", False):
             raise RuntimeError(
                 f"a step with schedule_every={self._schedule_every} cannot be captured: its "
                 "replays would all advance the schedule, or none; use schedule_every=None, and "
                 "scheduler.step() between replays"
             )
+        turn = self._schedule_every is not None and self._since + 1 == self._schedule_every
+        # A torch scheduler on top of ours wins.
+        due = turn and not ("step" in self.__dict__ and rates.chains and external.attached(self))
         if due:
             rates.ready()
         inv_scale = self._inv_scale()
@@ -200,11 +204,23 @@ class FusedDecaySGD(Optimizer):
         elif due:
             rates.program.advance()
         if self._schedule_every is not None:
-            self._since = 0 if due else self._since + 1
+            self._since = 0 if turn else self._since + 1
         if due:
             rates.advanced()
             rates.show(groups)
         return loss
+
+    @property
+    def lr_used(self) -> list[float]:
+        """Return the rates that the last step used; `param_groups` has the next step's."""
+        return self._rates.used()
+
+    def lr_history(self) -> LRHistory:
+        """Return the rates after each of the last 1,024 schedule steps and plateau cuts.
+
+        They are written on the device as they happen, and read here.
+        """
+        return LRHistory.of(self._rates.history())
 
     def _inv_scale(self) -> float | None:
         """Return what GradScaler wants gradients multiplied by, or None to skip the update."""
@@ -234,10 +250,12 @@ class FusedDecaySGD(Optimizer):
         self._rates.advanced()
         self._rates.show(self.param_groups)
 
-    def _observe(self, metric: float | Tensor) -> None:
+    def _observe(self, metrics: Any) -> None:
         if not self._rates.has_plateau:
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
-        self._rates.observe(self.param_groups, metric)
+        group = self._rates.process_group()
+        metric = metrics if self._rates.takes(metrics) else as_metric(metrics)
+        self._rates.observe(self.param_groups, metric if group is None else mean(metric, group))
 
     def _scheduler_state(self) -> dict[str, Any]:
         self._rates.take_written(self.param_groups)
@@ -246,11 +264,16 @@ class FusedDecaySGD(Optimizer):
             return {"_chains": [{"_schedulers": chain} for chain in chains]}
         return chains[0][0] if len(chains[0]) == 1 else {"_schedulers": chains[0]}
 
-    def _load_scheduler_state(self, state_dict: dict[str, Any]) -> None:
-        chains = state_dict.get("_chains", [state_dict])
-        states = [c.get("_schedulers", [c]) for c in chains]
+    def _load_scheduler_state(self, state_dict: dict[str, Any], override: bool) -> None:
+        own = self._rates.chains
+        if "_chains" in state_dict:
+            states = [chain["_schedulers"] for chain in state_dict["_chains"]]
+        elif len(own) == 1 and len(own[0].members) == 1:
+            states = [[state_dict]]
+        else:
+            states = [state_dict.get("_schedulers", [state_dict])]
         self._rates.take_written(self.param_groups)
-        self._rates.check(states)
+        self._rates.check(states, override)
         self._rates.load(states)
         self._rates.restart(self.param_groups)
 
@@ -268,6 +291,18 @@ class FusedDecaySGD(Optimizer):
             group["schedule"] = chain and {"steps_since": self._since, "schedulers": chain}
         return packed
 
+    def load_state_dict(self, state_dict: dict[str, Any], *, override: bool = False) -> None:
+        """Load a checkpoint of this optimizer, or of `torch.optim.SGD`.
+
+        Raises ValueError, and changes nothing, if its schedule has other settings than this one's,
+        unless `override`: then it brings its own.
+        """
+        self._override = override
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            del self._override
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over a loaded checkpoint, or be made anew by pickle or copy."""
         if "param_groups" not in state:
@@ -284,7 +319,7 @@ class FusedDecaySGD(Optimizer):
             if saved is not None and not (isinstance(saved, dict) and "schedulers" in saved):
                 raise ValueError(f"the checkpoint's 'schedule' is not one of lrfused's: {saved!r}")
         states = self._rates.unpack([saved and saved["schedulers"] for saved in packed])
-        self._rates.check(states)
+        self._rates.check(states, getattr(self, "_override", False))
         check_numbers([{**self.defaults, **group} for group in groups])
         for i, group in enumerate(groups):
             for p in group["params"]:

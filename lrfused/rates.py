@@ -10,11 +10,12 @@ from torch import Tensor
 
 from .chain import Chain
 from .checks import as_float
-from .program import FOREVER, plateau_row
+from .program import FOREVER, plateau_row, plateau_state
 
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
 _CAPTURED = 16_384  # the same for a captured step, which is replayed without us
 _CAPACITY = 1024  # groups whose cells never move
+_HISTORY = 1024  # schedule steps and cuts that are remembered
 
 
 class Rates:
@@ -22,6 +23,7 @@ class Rates:
 
     The cells are the truth. `param_groups[i]["lr"]` shows them as floats; a float that is not the
     one shown was written by the user and is taken over. With `capturable` it is the cell itself.
+    Each group has a second cell for its momentum, used where a schedule cycles that.
     """
 
     def __init__(
@@ -34,11 +36,16 @@ class Rates:
         self._make_program = program
         self._capturable = capturable
         self.program: Any = None
-        self._cells = torch.zeros(max(_CAPACITY, len(groups)), dtype=torch.float64)
-        self._epochs = torch.zeros(len(self._cells), dtype=torch.int64)
-        self._plateau_states = torch.zeros(0, 3, dtype=torch.float64)
+        self._capacity = max(_CAPACITY, len(groups))
+        self._cells = torch.zeros(2 * self._capacity, dtype=torch.float64)
+        self._epochs = torch.zeros(self._capacity, dtype=torch.int64)
+        self._used = torch.zeros(self._capacity, dtype=torch.float64)
+        self._history = torch.zeros(_HISTORY, 2, dtype=torch.float64)
+        self._recorded = torch.zeros(1, dtype=torch.int64)
+        self._plateau_states = torch.zeros(0, 5, dtype=torch.float64)
         self._views: list[Tensor] = []  # capturable: one cell each, the same object always
         self._shown: list[Any] = []
+        self._shown_momentum: dict[int, float] = {}  # of the groups in which it is cycled
         self._bind(groups, range(len(groups)), fresh)
         self.restart(groups)
 
@@ -71,8 +78,8 @@ class Rates:
 
     def refuse_joining(self, schedule: Any) -> None:
         """Raise if no group with this schedule can be added now."""
-        if len(self._shown) == len(self._cells):
-            raise ValueError(f"an optimizer holds at most {len(self._cells)} parameter groups")
+        if len(self._shown) == self._capacity:
+            raise ValueError(f"an optimizer holds at most {self._capacity} parameter groups")
         c = self._chain_of(schedule)
         if c is not None:
             self.chains[c].refuse_joining()
@@ -96,23 +103,30 @@ class Rates:
     # -- rates -------------------------------------------------------------------------------
 
     def restart(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Take rates from the groups and everything else from the chains."""
+        """Take what the groups say from them, and everything else from the chains."""
         self._shown = []
+        self._shown_momentum = {}
         for i, group in enumerate(groups):
             self._set(i, group)
+        for chain, members in zip(self.chains, self._members, strict=True):
+            chain.take([groups[i] for i in members])
         self._load_states()
         self._compile()
 
     def _set(self, i: int, group: dict[str, Any]) -> None:
-        self._cells[i] = rate = float(group["lr"])
+        self._cells[2 * i] = rate = float(group["lr"])
         if self._capturable and len(self._views) == i:
-            self._views.append(self._cells[i])
+            self._views.append(self._cells[2 * i])
         value = self._views[i] if self._capturable else rate
         self._shown[i : i + 1] = [value]
         group["lr"] = value
+        c = self._chain_index(i)
+        if c is not None and self.chains[c].cycles_momentum:
+            momentum = as_float(f"param_groups[{i}]['momentum']", group["momentum"])
+            self._cells[2 * i + 1] = self._shown_momentum[i] = momentum
 
     def take_written(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Take over rates the user has written since they were last shown."""
+        """Take over what the user has written since it was last shown."""
         if getattr(self.program, "captured", False):
             self.settle()
         if len(groups) != len(self._shown):
@@ -129,16 +143,40 @@ class Rates:
                 shown.fill_(value)
             elif value != shown:
                 self.settle()
-                self._cells[i] = value
+                self._cells[2 * i] = value
                 self._shown[i] = shown = value
             group["lr"] = shown
+        for i, momentum in self._shown_momentum.items():
+            if groups[i]["momentum"] is not momentum:
+                value = as_float(f"param_groups[{i}]['momentum']", groups[i]["momentum"])
+                if value != momentum:
+                    self.settle()
+                    self._cells[2 * i + 1] = value
+                self._shown_momentum[i] = value
 
     def show(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Put the rates that the next step will use where the user reads them."""
-        if self._capturable:
+        """Put what the next step will use where the user reads it."""
+        if self._capturable and not self._shown_momentum:
             return
-        for i, rate in enumerate(self.program.rates()):
-            groups[i]["lr"] = self._shown[i] = rate
+        cells = self.program.cells()
+        if not self._capturable:
+            for i, rate in enumerate(cells[::2]):
+                groups[i]["lr"] = self._shown[i] = rate
+        for i in self._shown_momentum:
+            groups[i]["momentum"] = self._shown_momentum[i] = cells[2 * i + 1]
+
+    def used(self) -> list[float]:
+        """Return the rates of the last step."""
+        self.settle()
+        return self._used[: len(self._shown)].tolist()
+
+    def history(self) -> Tensor:
+        """Return the rows that are remembered, oldest first: epoch, whether a cut, rates."""
+        self.settle()
+        recorded, length = int(self._recorded), len(self._history)
+        if recorded <= length:
+            return self._history[:recorded].clone()
+        return self._history.roll(-(recorded % length), 0)
 
     def ready(self) -> None:
         """Make sure that the program reaches one step further."""
@@ -148,9 +186,11 @@ class Rates:
                 return self._compile()
 
     def advanced(self) -> None:
-        """Count a step that the program has made."""
+        """Count a step that the program has made, unless it was captured instead."""
+        if getattr(self.program, "recording", False):
+            return
         for chain in self.chains:
-            chain.epoch += 1
+            chain.advanced()
 
     def observe(self, groups: Sequence[dict[str, Any]], metric: float | Tensor) -> None:
         """Feed every plateau one metric, and say what a verbose one has cut."""
@@ -159,16 +199,17 @@ class Rates:
 
         def tell(before: list[float], after: list[float]) -> None:
             for epoch, i in verbose:
-                if after[i] != before[i]:
-                    print(f"Epoch {epoch}: reducing learning rate of group {i} to {after[i]:.4e}.")
+                rate = after[2 * i]
+                if rate != before[2 * i]:
+                    print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
 
         if isinstance(metric, Tensor):
             self.program.observe_later(metric, tell)
         else:
             self.settle()
-            before = self.program.rates()
+            before = self.program.cells()
             self.program.observe(metric)
-            tell(before, self.program.rates())
+            tell(before, self.program.cells())
         for plateau in self._plateaus:
             plateau.last_epoch += 1
         self.show(groups)
@@ -184,16 +225,19 @@ class Rates:
         if settle is None or not settle():
             return
         for chain, members in zip(self.chains, self._members, strict=True):
-            chain.epoch = int(self._epochs[members[0]])
-            if chain.epoch >= chain.until:
+            chain.advanced(int(self._epochs[members[0]]) - chain.epoch)
+            if chain.epoch >= chain.until > 0:
                 raise RuntimeError(
-                    f"a captured step was replayed up to epoch {chain.epoch}, and its schedule was "
-                    f"compiled up to {chain.until - 1}: read scheduler.get_last_lr() every "
-                    f"{_CAPTURED // 2} replays, which compiles it further"
+                    f"a captured step was replayed up to epoch {chain.epoch}, and its schedule "
+                    f"{'ends at' if chain.ends else 'was compiled up to'} {chain.until - 1}: read "
+                    f"scheduler.get_last_lr() every {_CAPTURED // 2} replays, to compile it further"
                 )
-        if any(chain.epoch + _CAPTURED // 2 >= chain.until for chain in self.chains):
+        if any(c.epoch + _CAPTURED // 2 >= c.until and not c.ends for c in self.chains):
             self._compile()
-            self.program.push()
+
+    def process_group(self) -> Any:
+        """Return the group over whose ranks a metric is to be averaged, or None."""
+        return next((g for g in self._process_groups if g is not None), None)
 
     @property
     def has_plateau(self) -> bool:
@@ -219,7 +263,7 @@ class Rates:
     def sync(self) -> None:
         """Bring the chains' torch schedulers up to date with the cells."""
         self.settle()
-        rates = self.program.rates()
+        rates = self.program.cells()[::2]
         states = self._plateau_states.tolist()
         row = 0
         for chain, members in zip(self.chains, self._members, strict=True):
@@ -227,7 +271,7 @@ class Rates:
             for _ in chain.plateaus:
                 own.append(states[row])
                 row += len(members)  # the groups of a chain see the same metrics
-            chain.update(chain.epoch, [rates[i] for i in members], own)
+            chain.update([rates[i] for i in members], own)
 
     def chain_states(self) -> list[list[dict[str, Any]]]:
         """Return the states of every chain's torch schedulers, as `load` takes them."""
@@ -256,7 +300,7 @@ class Rates:
                 states[c] = saved
         return states
 
-    def check(self, states: Sequence[Any]) -> None:
+    def check(self, states: Sequence[Any], override: bool = False) -> None:
         """Raise ValueError unless every chain can load its part of `states`."""
         if len(states) != len(self.chains):
             raise ValueError(
@@ -264,7 +308,7 @@ class Rates:
             )
         for chain, state in zip(self.chains, states, strict=True):
             if state is not None:
-                chain.check(state)
+                chain.check(state, override)
 
     def load(self, states: Sequence[Any]) -> None:
         """Load every chain's part of `states`, which `check` let pass; None keeps what is."""
@@ -274,8 +318,14 @@ class Rates:
                 chain.load(state)
 
     def _load_states(self) -> None:
-        rows, self._plateau_groups, self._plateau_rows = [], [], []
+        rows, self._plateau_cells, self._plateau_rows = [], [], []
         self._plateaus = [p for chain in self.chains for p in chain.plateaus]
+        self._process_groups = [
+            getattr(schedule, "process_group", None)
+            for chain in self.chains
+            for schedule, member in zip(chain.schedules, chain.members, strict=True)
+            if member in chain.plateaus
+        ]
         self._verbose = [
             (plateau, i)
             for chain, members in zip(self.chains, self._members, strict=True)
@@ -283,15 +333,19 @@ class Rates:
             if getattr(schedule, "verbose", False)
             for i in members
         ]
+        self._epochs.fill_(max((chain.epoch for chain in self.chains), default=0))
         for chain, members in zip(self.chains, self._members, strict=True):
             for i in members:
                 self._epochs[i] = chain.epoch
-            for plateau, state in zip(chain.plateaus, chain.plateau_states(), strict=True):
+            for plateau in chain.plateaus:
                 for k, i in enumerate(members):
-                    rows.append(state)
-                    self._plateau_groups.append(i)
+                    rows.append(plateau_state(plateau))
+                    self._plateau_cells.append(2 * i)
                     self._plateau_rows.append(plateau_row(plateau, k))
-        self._plateau_states = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+        states = _table(rows, torch.float64, 5)
+        if states.shape != self._plateau_states.shape:
+            self._plateau_states = states
+        self._plateau_states.copy_(states)  # a captured graph keeps the address
 
     def _compile(self) -> None:
         captured = self._capturable and hasattr(self._make_program, "succeed")
@@ -311,23 +365,32 @@ class Rates:
                         starts[id(s.x)] = len(tables)
                         tables.extend(s.x)
                     start = starts[id(s.x)]
-                integers.append([i, s.begin, s.end, s.every, int(s.absolute), start])
+                integers.append(
+                    [2 * i + s.momentum, s.begin, s.end, s.every, int(s.absolute), start]
+                )
                 constants.append([s.x if isinstance(s.x, float) else 0.0, s.a, s.b])
         count = len(self._shown)
         previous = self.program
+        if self._history.shape[1] != 2 + count:  # groups have joined
+            new = self._history.new_full((_HISTORY, 2 + count - self._history.shape[1]), torch.nan)
+            self._history = torch.cat([self._history, new], 1)
         self.program = self._make_program(
-            self._cells[:count],
+            self._cells[: 2 * count],
             self._epochs[:count],
+            self._used[:count],
+            self._history,
+            self._recorded,
+            self._plateau_states,
             _table(integers, torch.int64, 6),
             _table(constants, torch.float64, 3),
             torch.tensor(tables, dtype=torch.float64),
-            torch.tensor(self._plateau_groups, dtype=torch.int64),
-            _table(self._plateau_rows, torch.float64, 8),
-            self._plateau_states,
+            torch.tensor(self._plateau_cells, dtype=torch.int64),
+            _table(self._plateau_rows, torch.float64, 10),
         )
         if hasattr(self.program, "succeed"):
             endless = all(chain.until == FOREVER for chain in self.chains)
-            self.program.succeed(previous, may_capture=captured or endless)
+            cycled = {i: 2 * i + 1 for i in self._shown_momentum}
+            self.program.succeed(previous, cycled, may_capture=captured or endless)
 
 
 def _table(rows: list[list[Any]], dtype: torch.dtype, columns: int) -> Tensor:

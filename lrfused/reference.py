@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .chain import as_schedules
-from .scheduler import as_metric
+from .metrics import as_metric
 
 _EXPLICIT = (torch.bfloat16, torch.float16)
 
@@ -107,6 +107,7 @@ class ReferenceDecaySGD(torch.optim.SGD):
             # torch's schedulers take an optimizer; this one shares the groups' dicts with ours.
             holder = torch.optim.SGD([torch.empty(0)])
             holder.param_groups[:] = groups
+            holder._opt_called = True  # no warning of a step before the optimizer's
             self._chains.append((holder, [s.bind(holder) for s in chain]))
 
     @torch.no_grad()
@@ -151,7 +152,6 @@ class ReferenceScheduler:
                     if metrics is not None:
                         member.step(as_metric(metrics))
                 elif metrics is None:
-                    member._step_count = max(member._step_count, 2)  # no warning about our order
                     member.step()
 
     def get_last_lr(self) -> list[float]:

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 if TYPE_CHECKING:
     from .optimizer import FusedDecaySGD
-
-
-def as_metric(metrics: Any) -> float:
-    """Return one real number of any dtype, exactly, as a double."""
-    if isinstance(metrics, torch.Tensor):
-        if metrics.numel() != 1:
-            shape = tuple(metrics.shape)
-            raise ValueError(f"scheduler.step(metrics=...) must be one number, got shape {shape}")
-        return float(metrics.item())
-    if getattr(metrics, "size", 1) != 1:
-        raise ValueError(
-            f"scheduler.step(metrics=...) must be one number, got shape {metrics.shape}"
-        )
-    return float(metrics.item() if hasattr(metrics, "item") else metrics)
 
 
 class Scheduler(LRScheduler):
@@ -46,8 +31,7 @@ class Scheduler(LRScheduler):
         if metrics is None:
             self.optimizer._advance_by_hand()
         else:
-            takes = self.optimizer._rates.takes(metrics)
-            self.optimizer._observe(metrics if takes else as_metric(metrics))
+            self.optimizer._observe(metrics)
 
     @property
     def last_epoch(self) -> int:
@@ -81,10 +65,10 @@ class Scheduler(LRScheduler):
         """
         return self.optimizer._scheduler_state()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], *, override: bool = False) -> None:
         """Load what `state_dict` returned, or a torch scheduler's of the same class.
 
         As in torch the rates are the optimizer's to load. Raises ValueError, and changes nothing,
-        if the state is that of another schedule.
+        if the state is that of another schedule; or of one with other settings, unless `override`.
         """
-        self.optimizer._load_scheduler_state(state_dict)
+        self.optimizer._load_scheduler_state(state_dict, override)

@@ -1,6 +1,7 @@
 """The tables of which the tests are products."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,14 @@ def whole(epoch: int) -> int:
     return epoch % 3
 
 
+def shrinking(epoch: int) -> float:
+    return math.sqrt(epoch / (epoch + 0.01)) if epoch else 0.5
+
+
+def one_or_two(epoch: int) -> int:
+    return 2 if epoch % 5 == 1 and epoch < 100 else 1
+
+
 class Wave:
     """A callable with state of its own, which torch keeps in the scheduler's state_dict."""
 
@@ -95,11 +104,32 @@ class Schedule:
     def is_plateau(self) -> bool:
         return self.kind == "ReduceLROnPlateau"
 
+    @property
+    def keeps_the_base(self) -> bool:
+        """Say whether the initial rate is the user's: a cycle brings its own."""
+        return self.kind not in ("OneCycleLR", "CyclicLR") and all(
+            m.keeps_the_base for m in self.members
+        )
+
+    @property
+    def members(self) -> list["Schedule"]:
+        return self.kwargs.get("schedulers", [])
+
     def ours(self) -> Any:
-        return getattr(lrfused, self.kind)(**self.kwargs)
+        return getattr(lrfused, self.kind)(**self._with([m.ours() for m in self.members]))
 
     def torchs(self, optimizer: torch.optim.Optimizer) -> Any:
-        return getattr(lr_scheduler, self.kind)(optimizer, **self.kwargs)
+        with warnings.catch_warnings():  # nested ones step each other before the optimizer has
+            warnings.filterwarnings("ignore", "Detected call of")
+            kwargs = self._with([m.torchs(optimizer) for m in self.members])
+            if self.kind == "ChainedScheduler":
+                return lr_scheduler.ChainedScheduler(**kwargs, optimizer=optimizer)
+            return getattr(lr_scheduler, self.kind)(optimizer, **kwargs)
+
+    def _with(self, members: list[Any]) -> dict[str, Any]:
+        return (
+            {**self.kwargs, "schedulers": members} if "schedulers" in self.kwargs else self.kwargs
+        )
 
 
 def _table(kind: str, **rows: dict[str, Any]) -> list[Schedule]:
@@ -154,6 +184,97 @@ SCHEDULES: list[Schedule] = [
         ints={"lr_lambda": whole},
         object={"lr_lambda": Wave(3.7)},
     ),
+    *_table(
+        "ConstantLR",
+        default={},
+        never={"factor": 0.7, "total_iters": 0},
+        long={"factor": 0.3, "total_iters": 77},
+        one={"factor": 1.0},
+    ),
+    *_table(
+        "LinearLR",
+        default={},
+        warmup={"start_factor": 0.001, "total_iters": 100},
+        falling={"start_factor": 1.0, "end_factor": 0.0, "total_iters": 90},
+        long={"start_factor": 0.3, "end_factor": 0.9, "total_iters": 1_100},
+        never={"total_iters": 0},
+    ),
+    *_table(
+        "PolynomialLR",
+        default={},
+        square={"total_iters": 60, "power": 2.0},
+        root={"total_iters": 1_099, "power": 0.5},
+        flat={"total_iters": 9, "power": 0.0},
+    ),
+    *_table(
+        "MultiplicativeLR",
+        root={"lr_lambda": shrinking},
+        ints={"lr_lambda": one_or_two},
+        object={"lr_lambda": Wave(2.3)},
+    ),
+    *_table(
+        "CosineAnnealingWarmRestarts",
+        ten={"T_0": 10},
+        doubling={"T_0": 7, "T_mult": 2, "eta_min": 1e-3},
+        one={"T_0": 1},
+        tripling={"T_0": 50, "T_mult": 3, "eta_min": 0.2},
+    ),
+    *_table(
+        "CyclicLR",
+        default={"base_lr": 0.01, "max_lr": 0.1},
+        triangular={"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 13, "step_size_down": 29},
+        halving={"base_lr": 0, "max_lr": 1, "step_size_up": 17, "mode": "triangular2"},
+        fading={
+            "base_lr": 0.02,
+            "max_lr": 0.3,
+            "step_size_up": 11,
+            "mode": "exp_range",
+            "gamma": 0.997,
+            "base_momentum": 0.7,
+            "max_momentum": 0.99,
+        },
+        custom={
+            "base_lr": 0.01,
+            "max_lr": 0.5,
+            "step_size_up": 9,
+            "scale_fn": inverse_root,
+            "scale_mode": "iterations",
+            "cycle_momentum": False,
+        },
+        object={"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 5, "scale_fn": Wave(4.0)},
+    ),
+    *_table(
+        "OneCycleLR",
+        default={"max_lr": 0.1, "total_steps": 40_000},
+        epochs={"max_lr": 0.3, "epochs": 13, "steps_per_epoch": 101},
+        linear={"max_lr": 1, "total_steps": 1_301, "anneal_strategy": "linear"},
+        three={
+            "max_lr": 0.2,
+            "total_steps": 1_401,
+            "three_phase": True,
+            "pct_start": 0.21,
+            "div_factor": 7,
+            "final_div_factor": 1e3,
+        },
+        still={"max_lr": 0.2, "total_steps": 1_350, "cycle_momentum": False},
+        early={"max_lr": 0.2, "total_steps": 1_350, "pct_start": 0.0},
+        late={"max_lr": 0.2, "total_steps": 1_350, "pct_start": 1.0},
+    ),
+    Schedule(
+        "OneCycleLR-lists",
+        "OneCycleLR",
+        {"max_lr": [0.1, 0.7], "total_steps": 1_399, "base_momentum": [0.8, 0.3]},
+        groups=2,
+    ),
+    Schedule(
+        "CyclicLR-lists",
+        "CyclicLR",
+        {"base_lr": [0.1, 0.02], "max_lr": [0.2, 0.7], "step_size_up": 19},
+        groups=2,
+    ),
+    Schedule(
+        "MultiplicativeLR-list", "MultiplicativeLR", {"lr_lambda": [shrinking, Wave(3.3)]}, groups=2
+    ),
     Schedule("LambdaLR-list", "LambdaLR", {"lr_lambda": [fading, Wave(5.1)]}, groups=2),
     *_table(
         "ReduceLROnPlateau",
@@ -178,6 +299,55 @@ SCHEDULES: list[Schedule] = [
     ),
 ]
 
+
+def named(*names: str) -> list[Schedule]:
+    """Look schedules up by name."""
+    by_name = {case.name: case for case in SCHEDULES}
+    return [by_name[name] for name in names]
+
+
+def sequential(name: str, milestones: list[int], *members: str) -> Schedule:
+    kwargs = {"schedulers": named(*members), "milestones": milestones}
+    return Schedule(f"SequentialLR-{name}", "SequentialLR", kwargs)
+
+
+def chained(name: str, *members: str) -> Schedule:
+    return Schedule(f"ChainedScheduler-{name}", "ChainedScheduler", {"schedulers": named(*members)})
+
+
+# In order of depth, for `named` finds what stands before.
+SCHEDULES += [
+    sequential("warmup-cosine", [10], "LinearLR-default", "CosineAnnealingLR-ten"),
+    sequential(
+        "all", [3, 9, 40, 90, 150, 210, 300, 400],
+        "ConstantLR-default", "ExponentialLR-usual", "StepLR-third", "PolynomialLR-square",
+        "MultiStepLR-twice", "LambdaLR-root", "MultiplicativeLR-object",
+        "CosineAnnealingWarmRestarts-doubling", "LinearLR-falling",
+    ),
+    sequential("cycles", [50, 100], "CyclicLR-triangular", "OneCycleLR-three", "CyclicLR-object"),
+    sequential("alone", [], "ExponentialLR-usual"),
+    sequential(
+        "skips", [5, 5, 9],
+        "StepLR-each", "LinearLR-default", "ConstantLR-long", "CosineAnnealingLR-floor",
+    ),
+    sequential("at-once", [0, 7], "StepLR-each", "LinearLR-default", "ExponentialLR-slow"),
+    sequential("beyond-the-window", [1_030], "CosineAnnealingLR-odd", "ExponentialLR-usual"),
+    chained("one", "ExponentialLR-usual"),
+    chained("relative", "ConstantLR-default", "ExponentialLR-slow", "CosineAnnealingLR-floor"),
+    chained("absolute", "StepLR-third", "CyclicLR-halving", "MultiStepLR-twice"),
+]  # fmt: skip
+SCHEDULES += [
+    sequential(
+        "of-a-sequence", [17, 30], "SequentialLR-warmup-cosine", "ConstantLR-long", "StepLR-third"
+    ),
+    sequential("of-a-chain", [17], "ChainedScheduler-relative", "ExponentialLR-usual"),
+    chained("of-both", "SequentialLR-skips", "ChainedScheduler-relative", "ExponentialLR-slow"),
+]
+SCHEDULES += [
+    sequential("of-depth", [23], "ChainedScheduler-of-both", "PolynomialLR-square"),
+    chained("of-depth", "SequentialLR-of-a-sequence", "SequentialLR-of-a-chain"),
+]
+
 STEPPED = [case for case in SCHEDULES if not case.is_plateau]
 PLATEAUS = [case for case in SCHEDULES if case.is_plateau]
 
@@ -192,12 +362,6 @@ RESUMED: list[Schedule] = [
     Schedule("CosineAnnealingLR-top", "CosineAnnealingLR", {"T_max": 5, "last_epoch": 5}),
     Schedule("LambdaLR", "LambdaLR", {"lr_lambda": fading, "last_epoch": 5}),
 ]
-
-
-def named(*names: str) -> list[Schedule]:
-    """Look schedules up by name."""
-    by_name = {case.name: case for case in SCHEDULES}
-    return [by_name[name] for name in names]
 
 
 # Chained in order. An absolute member (Lambda) overwrites what came before it.

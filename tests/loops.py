@@ -1,5 +1,6 @@
 """Training loops that only watch the rate: lrfused's and torch's, with the same groups."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,36 @@ def groups_of(lrs: Sequence[float], **extra: Any) -> list[dict[str, Any]]:
     return [{"params": [parameter()], "lr": lr, **extra} for lr in lrs]
 
 
+def epoch_of(scheduler: Any) -> int:
+    """Return a scheduler's epoch; torch's chains have none, so that of their first member."""
+    return (
+        epoch_of(scheduler._schedulers[0])
+        if not hasattr(scheduler, "last_epoch")
+        else scheduler.last_epoch
+    )
+
+
+def is_plateau(scheduler: Any) -> bool:
+    return isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+
+def leaves(case: Schedule) -> list[Schedule]:
+    """List the schedules that a composition is made of."""
+    return [leaf for m in case.members for leaf in leaves(m)] if case.members else [case]
+
+
+def end_of(case: Schedule) -> float:
+    """Give the last epoch that a schedule can be stepped to."""
+    if case.kind != "OneCycleLR":
+        return math.inf
+    total = case.kwargs.get("total_steps") or case.kwargs["epochs"] * case.kwargs["steps_per_epoch"]
+    return total - (case.kwargs.get("pct_start") == 1.0)  # where torch divides by zero
+
+
+def momenta(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [group["momentum"] for group in optimizer.param_groups]
+
+
 class Torchs:
     """torch.optim.SGD with torch's schedulers, chained in order, stepped as the fused one is."""
 
@@ -55,20 +86,22 @@ class Torchs:
 
     def advance(self) -> None:
         for scheduler in self.schedulers:
-            if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            if not is_plateau(scheduler):
                 scheduler.step()
 
     def feed(self, metric: Any) -> None:
         for scheduler in self.schedulers:
-            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            if is_plateau(scheduler):
                 scheduler.step(metric)
 
     @property
     def last_epoch(self) -> int:
-        return self.schedulers[0].last_epoch
+        return epoch_of(next((s for s in self.schedulers if not is_plateau(s)), self.schedulers[0]))
 
     def get_last_lr(self) -> list[float]:
-        return self.schedulers[-1].get_last_lr()
+        if len(self.schedulers) > 1:  # the last of them may not be the last that was at work
+            return rates(self.opt)
+        return self.schedulers[0].get_last_lr()
 
 
 class Race:
@@ -108,6 +141,7 @@ class Race:
         self.torchs.step(update=self.torchs.count == 0)
         when = f"after step {self.torchs.count}"
         assert_same_rates(rates(self.opt), rates(self.torchs.opt), when)
+        assert_same_rates(momenta(self.opt), momenta(self.torchs.opt), f"{when}, momentum")
         if self.torchs.count < 50 or self.torchs.count % 50 == 0:
             self.check(when)
 

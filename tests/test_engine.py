@@ -38,42 +38,47 @@ def test_units_cover_every_element_once_and_in_order(numels):
 
 
 RATES = st.floats(-10, 10, allow_nan=False)
+GROUPS = 3
 SEGMENT = st.tuples(
-    st.integers(0, 2), st.integers(1, 40), st.integers(0, 40), st.integers(1, 9), st.booleans(),
-    st.booleans(), RATES, RATES, RATES,
+    st.integers(0, 2 * GROUPS - 1), st.integers(1, 40), st.integers(0, 40), st.integers(1, 9),
+    st.booleans(), st.booleans(), RATES, RATES, RATES,
 )  # fmt: skip
 PLATEAU = st.tuples(
-    st.integers(0, 2), st.booleans(), st.booleans(), st.floats(0.1, 0.99), st.integers(0, 3),
-    st.floats(0, 0.5), st.integers(0, 3), st.floats(0, 0.1), st.floats(0, 0.01),
+    st.sampled_from([0, 2, 4]), st.booleans(), st.booleans(), st.floats(0.1, 0.99),
+    st.integers(0, 3), st.floats(0, 0.5), st.integers(0, 3), st.floats(0, 0.1),
+    st.floats(0, 0.01), st.sampled_from([1, 1, 2, 5]), st.booleans(),
 )  # fmt: skip
 
 
-def cells(groups=3):
-    rates = torch.linspace(0.1, 1.0, groups, dtype=torch.float64)
-    return rates, torch.zeros(groups, dtype=torch.int64)
+def moved(plateaus=()):
+    """Make the tensors that a program moves, with a ring of history that comes round."""
+    states = [[-float("inf") if row[1] else float("inf"), 0.0, 0.0, 0.0, 0.0] for row in plateaus]
+    return {
+        "cells": torch.linspace(0.1, 1.0, 2 * GROUPS, dtype=torch.float64),
+        "epochs": torch.zeros(GROUPS, dtype=torch.int64),
+        "used": torch.zeros(GROUPS, dtype=torch.float64),
+        "history": torch.zeros(7, 2 + GROUPS, dtype=torch.float64),
+        "recorded": torch.zeros(1, dtype=torch.int64),
+        "plateau_states": torch.tensor(states, dtype=torch.float64).reshape(-1, 5),
+    }
 
 
 def program(make, segments, plateaus):
     """Make a program of random rows on cells of its own, with 64 table entries a segment."""
-    rates, epochs = cells()
+    cells = moved(plateaus)
     integers, constants = [], []
-    for k, (group, begin, length, every, absolute, table, x, a, b) in enumerate(sorted(segments)):
-        integers.append([group, begin, begin + length, every, absolute, 64 * k if table else -1])
+    for k, (cell, begin, length, every, absolute, table, x, a, b) in enumerate(segments):
+        integers.append([cell, begin, begin + length, every, absolute, 64 * k if table else -1])
         constants.append([x, a, b])
-    states = [[-float("inf") if row[1] else float("inf"), 0.0, 0.0] for row in plateaus]
-    states = torch.tensor(states, dtype=torch.float64).reshape(-1, 3)
-    tables = torch.linspace(-1, 2, 64 * max(1, len(segments)), dtype=torch.float64)
     made = make(
-        rates,
-        epochs,
-        torch.tensor(integers, dtype=torch.int64).reshape(-1, 6),
-        torch.tensor(constants, dtype=torch.float64).reshape(-1, 3),
-        tables,
-        torch.tensor([row[0] for row in plateaus], dtype=torch.int64),
-        torch.tensor([row[1:] for row in plateaus], dtype=torch.float64).reshape(-1, 8),
-        states,
+        **cells,
+        segments=torch.tensor(integers, dtype=torch.int64).reshape(-1, 6),
+        constants=torch.tensor(constants, dtype=torch.float64).reshape(-1, 3),
+        tables=torch.linspace(-1, 2, 64 * max(1, len(segments)), dtype=torch.float64),
+        plateau_cells=torch.tensor([row[0] for row in plateaus], dtype=torch.int64),
+        plateaus=torch.tensor([row[1:] for row in plateaus], dtype=torch.float64).reshape(-1, 10),
     )
-    return made, (rates, epochs, states)
+    return made, cells
 
 
 @settings(deadline=None, derandomize=True)
@@ -88,22 +93,19 @@ def test_both_twins_run_any_program_alike(segments, plateaus, events):
     for metric in events:
         for p in (ours, theirs):
             p.advance() if metric is None else p.observe(metric)
-        assert [r.hex() for r in ours.rates()] == [r.hex() for r in theirs.rates()]
-    for a, b in zip(our_cells, their_cells, strict=True):
-        assert repr(a.tolist()) == repr(b.tolist())
+        assert [c.hex() for c in ours.cells()] == [c.hex() for c in theirs.cells()]
+    for name, tensor in our_cells.items():
+        assert repr(tensor.tolist()) == repr(their_cells[name].tolist()), name
 
 
 def arguments(**changed):
-    rates, epochs = cells()
     good = {
-        "rates": rates,
-        "epochs": epochs,
+        **moved(),
         "segments": torch.tensor([[0, 1, 5, 1, 0, 0]]),
         "constants": torch.zeros(1, 3, dtype=torch.float64),
         "tables": torch.zeros(4, dtype=torch.float64),
-        "plateau_groups": torch.zeros(0, dtype=torch.int64),
-        "plateaus": torch.zeros(0, 8, dtype=torch.float64),
-        "plateau_states": torch.zeros(0, 3, dtype=torch.float64),
+        "plateau_cells": torch.zeros(0, dtype=torch.int64),
+        "plateaus": torch.zeros(0, 10, dtype=torch.float64),
     }
     return {**good, **changed}
 
@@ -111,19 +113,24 @@ def arguments(**changed):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("rates", torch.zeros(3)),
+        ("cells", torch.zeros(6)),
+        ("used", torch.zeros(2, dtype=torch.float64)),
+        ("history", torch.zeros(7, 4, dtype=torch.float64)),
+        ("recorded", torch.zeros(2, dtype=torch.int64)),
         ("epochs", torch.zeros(2, dtype=torch.int64)),
         ("segments", torch.zeros(1, 5, dtype=torch.int64)),
-        ("segments", torch.tensor([[3, 1, 5, 1, 0, -1]])),
+        ("segments", torch.tensor([[6, 1, 5, 1, 0, -1]])),
         ("segments", torch.tensor([[0, 1, 5, 0, 0, -1]])),
         ("segments", torch.tensor([[0, 1, 6, 1, 0, 0]])),
         ("constants", torch.zeros(2, 3, dtype=torch.float64)),
         ("tables", torch.zeros(3, dtype=torch.float64)),
-        ("plateau_groups", torch.zeros(1, dtype=torch.int64)),
+        ("plateau_cells", torch.zeros(1, dtype=torch.int64)),
     ],
     ids=str,
 )
 def test_a_program_out_of_bounds_is_refused(name, value):
     _C.Program(**arguments())
-    with pytest.raises(ValueError, match=r"segments|epochs|rates|constants|plateau"):
+    with pytest.raises(
+        ValueError, match=r"segments|epochs|cells|constants|plateau|used|history|recorded"
+    ):
         _C.Program(**arguments(**{name: value}))

@@ -34,7 +34,7 @@ def step(
     """Update every parameter that has a gradient, then advance the program if asked."""
 
     def odd(params: list[tuple[int, Tensor]]) -> Any:
-        return reference.prepare(params, groups, state, program.rates(), inv_scale)
+        return reference.prepare(params, groups, state, program.cells()[::2], inv_scale)
 
     if _C.step(groups, state, program, inv_scale, advance, FUSED, odd):
         _order(groups, state)

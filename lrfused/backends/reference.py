@@ -17,44 +17,64 @@ class Program:
 
     def __init__(
         self,
-        rates: Tensor,
+        cells: Tensor,
         epochs: Tensor,
+        used: Tensor,
+        history: Tensor,
+        recorded: Tensor,
+        plateau_states: Tensor,
         segments: Tensor,
         constants: Tensor,
         tables: Tensor,
-        plateau_groups: Tensor,
+        plateau_cells: Tensor,
         plateaus: Tensor,
-        plateau_states: Tensor,
     ) -> None:
-        self._rates, self._epochs, self._plateau_states = rates, epochs, plateau_states
+        self._cells, self._epochs, self._used = cells, epochs, used
+        self._history, self._recorded, self._plateau_states = history, recorded, plateau_states
         self._segments = list(zip(segments.tolist(), constants.tolist(), strict=True))
         self._tables = tables.tolist()
-        self._plateaus = list(zip(plateau_groups.tolist(), plateaus.tolist(), strict=True))
+        self._plateaus = list(zip(plateau_cells.tolist(), plateaus.tolist(), strict=True))
+
+    def use(self) -> None:
+        """Note the rates that the step now made uses."""
+        self._used.copy_(self._cells[::2])
 
     def advance(self) -> None:
         """Make one schedule step of every group."""
         self._epochs.add_(1)
-        epochs, rates = self._epochs.tolist(), self._rates.tolist()
-        for (group, begin, end, every, absolute, table), (x, a, b) in self._segments:
-            epoch = epochs[group]
+        epochs, cells = self._epochs.tolist(), self._cells.tolist()
+        for (c, begin, end, every, absolute, table), (x, a, b) in self._segments:
+            epoch = epochs[c // 2]
             if epoch < begin or epoch >= end or (epoch - begin) % every != 0:
                 continue
             if table >= 0:
                 x = self._tables[table + (epoch - begin) // every]
-            rates[group] = x * (a if absolute else rates[group] - a) + b
-        self._rates.copy_(torch.tensor(rates, dtype=torch.float64))
+            cells[c] = x * (a if absolute else cells[c] - a) + b
+        self._cells.copy_(torch.tensor(cells, dtype=torch.float64))
+        self._record(cut=False)
 
     def observe(self, metric: float) -> None:
         """Feed one metric to every plateau."""
-        rates, states = self._rates.tolist(), self._plateau_states.tolist()
-        for (group, constants), state in zip(self._plateaus, states, strict=True):
-            rates[group] = _observe(constants, state, metric, rates[group])
-        self._rates.copy_(torch.tensor(rates, dtype=torch.float64))
-        self._plateau_states.copy_(torch.tensor(states, dtype=torch.float64).reshape(-1, 3))
+        before, states = self._cells.tolist(), self._plateau_states.tolist()
+        cells = list(before)
+        for (c, constants), state in zip(self._plateaus, states, strict=True):
+            cells[c] = _observe(constants, state, metric, cells[c])
+        self._cells.copy_(torch.tensor(cells, dtype=torch.float64))
+        self._plateau_states.copy_(torch.tensor(states, dtype=torch.float64).reshape(-1, 5))
+        if cells != before:
+            self._record(cut=True)
 
-    def rates(self) -> list[float]:
-        """Return the rate of each group."""
-        return self._rates.tolist()
+    def _record(self, cut: bool) -> None:
+        if len(self._history) == 0:
+            return
+        row = self._history[int(self._recorded) % len(self._history)]
+        row[0], row[1] = self._epochs[0], cut
+        row[2:] = self._cells[::2]
+        self._recorded.add_(1)
+
+    def cells(self) -> list[float]:
+        """Return the rate and the momentum of each group in turn."""
+        return self._cells.tolist()
 
 
 def _is_better(
@@ -66,8 +86,29 @@ def _is_better(
 
 
 def _observe(constants: list[float], state: list[float], metric: float, lr: float) -> float:
-    maximize, absolute, factor, patience, threshold, cooldown, min_lr, eps = constants
-    best, num_bad_epochs, cooldown_counter = state
+    (
+        maximize,
+        absolute,
+        factor,
+        patience,
+        threshold,
+        cooldown,
+        min_lr,
+        eps,
+        accumulate,
+        ignore_nan,
+    ) = constants
+    best, num_bad_epochs, cooldown_counter, total, count = state
+    if ignore_nan and metric != metric:
+        return lr
+    if accumulate > 1:
+        total += metric
+        count += 1
+        if count < accumulate:
+            state[3:] = total, count
+            return lr
+        metric = total / count
+        total = count = 0.0
     if _is_better(maximize, absolute, threshold, metric, best):
         best = metric
         num_bad_epochs = 0.0
@@ -82,7 +123,7 @@ def _observe(constants: list[float], state: list[float], metric: float, lr: floa
         cut = max(lr * factor, min_lr)
         if lr - cut > eps:
             lr = cut
-    state[:] = best, num_bad_epochs, cooldown_counter
+    state[:] = best, num_bad_epochs, cooldown_counter, total, count
     return lr
 
 
@@ -124,6 +165,8 @@ def step(
 ) -> None:
     """Update every parameter that has a gradient, then advance the program if asked."""
     params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-    prepare(params, groups, state, program.rates(), inv_scale)()
+    run = prepare(params, groups, state, program.cells()[::2], inv_scale)
+    program.use()
+    run()
     if advance:
         program.advance()

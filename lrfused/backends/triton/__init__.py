@@ -34,15 +34,21 @@ def step(
     if found is None:
         found = gather(groups, state)
         program.memory.remember(found, groups, state)
-    rates = program.rates()
-    if found.odd or not in_range(rows, rates):
+    cells = program.cells()
+    if found.odd or not in_range(rows, cells) or not program.runs_on_all(found.devices):
         program.settle()  # the reference takes rates from the host
-        rates = program.rates()
-        if not in_range(rows, rates):
+        cells = program.cells()
+        if not in_range(rows, cells):
             found = found.all_odd()
     run_odd = None
     if found.odd:
-        run_odd = reference.prepare(found.odd, groups, state, rates, inv_scale)
+        now = [
+            {**group, "momentum": cells[program.momentum_cells[g]]}
+            if g in program.momentum_cells
+            else group
+            for g, group in enumerate(groups)
+        ]
+        run_odd = reference.prepare(found.odd, now, state, cells[::2], inv_scale)
     devices = [*found.devices, *(p.device for _, p in found.odd if launch.runs_on(p.device))]
     recording = any(launch.capturing(device) for device in dict.fromkeys(devices))
     if recording:
@@ -64,7 +70,8 @@ def step(
         tables.put(slots)
         jobs.append((tables, mirrors[device]))
     for tables, mirror in jobs:
-        tables.launch(mirror["hyper-parameters"], mirror["rates"])
+        tables.launch(mirror["hyper-parameters"], mirror["cells"], mirror["used"], len(groups))
+    program.use(found.devices)
     for slots in found.slots.values():
         torch.autograd.graph.increment_version(slots.params)
     for p, buffer in created:

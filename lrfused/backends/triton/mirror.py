@@ -14,7 +14,7 @@ from . import schedule
 from .launch import launch, upload
 from .tables import Tables
 
-_LANES = 1024  # segments looked at together
+_LANES = 1024  # segments, or cells, looked at together
 
 
 def image(tensor: Tensor) -> bytes:
@@ -52,8 +52,14 @@ class Mirror:
                 f"this step cannot be captured: {name} changed since the last step; make a step "
                 "before the capture, on the same stream"
             )
+        held = self.reserve(name, host.numel(), host.dtype)
+        upload(held[: host.numel()], host.flatten())
+        self._keys[name] = key
+
+    def reserve(self, name: str, numel: int, dtype: torch.dtype) -> Tensor:
+        """Make sure that there is room for a number of elements."""
         held = self._held.get(name)
-        if held is None or held.numel() < host.numel():
+        if held is None or held.numel() < numel:
             if held is not None and self._graphs:
                 warnings.warn(
                     f"lrfused: {name} outgrew its place in device memory; capture the step anew, "
@@ -61,10 +67,13 @@ class Mirror:
                     stacklevel=2,
                 )
                 self._graphs.append(held)
-            room = max(64, 2 * host.numel())
-            held = self._held[name] = torch.empty(room, dtype=host.dtype, device=self.device)
-        upload(held[: host.numel()], host.flatten())
-        self._keys[name] = key
+            room = max(64, 2 * numel)
+            held = self._held[name] = torch.empty(room, dtype=dtype, device=self.device)
+        return held
+
+    def knows(self, name: str, key: bytes) -> bool:
+        """Say whether the device held, before replays, what the key says."""
+        return bool(self._keys.get(name) == key)
 
     def believe(self, name: str, key: bytes) -> None:
         """Note that the device has come by itself to what the key says."""
@@ -84,16 +93,22 @@ class Mirror:
 
     # -- kernels -----------------------------------------------------------------------------
 
-    def advance(self, cells: int) -> None:
-        """Make one schedule step of every cell."""
+    def advance(self, groups: int, length: int) -> None:
+        """Make one schedule step of every group, with a row of a history of this length."""
         tensors = map(self._held.__getitem__, _ADVANCE)
-        launch(schedule.advance, cells, self.device, *tensors, LANES=_LANES)
+        launch(schedule.advance, groups, self.device, *tensors, length, groups, LANES=_LANES)
 
-    def observe(self, metric: Tensor, cells: int) -> None:
+    def observe(self, metric: Tensor, groups: int, length: int) -> None:
         """Feed every plateau one metric, a double on this device."""
+        self.reserve("cuts", 2 * groups, torch.int32)
         tensors = map(self._held.__getitem__, _OBSERVE)
-        launch(schedule.observe, cells, self.device, *tensors, metric)
+        launch(schedule.observe, 2 * groups, self.device, *tensors, metric)
+        tensors = map(self._held.__getitem__, _NOTE_CUTS)
+        launch(schedule.note_cuts, groups, self.device, *tensors, length, groups, LANES=_LANES)
 
 
-_ADVANCE = ("rates", "epochs", "first segments", "segments", "constants", "tables")
-_OBSERVE = ("rates", "first plateaus", "plateaus", "plateau states")
+_ADVANCE = (
+    "cells", "epochs", "first segments", "segments", "constants", "tables", "history", "recorded",
+)  # fmt: skip
+_OBSERVE = ("cells", "first plateaus", "plateaus", "plateau states", "cuts")
+_NOTE_CUTS = ("cells", "epochs", "cuts", "history", "recorded")

@@ -12,7 +12,7 @@ What the device alone knows comes back:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,21 +60,32 @@ class Program(reference.Program):
         self,
         cells: Tensor,
         epochs: Tensor,
+        used: Tensor,
+        history: Tensor,
+        recorded: Tensor,
+        plateau_states: Tensor,
         segments: Tensor,
         constants: Tensor,
         tables: Tensor,
         plateau_cells: Tensor,
         plateaus: Tensor,
-        plateau_states: Tensor,
     ) -> None:
         super().__init__(
-            cells, epochs, segments, constants, tables, plateau_cells, plateaus, plateau_states
-        )
-        self._moving = {"rates": cells, "epochs": epochs, "plateau states": plateau_states}
+            cells, epochs, used, history, recorded, plateau_states, segments, constants, tables,
+            plateau_cells, plateaus,
+        )  # fmt: skip
+        self._moving = {
+            "cells": cells,
+            "epochs": epochs,
+            "used": used,
+            "recorded": recorded.expand(len(epochs)),  # the device counts for each group
+            "plateau states": plateau_states,
+        }
         self._order = torch.argsort(plateau_cells, stable=True)
+        order = torch.argsort(segments[:, 0], stable=True)
         self._fixed = {
-            "segments": segments,
-            "constants": constants,
+            "segments": segments[order],
+            "constants": constants[order],
             "tables": tables,
             "first segments": _first(segments[:, 0], len(cells)),
             "plateaus": plateaus[self._order],
@@ -83,19 +94,22 @@ class Program(reference.Program):
         self.momentum_cells: dict[int, int] = {}  # by group, where a schedule moves its momentum
         self.memory = Memory()
         self._mirrors: dict[Device, Mirror] = {}
-        self._pending: deque[tuple[Flight, Tell] | None] = deque()  # None: a schedule step
+        self._pending: deque[tuple[Flight, Tell] | Callable[[], None]] = deque()
         self.captured = False  # devices may advance without us
         self._may_capture = True
 
-    def succeed(self, previous: Any, may_capture: bool) -> None:
+    def succeed(self, previous: Any, momentum_cells: dict[int, int], may_capture: bool) -> None:
         """Go on where this optimizer's last program was, which has settled.
 
-        `may_capture` says whether this one reaches far enough for a captured step.
+        `momentum_cells` names the cells of the groups whose momentum a schedule moves;
+        `may_capture` says whether this program reaches far enough for a captured step.
         """
-        self._may_capture = may_capture
+        self.momentum_cells, self._may_capture = momentum_cells, may_capture
         if isinstance(previous, Program):
             self._mirrors, self.captured = previous._mirrors, previous.captured
             self.memory = previous.memory
+            if self.captured and not self.recording:
+                self.push()
 
     def mirror(self, device: Device, recording: bool = False) -> Mirror:
         """Return a device's copy, brought up to date."""
@@ -115,6 +129,8 @@ class Program(reference.Program):
             mirror.put(
                 name, host if name != "plateau states" else host[self._order], key, recording
             )
+        # Of the history a device has what it wrote itself: the host lacks nothing else.
+        mirror.reserve("history", self._history.numel(), torch.float64)
         return mirror
 
     def _images(self) -> dict[str, bytes]:
@@ -127,19 +143,41 @@ class Program(reference.Program):
                 for name, key in images.items():
                     mirror.believe(name, key)
 
+    def runs_on_all(self, devices: list[Device]) -> bool:
+        """Say whether a step on these devices leaves out none that knows more than the host."""
+        return not self.in_flight or all(device in devices for device in self._mirrors)
+
+    def use(self, devices: Sequence[Device] = ()) -> None:
+        """Note the rates that the step now made uses, which these devices have noted."""
+        if self.recording:
+            self.captured = True
+        elif self._pending:
+            self._pending.append(super().use)
+        else:
+            super().use()
+            key = image(self._used)
+            for device in devices:
+                self._mirrors[device].believe("used", key)
+
     def advance(self) -> None:
-        """Make one schedule step of every cell."""
+        """Make one schedule step of every group."""
         recording = self.recording
         for device in self._mirrors:
             mirror = self.mirror(device, recording)
-            mirror.advance(len(self._moving["rates"]))
+            mirror.advance(len(self._epochs), len(self._history))
         if recording:
             self.captured = True
         elif self._pending:
-            self._pending.append(None)
+            self._pending.append(super().advance)
         else:
             super().advance()
             self._agree()
+
+    def observe(self, metric: float) -> None:
+        """Feed every plateau one metric that the host knows."""
+        super().observe(metric)
+        if self.captured:
+            self.push()  # for replays
 
     def takes(self, metric: Any) -> bool:
         """Say whether a metric is a number on a device like those that run this program."""
@@ -160,14 +198,14 @@ class Program(reference.Program):
         number = metric.detach().reshape(1).to(torch.float64)
         for device in self._mirrors:
             there = number.to(device, non_blocking=True)
-            self.mirror(device).observe(there, len(self._moving["rates"]))
+            self.mirror(device).observe(there, len(self._epochs), len(self._history))
         self._pending.append((Flight(number), tell))
         self._drain(wait=False)
 
-    def rates(self) -> list[float]:
+    def cells(self) -> list[float]:
         """Return each cell as far as it is known."""
         self._drain(wait=False)
-        return super().rates()
+        return super().cells()
 
     def settle(self) -> bool:
         """Wait for what only the devices know; return whether epochs may have changed by it."""
@@ -176,12 +214,29 @@ class Program(reference.Program):
         self._drain(wait=True)
         if not self.captured:
             return False
-        mirror = next(iter(self._mirrors.values()))
-        for name, host in self._moving.items():
-            there = mirror[name][: host.numel()].to("cpu").reshape(host.shape)
-            host[self._order if name == "plateau states" else slice(None)] = there
-        self._agree()
+        self._fetch(next(iter(self._mirrors.values())))
+        self.push()
         return True
+
+    def _fetch(self, mirror: Mirror) -> None:
+        """Take over what replays have changed, and not what the host has changed since."""
+        begin, length = int(self._recorded), len(self._history)
+        for name, key in self._images().items():
+            if not mirror.knows(name, key):
+                continue
+            host = self._moving[name]
+            there = mirror[name][: host.numel()].to("cpu").reshape(host.shape)
+            if name == "recorded":
+                self._recorded.copy_(there[:1])
+            else:
+                host[self._order if name == "plateau states" else slice(None)] = there
+            for each in self._mirrors.values():
+                each.believe(name, image(host))
+        end = int(self._recorded)
+        if end > begin:
+            rows = torch.arange(max(begin, end - length), end) % length
+            there = mirror["history"][: self._history.numel()].to("cpu")
+            self._history[rows] = there.reshape(self._history.shape)[rows]
 
     @property
     def in_flight(self) -> bool:
@@ -204,15 +259,15 @@ class Program(reference.Program):
         moved = False
         while self._pending:
             first = self._pending[0]
-            if first is None:
-                super().advance()
+            if not isinstance(first, tuple):
+                first()
             else:
                 flight, tell = first
                 if not wait and not flight.landed():
                     break
-                before = super().rates()
+                before = super().cells()
                 super().observe(flight.number())
-                tell(before, super().rates())
+                tell(before, super().cells())
             self._pending.popleft()
             moved = True
         if moved:

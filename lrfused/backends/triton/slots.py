@@ -143,19 +143,19 @@ def read_groups(
             float(inv_scale != 1),
             float(decay != 0),
             float(bool(group["nesterov"])),
-            float(g),
+            float(2 * g),
             float(momentum_cells.get(g, -1)),
         )
         rows.append(row)
     return rows
 
 
-def in_range(rows: list[tuple[float, ...]], rates: list[float]) -> bool:
+def in_range(rows: list[tuple[float, ...]], cells: list[float]) -> bool:
     """Say whether all numbers are in float32's range; Python's words for it are in checks.py."""
     largest = torch.finfo(torch.float32).max
-    numbers = [
-        x
-        for (_, decay, momentum, undamped, _, _, nesterov, *_), lr in zip(rows, rates, strict=False)
-        for x in (decay, momentum * nesterov, 1 - undamped, lr)
-    ]
+    numbers: list[float] = []
+    for _, decay, momentum, undamped, _, _, nesterov, rate, cycled in rows:
+        if cycled >= 0:
+            momentum = cells[int(cycled)]
+        numbers += (decay, momentum * nesterov, 1 - undamped, cells[int(rate)])
     return all(abs(x) <= largest or not math.isfinite(x) for x in numbers)

@@ -3,6 +3,7 @@
     slots   int64  [S, 6]   param, grad, buffer (addresses), numel, group, mode
     chunks  int32  [N, 2]   slot, which of its pieces of COLS elements
     hypers  fp64   [G, 9]   Hyper's numbers but the rate; unscale, decay, nesterov; two cells
+    used    fp64   [G]      the rates of this step, for whoever asks later
 
 A program updates ROWS chunks, each a row of its tile. The chunks depend on sizes alone, so that
 only the short slots are uploaded anew when a pointer moved.
@@ -28,6 +29,7 @@ def update(
     momentum = tl.load(h + 2)
     cell = tl.load(h + 8).to(tl.int32)  # of a momentum that a schedule moves, or -1
     momentum = tl.where(cell < 0, momentum, tl.load(cells + cell, cell >= 0, 0.0))
+    mode = tl.where((cell >= 0) & (momentum == 0), NONE, mode)  # a cycle may pass through 0
     lr = tl.load(cells + tl.load(h + 7).to(tl.int32))
     if WHOLE:
         p = tl.load(param)
@@ -52,12 +54,17 @@ def update(
         tl.store(param, pack(p, T), inside)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit(do_not_specialize=["count", "groups"])
 def step(
-    slots, chunks, hypers, cells, count,
+    slots, chunks, hypers, cells, used, count, groups,
     T: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Update `count` chunks; every address is a multiple of ALIGN bytes."""
+    if tl.program_id(0) == 0:
+        for start in range(0, groups, 1024):
+            group = start + tl.arange(0, 1024)
+            lr = tl.load(cells + 2 * group, group < groups, 0.0)
+            tl.store(used + group, lr, group < groups)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     there = row < count
     s = slots + SLOT * tl.load(chunks + 2 * row, there, 0).to(tl.int64)

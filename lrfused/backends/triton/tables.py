@@ -51,16 +51,15 @@ class Tables:
         self._align = _WIDEST if aligned else self.dtype.itemsize
         self._rows = slots.rows
 
-    def launch(self, hypers: Tensor, cells: Tensor) -> None:
-        """Update every parameter in the tables."""
+    def launch(self, hypers: Tensor, cells: Tensor, used: Tensor, groups: int) -> None:
+        """Update every parameter in the tables, and note the rates used."""
         count = len(self._chunks)
-        if count > 0:
-            rows = rows_of_a_tile(count, self._cols)
-            launch(
-                step, -(-count // rows), self.device,
-                self._slots, self._chunks, hypers, cells, count,
-                T=_TYPES[self.dtype], ROWS=rows, COLS=self._cols, ALIGN=self._align,
-            )  # fmt: skip
+        rows = rows_of_a_tile(max(1, count), self._cols)
+        launch(
+            step, max(1, -(-count // rows)), self.device,
+            self._slots, self._chunks, hypers, cells, used, count, groups,
+            T=_TYPES[self.dtype], ROWS=rows, COLS=self._cols, ALIGN=self._align,
+        )  # fmt: skip
 
 
 def cut(numels: list[int]) -> tuple[int, Tensor]:

@@ -1,0 +1,27 @@
+"""The rates of the past."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class LRHistory(NamedTuple):
+    """List what moved the rates, oldest first.
+
+    steps: of each entry, how many schedule steps had been made. lrs: of each entry, the rates of
+    all groups after it; NaN for a group that had not joined yet. cuts: the indices of the entries
+    that are cuts by ReduceLROnPlateau; all others are schedule steps.
+    """
+
+    steps: list[int]
+    lrs: list[list[float]]
+    cuts: list[int]
+
+    @classmethod
+    def of(cls, rows: Tensor) -> LRHistory:
+        """Read rows (epoch, whether a plateau cut, rates), a fp64 tensor."""
+        table = rows.tolist()
+        cuts = [i for i, row in enumerate(table) if row[1]]
+        return cls([int(row[0]) for row in table], [row[2:] for row in table], cuts)

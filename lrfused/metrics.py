@@ -1,0 +1,31 @@
+"""The metric that a plateau is fed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def as_metric(metrics: Any) -> float:
+    """Return one real number of any dtype, exactly, as a double."""
+    if isinstance(metrics, torch.Tensor):
+        if metrics.numel() != 1:
+            shape = tuple(metrics.shape)
+            raise ValueError(f"scheduler.step(metrics=...) must be one number, got shape {shape}")
+        return float(metrics.item())
+    if getattr(metrics, "size", 1) != 1:
+        raise ValueError(
+            f"scheduler.step(metrics=...) must be one number, got shape {metrics.shape}"
+        )
+    return float(metrics.item() if hasattr(metrics, "item") else metrics)
+
+
+def mean(metric: float, process_group: Any) -> float:
+    """Return the mean of a metric over the ranks of a process group, which all of them call."""
+    import torch.distributed as dist  # where torch was built without it, nobody comes here
+
+    both = torch.tensor([metric, 1.0], dtype=torch.float64)
+    dist.all_reduce(both, group=process_group)
+    total, ranks = both.tolist()
+    return total / ranks

@@ -1,0 +1,30 @@
+"""Compile torch schedulers to segments: the only place that knows a schedule by name.
+
+A schedule step of any torch scheduler is one affine map of the rate, or a few in a row,
+
+    lr = x * (lr - a) + b        (relative)
+    lr = x * a + b               (absolute)
+
+applied at the steps begin, begin + every, ... below end, with x a constant or a table by step.
+The expressions for x, a and b are torch's own, so that the results are torch's to the last bit:
+closed forms would not be, nor would the cosines of another libm (csrc/schedule.h runs the maps).
+"""
+
+from .compositions import compile, compiles, cycles_momentum, forward, last_epoch, show_rates
+from .plateau import plateau_row, plateau_state, set_plateau_state
+from .segment import FOREVER, Compiled, Segment
+
+__all__ = [
+    "FOREVER",
+    "Compiled",
+    "Segment",
+    "compile",
+    "compiles",
+    "cycles_momentum",
+    "forward",
+    "last_epoch",
+    "plateau_row",
+    "plateau_state",
+    "set_plateau_state",
+    "show_rates",
+]

@@ -1,0 +1,140 @@
+"""Schedulers of schedulers: sequences are concatenation, chains are one map after another."""
+
+from __future__ import annotations
+
+import copy
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingWarmRestarts,
+    LRScheduler,
+    SequentialLR,
+)
+
+from ..recorded import Recorded
+from .maps import MAPS, restart
+from .segment import FOREVER, Compiled, Segment
+
+
+def compiles(scheduler: LRScheduler) -> bool:
+    """Say whether `compile` knows the scheduler, and all that it is made of."""
+    if isinstance(scheduler, (SequentialLR, ChainedScheduler)):
+        return all(map(compiles, scheduler._schedulers))
+    return type(scheduler) in MAPS
+
+
+def compile(scheduler: Any, count: int) -> Compiled:
+    """Compile the next `count` steps of a torch scheduler, from the state it is in.
+
+    What needs a table gets one for these steps; `until` says where to compile anew.
+    """
+    if isinstance(scheduler, SequentialLR):
+        return _sequential(scheduler, count)
+    if isinstance(scheduler, ChainedScheduler):
+        return _together([compile(s, count) for s in scheduler._schedulers])
+    return MAPS[type(scheduler)](scheduler, count)
+
+
+def _together(parts: Sequence[Compiled]) -> Compiled:
+    """Apply several schedulers' maps in order, step by step."""
+    groups = [
+        [s for row in rows for s in row] for rows in zip(*(p.groups for p in parts), strict=True)
+    ]
+    shortest = min(parts, key=lambda part: part.until)
+    return Compiled(groups, shortest.until, shortest.error)
+
+
+def _runs(s: Any, count: int) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield which member takes the steps first to last, and whether it starts with them."""
+    cuts = sorted({math.ceil(m) for m in s._milestones})
+    k = 1
+    while k <= count:
+        t = s.last_epoch + k
+        i = bisect_right(s._milestones, t)
+        if i > 0 and s._milestones[i - 1] == t:
+            yield i, k, k, True
+            k += 1
+        else:
+            following = next((cut - s.last_epoch for cut in cuts if cut > t), FOREVER)
+            yield i, k, following - 1, False
+            k = following
+
+
+def _sequential(s: Any, count: int) -> Compiled:
+    members = [_copied(member) for member in s._schedulers]
+    groups: list[list[Segment]] = [[] for _ in s.optimizer.param_groups]
+    for i, first, last, starts in _runs(s, count):
+        steps = min(last, count) - first + 1
+        part = restart(members[i]) if starts else compile(members[i], steps)
+        for group, segments in zip(groups, part.groups, strict=True):
+            group.extend(x.delayed(first - 1).until(last + 1) for x in segments)
+        if part.error is not None or (last >= count and part.until != FOREVER):
+            return Compiled(groups, min(first - 1 + part.until, last + 1), part.error)
+        if last == FOREVER - 1:
+            return Compiled(groups)
+        if not starts:
+            forward(members[i], steps)
+    return Compiled(groups, count + 1)
+
+
+def _copied(scheduler: Any) -> Any:
+    """Copy a scheduler's counters, its members' too, to look ahead with."""
+    copied = copy.copy(scheduler)
+    if hasattr(scheduler, "_schedulers"):
+        copied._schedulers = [_copied(member) for member in scheduler._schedulers]
+    return copied
+
+
+def forward(scheduler: Any, count: int) -> None:
+    """Bring a scheduler's counters `count` steps on, and leave the rates alone."""
+    s = scheduler
+    if isinstance(s, ChainedScheduler):
+        for member in s._schedulers:
+            forward(member, count)
+    elif isinstance(s, SequentialLR):
+        for i, first, last, starts in _runs(s, count):
+            if starts:
+                s._schedulers[i].last_epoch = 0
+            else:
+                forward(s._schedulers[i], min(last, count) - first + 1)
+        s.last_epoch += count
+    elif isinstance(s, CosineAnnealingWarmRestarts):
+        if s.last_epoch < 0 and count > 0:
+            s.last_epoch, s.T_cur, s.T_i, count = 0, 0, s.T_0, count - 1
+        s.last_epoch += count
+        s.T_cur += count
+        while s.T_cur >= s.T_i:
+            s.T_cur -= s.T_i
+            s.T_i *= s.T_mult
+    else:
+        s.last_epoch += count
+        s._step_count += count
+
+
+def last_epoch(scheduler: Any) -> int:
+    """Return a scheduler's epoch; a chain's is that of its first member."""
+    if isinstance(scheduler, ChainedScheduler):
+        return last_epoch(scheduler._schedulers[0])
+    return int(scheduler.last_epoch)
+
+
+def show_rates(scheduler: Any, rates: Sequence[float]) -> None:
+    """Give `get_last_lr` of a scheduler, and of its members at work, these rates."""
+    scheduler._last_lr = list(rates)
+    if isinstance(scheduler, ChainedScheduler):
+        for member in scheduler._schedulers:
+            show_rates(member, rates)
+    elif isinstance(scheduler, SequentialLR):
+        at_work = bisect_right(scheduler._milestones, scheduler.last_epoch)
+        show_rates(scheduler._schedulers[at_work], rates)
+
+
+def cycles_momentum(scheduler: Any) -> bool:
+    """Say whether a scheduler that is no composition moves momentum too."""
+    return bool(getattr(scheduler, "cycle_momentum", False)) or (
+        isinstance(scheduler, Recorded) and scheduler.momentums is not None
+    )

@@ -1,0 +1,93 @@
+"""A torch scheduler's state as plain data: saved, checked against another, and loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CyclicLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
+
+# What moves, or is loaded without being compared; all else in a state is configuration.
+_MOVES = {
+    "last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "T_cur",
+    "T_i", "base_lrs", "lr_lambdas", "_scale_fn_custom", "_schedulers", "verbose", "name",
+}  # fmt: skip
+
+
+def plain_state(scheduler: Any) -> dict[str, Any]:
+    """Return the state under the class's name: numbers, strings, lists, dicts and tensors."""
+    state = {k: _plain(v) for k, v in scheduler.state_dict().items()}
+    if "_schedulers" in state:
+        state["_schedulers"] = [plain_state(member) for member in scheduler._schedulers]
+    return {**state, "name": type(scheduler).__name__}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Counter):
+        return dict(sorted(value.items()))
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
+    """Raise ValueError unless `state` can be loaded; with `override`, settings may differ."""
+    name = type(scheduler).__name__
+    own = plain_state(scheduler)
+    numbers = [] if isinstance(scheduler, ChainedScheduler) else ["last_epoch"]
+    if isinstance(scheduler, ReduceLROnPlateau):
+        numbers += ["best", "num_bad_epochs", "cooldown_counter"]
+    for key in numbers:
+        if not isinstance(state.get(key), (int, float)):
+            raise ValueError(f"the checkpoint's {name} has no number {key!r}")
+    if state.get("name", name) != name:
+        raise ValueError(f"the checkpoint's schedule is {state['name']}, this optimizer's {name}")
+    for key in ("base_lrs", "min_lrs", "_schedulers"):
+        if key in own and len(state.get(key) or ()) != len(own[key]):
+            raise ValueError(
+                f"the checkpoint's {name} has {key}={state.get(key)!r}, this optimizer's has "
+                f"{len(own[key])} of them"
+            )
+    for key in ("lr_lambdas", "_scale_fn_custom"):
+        if key in own and key not in state:
+            raise ValueError(f"the checkpoint's {name} has no {key!r}")
+    if "_schedulers" in own:
+        for member, inner in zip(scheduler._schedulers, state["_schedulers"], strict=True):
+            check(member, inner, override)
+    if override or isinstance(scheduler, ReduceLROnPlateau):
+        return  # a plateau's settings are loaded, as torch does
+    compared = set(own) - _MOVES
+    if isinstance(scheduler, (CyclicLR, OneCycleLR)):
+        compared.add("base_lrs")  # made of the arguments
+    for key in sorted(compared):
+        here, there = own[key], _plain(state.get(key))
+        if not _same(here, there):
+            raise ValueError(
+                f"the checkpoint's {name} has {key}={there!r}, this optimizer's {here!r}; "
+                "override=True takes the checkpoint's"
+            )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+    return bool(a == b)
+
+
+def load(scheduler: Any, state: dict[str, Any]) -> None:
+    """Take over a state that `check` let pass."""
+    state = {k: v for k, v in state.items() if k != "name"}
+    if "milestones" in state:
+        state["milestones"] = Counter(state["milestones"])
+    members = state.pop("_schedulers", None)
+    if members is None:
+        scheduler.load_state_dict(state)
+        return
+    vars(scheduler).update(state)
+    for member, inner in zip(scheduler._schedulers, members, strict=True):
+        load(member, inner)

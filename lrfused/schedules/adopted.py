@@ -1,0 +1,44 @@
+"""A torch scheduler that exists already, as a schedule."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from .base import Schedule
+
+
+class Adopted(Schedule):
+    """Stand for a torch scheduler in the state it is in. Made by `fuse`."""
+
+    def __init__(self, scheduler: LRScheduler) -> None:
+        super().__init__(scheduler=_bound(scheduler, None))
+
+    def bind(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        """Return a copy of the scheduler on `optimizer`, whose rates it leaves alone."""
+        bound: LRScheduler = _bound(self.scheduler, optimizer)
+        return bound
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f"Adopted({type(self.scheduler).__name__})"
+
+
+def _bound(scheduler: Any, optimizer: Any) -> Any:
+    """Copy a scheduler, its members too, and put another optimizer in place of its own."""
+    copied = copy.copy(scheduler)
+    copied.optimizer = optimizer
+    for name, value in vars(scheduler).items():
+        if name == "_schedulers":
+            copied._schedulers = [_bound(member, optimizer) for member in value]
+        elif isinstance(value, (list, dict)):
+            setattr(copied, name, copy.copy(value))
+    return copied

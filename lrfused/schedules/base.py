@@ -1,0 +1,66 @@
+"""What every schedule is: an immutable value that says which torch scheduler to make."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import lr_scheduler
+
+from ..checks import as_float
+
+
+def at_least_one(schedule: str, name: str, value: Any) -> None:
+    """Raise ValueError for what torch finds at the first step, by dividing by it."""
+    if not isinstance(value, (int, float)) or value < 1 or value != int(value):
+        raise ValueError(f"{schedule}({name}=...) must be an integer of at least 1, got {value!r}")
+
+
+def numbers(schedule: str, **arguments: Any) -> None:
+    """Raise TypeError for words, say, which torch finds at the step that multiplies by them."""
+    for name, value in arguments.items():
+        as_float(f"{schedule}({name}=...)", value)
+
+
+class Schedule:
+    """Stand for a torch scheduler that has no optimizer yet."""
+
+    torch_class: ClassVar[type[lr_scheduler.LRScheduler]]
+    _arguments: dict[str, Any]
+
+    def __init__(self, **arguments: Any) -> None:
+        object.__setattr__(self, "_arguments", arguments)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments for torch's constructor, by name."""
+        return dict(self._arguments)
+
+    def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Construct the torch scheduler on `optimizer`; bad arguments raise torch's own errors."""
+        return self.torch_class(optimizer, **self._arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        # Not __init__'s dict: a copy being made has none yet.
+        arguments = self.__dict__.get("_arguments", {})
+        if name in arguments:
+            return arguments[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a {type(self).__name__} cannot be changed; make a new one")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._arguments == other._arguments
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self._arguments)))
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        shown = (f"{k}={v!r}" for k, v in self._arguments.items() if v != defaults[k].default)
+        return f"{type(self).__name__}({', '.join(shown)})"

@@ -1,0 +1,153 @@
+"""torch's schedulers that decay the rate, or grow it, each by a formula of the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler
+
+from .base import Schedule, at_least_one, numbers
+
+
+def _functions(schedule: str, lr_lambda: Any) -> None:
+    for function in lr_lambda if isinstance(lr_lambda, (list, tuple)) else [lr_lambda]:
+        if not callable(function):
+            raise TypeError(
+                f"{schedule}(lr_lambda=...) must be a function, got {type(function).__name__}"
+            )
+
+
+class LambdaLR(Schedule):
+    """Multiply the initial rate by `lr_lambda(epoch)`.
+
+    `lr_lambda` may be a list, one function for each group. It is called once for each epoch, some
+    epochs ahead of their turn; a function that reads changing global state is read at that time.
+    """
+
+    torch_class = lr_scheduler.LambdaLR
+
+    def __init__(
+        self,
+        lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+        last_epoch: int = -1,
+    ) -> None:
+        _functions("LambdaLR", lr_lambda)
+        super().__init__(lr_lambda=lr_lambda, last_epoch=last_epoch)
+
+    def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Construct the torch scheduler on `optimizer`, which asks for epoch 0 at once."""
+        try:
+            return super().bind(optimizer)
+        except TypeError as error:
+            raise TypeError(f"LambdaLR(lr_lambda=...) must return a number: {error}") from error
+
+
+class MultiplicativeLR(Schedule):
+    """Multiply the rate by `lr_lambda(epoch)` every epoch.
+
+    `lr_lambda` may be a list, one function for each group; it returns Python numbers, and is called
+    as LambdaLR's is.
+    """
+
+    torch_class = lr_scheduler.MultiplicativeLR
+
+    def __init__(
+        self,
+        lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+        last_epoch: int = -1,
+    ) -> None:
+        _functions("MultiplicativeLR", lr_lambda)
+        super().__init__(lr_lambda=lr_lambda, last_epoch=last_epoch)
+
+
+class StepLR(Schedule):
+    """Multiply the rate by `gamma` once in `step_size` epochs."""
+
+    torch_class = lr_scheduler.StepLR
+
+    def __init__(self, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+        at_least_one("StepLR", "step_size", step_size)
+        numbers("StepLR", gamma=gamma)
+        super().__init__(step_size=step_size, gamma=gamma, last_epoch=last_epoch)
+
+
+class MultiStepLR(Schedule):
+    """Multiply the rate by `gamma` at each milestone, by `gamma**n` at one listed n times."""
+
+    torch_class = lr_scheduler.MultiStepLR
+
+    def __init__(self, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1) -> None:
+        if not isinstance(milestones, Iterable):
+            raise TypeError(f"MultiStepLR(milestones=...) must be integers, got {milestones!r}")
+        numbers("MultiStepLR", gamma=gamma)
+        super().__init__(milestones=list(milestones), gamma=gamma, last_epoch=last_epoch)
+
+
+class ConstantLR(Schedule):
+    """Multiply the rate by `factor` for the first `total_iters` epochs."""
+
+    torch_class = lr_scheduler.ConstantLR
+
+    def __init__(self, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1) -> None:
+        numbers("ConstantLR", factor=factor, total_iters=total_iters)
+        if factor == 0:  # torch finds it at epoch total_iters, by dividing by it
+            raise ValueError("ConstantLR(factor=...) must not be 0: the rate could not come back")
+        super().__init__(factor=factor, total_iters=total_iters, last_epoch=last_epoch)
+
+
+class LinearLR(Schedule):
+    """Take the rate's factor from `start_factor` to `end_factor` in `total_iters` equal steps."""
+
+    torch_class = lr_scheduler.LinearLR
+
+    def __init__(
+        self,
+        start_factor: float = 1.0 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        numbers(
+            "LinearLR", start_factor=start_factor, end_factor=end_factor, total_iters=total_iters
+        )
+        super().__init__(
+            start_factor=start_factor,
+            end_factor=end_factor,
+            total_iters=total_iters,
+            last_epoch=last_epoch,
+        )
+
+
+class PolynomialLR(Schedule):
+    """Take the rate to 0 in `total_iters` epochs, as (1 - epoch / total_iters) ** power."""
+
+    torch_class = lr_scheduler.PolynomialLR
+
+    def __init__(self, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
+        numbers("PolynomialLR", total_iters=total_iters, power=power)
+        if power < 0:  # torch finds it at epoch total_iters, by dividing by 0
+            raise ValueError(f"PolynomialLR(power=...) must be at least 0, got {power!r}")
+        super().__init__(total_iters=total_iters, power=power, last_epoch=last_epoch)
+
+
+class ExponentialLR(Schedule):
+    """Multiply the rate by `gamma` every epoch."""
+
+    torch_class = lr_scheduler.ExponentialLR
+
+    def __init__(self, gamma: float, last_epoch: int = -1) -> None:
+        numbers("ExponentialLR", gamma=gamma)
+        super().__init__(gamma=gamma, last_epoch=last_epoch)
+
+
+class CosineAnnealingLR(Schedule):
+    """Anneal the rate along half a cosine to `eta_min` in `T_max` epochs, and back up after."""
+
+    torch_class = lr_scheduler.CosineAnnealingLR
+
+    def __init__(self, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+        at_least_one("CosineAnnealingLR", "T_max", T_max)
+        numbers("CosineAnnealingLR", eta_min=eta_min)
+        super().__init__(T_max=T_max, eta_min=eta_min, last_epoch=last_epoch)

@@ -1,0 +1,74 @@
+"""The schedule that looks at a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch.optim import lr_scheduler
+
+from .base import Schedule, at_least_one, numbers
+
+
+class ReduceLROnPlateau(Schedule):
+    """Multiply the rate by `factor` when a metric has not improved for `patience` epochs.
+
+    Fed by `optimizer.scheduler.step(metric)`, which reads nothing back; in a list it multiplies
+    what the other schedules give. `verbose=True` prints each reduction. Beyond torch, as long as
+    they are not asked for, without effect:
+
+    accumulate: decide once in so many metrics, on their mean, so that every step's training loss
+    may be fed. nan: "bad" counts a metric that is NaN as no better, as torch does; "ignore" drops
+    it. process_group: the torch.distributed group over whose ranks each metric is averaged.
+    """
+
+    torch_class = lr_scheduler.ReduceLROnPlateau
+
+    def __init__(
+        self,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0,
+        eps: float = 1e-8,
+        verbose: bool = False,
+        *,
+        accumulate: int = 1,
+        nan: Literal["bad", "ignore"] = "bad",
+        process_group: Any = None,
+    ) -> None:
+        numbers(
+            "ReduceLROnPlateau", factor=factor, patience=patience, threshold=threshold,
+            cooldown=cooldown, eps=eps,
+        )  # fmt: skip
+        at_least_one("ReduceLROnPlateau", "accumulate", accumulate)
+        if nan not in ("bad", "ignore"):
+            raise ValueError(f"ReduceLROnPlateau(nan=...) must be 'bad' or 'ignore', got {nan!r}")
+        super().__init__(
+            mode=mode,
+            factor=factor,
+            patience=patience,
+            threshold=threshold,
+            threshold_mode=threshold_mode,
+            cooldown=cooldown,
+            min_lr=min_lr,
+            eps=eps,
+            verbose=verbose,
+            accumulate=accumulate,
+            nan=nan,
+            process_group=process_group,
+        )
+
+    def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        """Construct the torch scheduler on `optimizer`; what torch has not goes beside its own."""
+        arguments = self.arguments
+        beyond = {key: arguments.pop(key) for key in ("accumulate", "nan")}
+        del arguments["verbose"], arguments["process_group"]
+        bound = lr_scheduler.ReduceLROnPlateau(optimizer, **arguments)
+        if beyond != {"accumulate": 1, "nan": "bad"}:
+            vars(bound).update(beyond, metric_sum=0.0, metric_count=0)
+        return bound
