@@ -3,7 +3,7 @@
 // A group has two cells, its rate and its momentum: cells 2 g and 2 g + 1. Momentum's is moved, and
 // looked at, only where a schedule cycles momentum.
 //
-// No schedule has a name here. What the segments of torch's schedulers are is lrfused/program.py's
+// No schedule has a name here. What the segments of torch's schedulers are is lrfused/program's
 // affair; this header only runs them, in fp64, in the order of operations torch uses.
 #pragma once
 

@@ -49,7 +49,7 @@ class Chain:
     def __init__(self, schedules: Sequence[Schedule], groups: Sequence[dict[str, Any]]) -> None:
         self.schedules = schedules
         self.probe = torch.optim.SGD([_probe_group(group) for group in groups])
-        self.probe._opt_called = True  # type: ignore[attr-defined]  # torch warns of it otherwise
+        vars(self.probe)["_opt_called"] = True  # torch warns of it otherwise
         self.members: list[LRScheduler] = [s.bind(self.probe) for s in schedules]
         self.plateaus = [m for m in self.members if isinstance(m, ReduceLROnPlateau)]
         self.stepped = [m for m in self.members if not isinstance(m, ReduceLROnPlateau)]

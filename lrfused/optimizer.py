@@ -218,7 +218,7 @@ class FusedDecaySGD(Optimizer):
     def lr_history(self) -> LRHistory:
         """Return the rates after each of the last 1,024 schedule steps and plateau cuts.
 
-        They are written on the device as they happen, and read here.
+        They are written on the device as they happen, and read, and waited for, here.
         """
         return LRHistory.of(self._rates.history())
 

@@ -64,7 +64,7 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
     compared = set(own) - _MOVES
     if isinstance(scheduler, (CyclicLR, OneCycleLR)):
         compared.add("base_lrs")  # made of the arguments
-    for key in sorted(compared):
+    for key in sorted(compared, key=lambda key: (key.startswith("_"), key)):
         here, there = own[key], _plain(state.get(key))
         if not _same(here, there):
             raise ValueError(

@@ -107,7 +107,7 @@ class ReferenceDecaySGD(torch.optim.SGD):
             # torch's schedulers take an optimizer; this one shares the groups' dicts with ours.
             holder = torch.optim.SGD([torch.empty(0)])
             holder.param_groups[:] = groups
-            holder._opt_called = True  # no warning of a step before the optimizer's
+            vars(holder)["_opt_called"] = True  # no warning of a step before the optimizer's
             self._chains.append((holder, [s.bind(holder) for s in chain]))
 
     @torch.no_grad()

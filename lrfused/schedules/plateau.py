@@ -48,6 +48,11 @@ class ReduceLROnPlateau(Schedule):
         at_least_one("ReduceLROnPlateau", "accumulate", accumulate)
         if nan not in ("bad", "ignore"):
             raise ValueError(f"ReduceLROnPlateau(nan=...) must be 'bad' or 'ignore', got {nan!r}")
+        if process_group is not None and not hasattr(process_group, "rank"):
+            raise TypeError(
+                "ReduceLROnPlateau(process_group=...) must be a torch.distributed process group, "
+                f"got {process_group!r}"
+            )
         super().__init__(
             mode=mode,
             factor=factor,
