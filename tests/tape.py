@@ -22,6 +22,21 @@ interpreted = [
 ]
 
 
+def mirror_of(optimizer):
+    (only,) = optimizer._rates.program._mirrors.values()
+    return only
+
+
+def assert_the_device_agrees(program):
+    """Compare every device's own copy of the schedule's state with the host's."""
+    for device in program._mirrors.values():
+        for name, host in program._moving.items():
+            there = device[name][: host.numel()].reshape(host.shape)
+            if name == "plateau states":
+                host = host[program._order]
+            assert repr(there.tolist()) == repr(host.tolist()), name
+
+
 class Tape:
     """Stand in for a CUDA graph: while it records, kernels are noted instead of run."""
 

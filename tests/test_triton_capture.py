@@ -6,6 +6,7 @@ import pytest
 import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import HYPER, Schedule, named
+from loops import momenta
 from tape import interpreted
 from twin import assert_same_state, leaf, numbers, rates, sgd
 
@@ -42,10 +43,17 @@ def captured(tape, schedule=None, hyper="nesterov-decay", **kwargs):
     return ours, theirs, step_theirs
 
 
-@pytest.mark.parametrize("name", [None, "ExponentialLR-slow", "CosineAnnealingLR-ten"])
-def test_a_captured_step_replays_as_torch_steps(tape, name):
-    schedule = named(name)[0] if name else None
+CAPTURED = [
+    None,
+    *named("ExponentialLR-slow", "CosineAnnealingLR-ten", "SequentialLR-warmup-cosine"),
+    Schedule("OneCycleLR", "OneCycleLR", {"max_lr": 0.2, "total_steps": 40}),
+]
+
+
+@pytest.mark.parametrize("schedule", CAPTURED, ids=str)
+def test_a_captured_step_replays_as_torch_steps(tape, schedule):
     ours, theirs, step = captured(tape, schedule, capturable=True)
+    history = []
     for replay in range(30):
         for p, q in zip(
             ours.param_groups[0]["params"], theirs.param_groups[0]["params"], strict=True
@@ -53,13 +61,18 @@ def test_a_captured_step_replays_as_torch_steps(tape, name):
             p.grad.copy_(numbers(*p.shape, seed=replay))
             q.grad.copy_(p.grad)
         tape.replay()
+        history.append((3 + replay, rates(theirs)))  # the rates used
         step()
         if replay % 10 == 5:
+            assert_same_rates(ours.lr_used, history[-1][1], f"replay {replay}")
             assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs), f"replay {replay}")
     ours.scheduler.get_last_lr()
     assert_same_state(ours, theirs)
-    if name:
+    assert momenta(ours) == momenta(theirs)
+    if schedule:
         assert ours.scheduler.last_epoch == 32
+        assert ours.lr_history().steps == list(range(1, 33))
+        assert ours.lr_history().lrs[2:-1] == [row[1] for row in history[1:]]
     ours.step()
     step()
     assert_same_state(ours, theirs, "a step by hand after the replays")
@@ -103,6 +116,9 @@ def test_a_plateau_is_fed_between_replays(tape):
         opt.scheduler.step(torch.tensor(metric))
         plateau.step(torch.tensor(metric))
         assert_same_bits(mine, other)
+        if metric == 0.7:  # one that the host knows
+            opt.scheduler.step(0.1)
+            plateau.step(0.1)
     assert opt.scheduler.get_last_lr() == rates(oracle)
     assert opt.scheduler.state_dict()["num_bad_epochs"] == plateau.num_bad_epochs
 
@@ -119,6 +135,38 @@ def test_replays_beyond_the_tables_are_found_out(tape, monkeypatch):
         tape.replay()
     with pytest.raises(RuntimeError, match="replayed up to epoch"):
         ours.scheduler.get_last_lr()
+
+
+def test_the_end_of_a_cycle_is_told_as_torch_tells_it(tape):
+    case = Schedule("cycle", "OneCycleLR", {"max_lr": 0.2, "total_steps": 9})
+    ours, theirs, step = captured(tape, case, capturable=True)
+    for _ in range(7):
+        tape.replay()
+        step()
+        assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs))
+    assert_same_state(ours, theirs)
+    with pytest.raises(ValueError, match="Tried to step 10 times"):
+        ours.step()
+    assert_same_state(ours, theirs)
+    tape.replay()
+    with pytest.raises(RuntimeError, match="replayed up to epoch 10, and its schedule ends at 9"):
+        ours.scheduler.get_last_lr()
+
+
+def test_what_is_written_between_replays_is_used(tape):
+    ours, theirs, step = captured(tape, named("ExponentialLR-usual")[0])
+    for lr in (0.3, 0.7):
+        for _ in range(3):
+            tape.replay()
+            step()
+        for optimizer in (ours, theirs):
+            optimizer.param_groups[0]["lr"] = lr
+        assert ours.scheduler.get_last_lr() == [lr]
+        tape.replay()
+        step()
+        assert ours.lr_used == [lr]
+    ours.scheduler.get_last_lr()
+    assert_same_state(ours, theirs)
 
 
 def warm(hyper="momentum", **kwargs):

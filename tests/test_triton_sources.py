@@ -18,10 +18,14 @@ import triton.language as tl
 from lrfused.backends.triton import schedule
 from lrfused.backends.triton.step import step
 
-STEP = dict(slots="*i64", chunks="*i32", hypers="*fp64", cells="*fp64", count="i32")
+STEP = dict(slots="*i64", chunks="*i32", hypers="*fp64", cells="*fp64", used="*fp64")
+STEP.update(count="i32", groups="i32")
 ADVANCE = dict(cells="*fp64", epochs="*i64", first="*i64", segments="*i64", constants="*fp64")
-ADVANCE["tables"] = "*fp64"
-OBSERVE = dict(cells="*fp64", first="*i64", plateaus="*fp64", states="*fp64", metric="*fp64")
+RING = dict(history="*fp64", recorded="*i64", length="i32", groups="i32")
+ADVANCE.update(tables="*fp64", **RING)
+OBSERVE = dict(cells="*fp64", first="*i64", plateaus="*fp64", states="*fp64", cuts="*i32")
+OBSERVE["metric"] = "*fp64"
+NOTE_CUTS = dict(cells="*fp64", epochs="*i64", cuts="*i32", **RING)
 
 def built(kernel, signature, constants):
     signature = {**signature, **dict.fromkeys(constants, "constexpr")}
@@ -37,6 +41,7 @@ for name in sys.argv[2:]:
     texts[name] = built(step, STEP, {"T": getattr(tl, name), **shape})
 texts["advance"] = built(schedule.advance, ADVANCE, {"LANES": 1024})
 texts["observe"] = built(schedule.observe, OBSERVE, {})
+texts["note_cuts"] = built(schedule.note_cuts, NOTE_CUTS, {"LANES": 1024})
 print(json.dumps(texts))
 """
 

@@ -70,7 +70,7 @@ def step(
         tables.put(slots)
         jobs.append((tables, mirrors[device]))
     for tables, mirror in jobs:
-        tables.launch(mirror["hyper-parameters"], mirror["cells"], mirror["used"], len(groups))
+        tables.launch(mirror["hyper-parameters"], mirror["rates"], mirror["used"], len(groups))
     program.use(found.devices)
     for slots in found.slots.values():
         torch.autograd.graph.increment_version(slots.params)

@@ -108,7 +108,7 @@ class Mirror:
 
 
 _ADVANCE = (
-    "cells", "epochs", "first segments", "segments", "constants", "tables", "history", "recorded",
+    "rates", "epochs", "first segments", "segments", "constants", "tables", "history", "recorded",
 )  # fmt: skip
-_OBSERVE = ("cells", "first plateaus", "plateaus", "plateau states", "cuts")
-_NOTE_CUTS = ("cells", "epochs", "cuts", "history", "recorded")
+_OBSERVE = ("rates", "first plateaus", "plateaus", "plateau states", "cuts")
+_NOTE_CUTS = ("rates", "epochs", "cuts", "history", "recorded")

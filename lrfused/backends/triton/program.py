@@ -75,7 +75,7 @@ class Program(reference.Program):
             plateau_cells, plateaus,
         )  # fmt: skip
         self._moving = {
-            "cells": cells,
+            "rates": cells,  # and momenta
             "epochs": epochs,
             "used": used,
             "recorded": recorded.expand(len(epochs)),  # the device counts for each group
