@@ -120,7 +120,7 @@ class Chain:
         for member in self.stepped:
             compiled = program.compile(member, window)
             if compiled.until <= 1 and compiled.error is not None:
-                self.until, self.ends = 0, True
+                self.until, self.ends = self.epoch + 1, True
                 raise compiled.error
             if self.epoch + compiled.until < self.until:
                 self.until = self.epoch + compiled.until

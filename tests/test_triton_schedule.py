@@ -188,7 +188,7 @@ def test_a_device_decides_on_means_and_drops_nan_if_asked(accumulate, nan):
             each.step()
             each.scheduler.step(torch.tensor(metric))
         assert_same_state(*both)
-        assert both[0].scheduler.state_dict() == both[1].scheduler.state_dict()
+        assert repr(both[0].scheduler.state_dict()) == repr(both[1].scheduler.state_dict())
         assert both[0].lr_history() == both[1].lr_history()
         agrees(both[0])
     assert rates(both[0])[0] < 0.1
@@ -197,27 +197,22 @@ def test_a_device_decides_on_means_and_drops_nan_if_asked(accumulate, nan):
 def test_a_torch_run_goes_on_where_it_was_on_a_device():
     mine, other = leaf(numbers(33)), leaf(numbers(33))
     before, theirs = (sgd([p], lr=0.1, momentum=0.9) for p in (mine, other))
-    schedulers = [lr_scheduler.OneCycleLR(optimizer, 0.2, 12) for optimizer in (before, theirs)]
-
-    def step(pairs):
+    first, scheduler = (lr_scheduler.OneCycleLR(each, 0.2, 12) for each in (before, theirs))
+    ours = before
+    for step in range(12):
         for p in (mine, other):
-            p.grad = numbers(33, seed=schedulers[1].last_epoch)
-        for optimizer, scheduler in pairs:
-            optimizer.step()
-            scheduler.step()
-
-    for _ in range(5):
-        step([(before, schedulers[0]), (theirs, schedulers[1])])
-    ours, _ = lrfused.fuse(before, schedulers[0], backend="triton")
-    for _ in range(7):
-        for p in (mine, other):
-            p.grad = numbers(33, seed=schedulers[1].last_epoch)
+            p.grad = numbers(33, seed=step)
         ours.step()
         theirs.step()
-        schedulers[1].step()
+        scheduler.step()
+        if step < 5:
+            first.step()
         assert_same_state(ours, theirs)
         assert momenta(ours) == momenta(theirs)
-        agrees(ours)
+        if step == 4:
+            ours, _ = lrfused.fuse(before, first, backend="triton", schedule_every=1)
+        elif step > 4:
+            agrees(ours)
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
