@@ -13,6 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
+    _add_info(commands)
     args = parser.parse_args(argv)
     try:
         return int(args.run(args))
@@ -40,6 +41,18 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.set_defaults(run=_run_demo, extra="demo", needs={"sklearn", "matplotlib", "rich"})
+
+
+def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "print which backends are there, which would run where, and why the others would not"
+    parser = commands.add_parser("info", help=text, description=text.capitalize() + ".")
+    parser.set_defaults(run=_run_info, extra="demo", needs=set())
+
+
+def _run_info(args: argparse.Namespace) -> int:
+    from lrfused import info  # here, since it imports every backend there is
+
+    return info.run()
 
 
 def _run_demo(args: argparse.Namespace) -> int:

@@ -116,22 +116,23 @@ class Chain:
         """
         self.catch_up()
         rows: list[list[Segment]] = [[] for _ in self.probe.param_groups]
-        self.until = FOREVER
+        self.until, self.ends = FOREVER, False
         for member in self.stepped:
             compiled = program.compile(member, window)
             if compiled.until <= 1 and compiled.error is not None:
-                self.until = 0
+                self.until, self.ends = self.epoch + 1, True
                 raise compiled.error
-            if compiled.until < FOREVER:
-                self.until = min(self.until, self.epoch + compiled.until)
+            if self.epoch + compiled.until < self.until:
+                self.until = self.epoch + compiled.until
+                self.ends = compiled.error is not None
             for row, segments in zip(rows, compiled.groups, strict=True):
                 row.extend(s.delayed(self.epoch) for s in segments)
         return rows
 
-    def advanced(self) -> None:
-        """Count a step that the program has made."""
-        self.epoch += 1
-        self._behind += 1
+    def advanced(self, steps: int = 1) -> None:
+        """Count steps that the program has made."""
+        self.epoch += steps
+        self._behind += steps
 
     def catch_up(self) -> None:
         """Bring the counters of torch's schedulers up to date."""
@@ -174,7 +175,7 @@ class Chain:
     def _count(self) -> None:
         self.epoch = max(program.last_epoch(self.stepped[0]), 0) if self.stepped else 0
         self._behind = 0
-        self.until = 0
+        self.until, self.ends = 0, False  # ends: the schedule is over there, not its tables
 
 
 def _probe_group(group: dict[str, Any]) -> dict[str, Any]:

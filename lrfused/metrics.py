@@ -21,11 +21,19 @@ def as_metric(metrics: Any) -> float:
     return float(metrics.item() if hasattr(metrics, "item") else metrics)
 
 
-def mean(metric: float, process_group: Any) -> float:
-    """Return the mean of a metric over the ranks of a process group, which all of them call."""
+def mean(metric: float | torch.Tensor, process_group: Any) -> float | torch.Tensor:
+    """Return the mean of a metric over the ranks of a process group, which all of them call.
+
+    A tensor is reduced on its device, and nobody waits for it.
+    """
     import torch.distributed as dist  # where torch was built without it, nobody comes here
 
+    if isinstance(metric, torch.Tensor):
+        one = metric.detach().reshape(1).to(torch.float64)
+        both = torch.cat([one, torch.ones_like(one)])
+        dist.all_reduce(both, group=process_group)
+        return both[0] / both[1]
     both = torch.tensor([metric, 1.0], dtype=torch.float64)
     dist.all_reduce(both, group=process_group)
     total, ranks = both.tolist()
-    return total / ranks
+    return float(total / ranks)

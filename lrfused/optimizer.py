@@ -38,7 +38,7 @@ class FusedDecaySGD(Optimizer):
             `{"params": ..., "schedule": ...}`.
         schedule_every: optimizer steps to one schedule step, which is part of the last of them;
             None if the loop calls `optimizer.scheduler.step()` itself.
-        backend: "auto", "compiled" or "reference".
+        backend: "auto", "compiled", "triton" or "reference".
         capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
         foreach, fused: accepted, so that a call need not be changed, and ignored.
         differentiable: must be False.
@@ -86,7 +86,8 @@ class FusedDecaySGD(Optimizer):
                 f"schedule_every must be an integer of at least 1, or None, got {schedule_every!r}"
             )
         self._backend_name = backend
-        self._backend = backends.choose(backend)
+        if backend != "auto":
+            backends.choose(backend)  # refused before anything else is done
         self._capturable = capturable
         self._schedule_every = schedule_every
         self._since = 0  # optimizer steps since the last schedule step
@@ -105,6 +106,7 @@ class FusedDecaySGD(Optimizer):
             "schedule": as_schedules(schedule),
         }
         super().__init__(params, defaults)
+        self._choose_backend()
         self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, capturable)
 
@@ -139,6 +141,16 @@ class FusedDecaySGD(Optimizer):
                 raise
             self._choose_step()
 
+    def _choose_backend(self) -> None:
+        self._device_type = self._first_device_type()
+        self._backend = backends.choose(self._backend_name, self._device_type)
+
+    def _first_device_type(self) -> str:
+        for group in self.param_groups:
+            for p in group["params"]:
+                return p.device.type
+        return "cpu"
+
     def _choose_step(self) -> None:
         # torch updates a parameter that is listed twice once and then again: not in parallel.
         lists = [group["params"] for group in self.param_groups]
@@ -169,7 +181,17 @@ class FusedDecaySGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         rates, groups = self._rates, self.param_groups
+        if self._first_device_type() != self._device_type:  # the model was moved
+            self._choose_backend()
+            self._choose_step()
+            rates.use(self._backend.Program)
         rates.take_written(groups)
+        if self._schedule_every not in (None, 1) and getattr(rates.program, "recording", False):
+            raise RuntimeError(
+                f"a step with schedule_every={self._schedule_every} cannot be captured: its "
+                "replays would all advance the schedule, or none; use schedule_every=None, and "
+                "scheduler.step() between replays"
+            )
         turn = self._schedule_every is not None and self._since + 1 == self._schedule_every
         # A torch scheduler on top of ours wins.
         due = turn and not ("step" in self.__dict__ and rates.chains and external.attached(self))
@@ -177,7 +199,8 @@ class FusedDecaySGD(Optimizer):
             rates.ready()
         inv_scale = self._inv_scale()
         if inv_scale is not None:
-            self._backend_step(groups, self.state, rates.program, inv_scale, due)
+            moves = due and bool(rates.chains)
+            self._backend_step(groups, self.state, rates.program, inv_scale, moves)
         elif due:
             rates.program.advance()
         if self._schedule_every is not None:
@@ -195,7 +218,7 @@ class FusedDecaySGD(Optimizer):
     def lr_history(self) -> LRHistory:
         """Return the rates after each of the last 1,024 schedule steps and plateau cuts.
 
-        They are written on the device as they happen, and read here.
+        They are written on the device as they happen, and read, and waited for, here.
         """
         return LRHistory.of(self._rates.history())
 
@@ -231,7 +254,7 @@ class FusedDecaySGD(Optimizer):
         if not self._rates.has_plateau:
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
         group = self._rates.process_group()
-        metric = as_metric(metrics)
+        metric = metrics if self._rates.takes(metrics) else as_metric(metrics)
         self._rates.observe(self.param_groups, metric if group is None else mean(metric, group))
 
     def _scheduler_state(self) -> dict[str, Any]:
@@ -259,6 +282,7 @@ class FusedDecaySGD(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and its schedule: numbers, strings, lists, tensors."""
         self._rates.take_written(self.param_groups)
+        self._rates.refresh(self.param_groups)
         packed = super().state_dict()
         self._rates.sync()
         for i, group in enumerate(packed["param_groups"]):
@@ -314,6 +338,7 @@ class FusedDecaySGD(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._rates.take_written(self.param_groups)
+        self._rates.refresh(self.param_groups)
         return {
             **super().__getstate__(),
             "_backend_name": self._backend_name,
@@ -326,7 +351,7 @@ class FusedDecaySGD(Optimizer):
     def _unpickle(self, state: dict[str, Any]) -> None:
         chain_states = state.pop("_chain_states")
         super().__setstate__(state)
-        self._backend = backends.choose(self._backend_name)
+        self._choose_backend()
         self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)
         self._rates.load(chain_states)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from .chain import Chain
 from .checks import as_float
-from .program import plateau_row, plateau_state
+from .program import FOREVER, plateau_row, plateau_state
 
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
+_CAPTURED = 16_384  # the same for a captured step, which is replayed without us
 _CAPACITY = 1024  # groups whose cells never move
 _HISTORY = 1024  # schedule steps and cuts that are remembered
 
@@ -34,6 +35,7 @@ class Rates:
         self._members: list[list[int]] = []  # of each chain, its groups' indices
         self._make_program = program
         self._capturable = capturable
+        self.program: Any = None
         self._capacity = max(_CAPACITY, len(groups))
         self._cells = torch.zeros(2 * self._capacity, dtype=torch.float64)
         self._epochs = torch.zeros(self._capacity, dtype=torch.int64)
@@ -125,6 +127,8 @@ class Rates:
 
     def take_written(self, groups: Sequence[dict[str, Any]]) -> None:
         """Take over what the user has written since it was last shown."""
+        if getattr(self.program, "captured", False):
+            self.settle()
         if len(groups) != len(self._shown):
             raise ValueError(
                 f"param_groups has {len(groups)} groups and the optimizer knows of "
@@ -138,13 +142,17 @@ class Rates:
             if self._capturable:
                 shown.fill_(value)
             elif value != shown:
+                self.settle()
                 self._cells[2 * i] = value
                 self._shown[i] = shown = value
             group["lr"] = shown
         for i, momentum in self._shown_momentum.items():
             if groups[i]["momentum"] is not momentum:
                 value = as_float(f"param_groups[{i}]['momentum']", groups[i]["momentum"])
-                self._cells[2 * i + 1] = self._shown_momentum[i] = value
+                if value != momentum:
+                    self.settle()
+                    self._cells[2 * i + 1] = value
+                self._shown_momentum[i] = value
 
     def show(self, groups: Sequence[dict[str, Any]]) -> None:
         """Put what the next step will use where the user reads it."""
@@ -159,10 +167,12 @@ class Rates:
 
     def used(self) -> list[float]:
         """Return the rates of the last step."""
+        self.settle()
         return self._used[: len(self._shown)].tolist()
 
     def history(self) -> Tensor:
         """Return the rows that are remembered, oldest first: epoch, whether a cut, rates."""
+        self.settle()
         recorded, length = int(self._recorded), len(self._history)
         if recorded <= length:
             return self._history[:recorded].clone()
@@ -172,26 +182,58 @@ class Rates:
         """Make sure that the program reaches one step further."""
         for chain in self.chains:
             if chain.epoch + 1 >= chain.until:
+                self.settle()
                 return self._compile()
 
     def advanced(self) -> None:
-        """Count a step that the program has made."""
+        """Count a step that the program has made, unless it was captured instead."""
+        if getattr(self.program, "recording", False):
+            return
         for chain in self.chains:
             chain.advanced()
 
-    def observe(self, groups: Sequence[dict[str, Any]], metric: float) -> None:
+    def observe(self, groups: Sequence[dict[str, Any]], metric: float | Tensor) -> None:
         """Feed every plateau one metric, and say what a verbose one has cut."""
         self.take_written(groups)
-        before = list(self._shown)
-        self.program.observe(metric)
+        verbose = [(member.last_epoch + 1, i) for member, i in self._verbose]
+
+        def tell(before: list[float], after: list[float]) -> None:
+            for epoch, i in verbose:
+                rate = after[2 * i]
+                if rate != before[2 * i]:
+                    print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
+
+        if isinstance(metric, Tensor):
+            self.program.observe_later(metric, tell)
+        else:
+            self.settle()
+            before = self.program.cells()
+            self.program.observe(metric)
+            tell(before, self.program.cells())
         for plateau in self._plateaus:
             plateau.last_epoch += 1
         self.show(groups)
-        for member, i in self._verbose:
-            rate = float(groups[i]["lr"])
-            if rate != float(before[i]):
-                epoch = member.last_epoch
-                print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
+
+    def takes(self, metric: Any) -> bool:
+        """Say whether a metric can be observed on the device it is on, without reading it here."""
+        takes = getattr(self.program, "takes", None)
+        return takes is not None and bool(takes(metric))
+
+    def settle(self) -> None:
+        """Wait for what only a device knows: a plateau's decision, the replays of a graph."""
+        settle = getattr(self.program, "settle", None)
+        if settle is None or not settle():
+            return
+        for chain, members in zip(self.chains, self._members, strict=True):
+            chain.advanced(int(self._epochs[members[0]]) - chain.epoch)
+            if chain.epoch >= chain.until > 0:
+                raise RuntimeError(
+                    f"a captured step was replayed up to epoch {chain.epoch}, and its schedule "
+                    f"{'ends at' if chain.ends else 'was compiled up to'} {chain.until - 1}: read "
+                    f"scheduler.get_last_lr() every {_CAPTURED // 2} replays, to compile it further"
+                )
+        if any(c.epoch + _CAPTURED // 2 >= c.until and not c.ends for c in self.chains):
+            self._compile()
 
     def process_group(self) -> Any:
         """Return the group over whose ranks a metric is to be averaged, or None."""
@@ -202,10 +244,25 @@ class Rates:
         """Say whether there is anything to feed a metric."""
         return bool(self._plateaus)
 
+    def refresh(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Show the rates as they are now, waiting for a device that decides them."""
+        if getattr(self.program, "in_flight", False):
+            self.take_written(groups)
+            self.settle()
+            self.show(groups)
+
+    def use(self, program: Any) -> None:
+        """Go on with another kind of program."""
+        if program is not self._make_program:
+            self.settle()
+            self._make_program = program
+            self._compile()
+
     # -- state -------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Bring the chains' torch schedulers up to date with the cells."""
+        self.settle()
         rates = self.program.cells()[::2]
         states = self._plateau_states.tolist()
         row = 0
@@ -291,9 +348,11 @@ class Rates:
         self._plateau_states.copy_(states)  # a captured graph keeps the address
 
     def _compile(self) -> None:
+        captured = self._capturable and hasattr(self._make_program, "succeed")
+        window = _CAPTURED if captured else _WINDOW
         by_group: list[list[Any]] = [[] for _ in self._shown]
         for chain, members in zip(self.chains, self._members, strict=True):
-            for i, segments in zip(members, chain.segments(_WINDOW), strict=True):
+            for i, segments in zip(members, chain.segments(window), strict=True):
                 by_group[i] = segments
         tables: list[float] = []
         starts: dict[int, int] = {}
@@ -311,6 +370,7 @@ class Rates:
                 )
                 constants.append([s.x if isinstance(s.x, float) else 0.0, s.a, s.b])
         count = len(self._shown)
+        previous = self.program
         if self._history.shape[1] != 2 + count:  # groups have joined
             new = self._history.new_full((_HISTORY, 2 + count - self._history.shape[1]), torch.nan)
             self._history = torch.cat([self._history, new], 1)
@@ -327,6 +387,10 @@ class Rates:
             torch.tensor(self._plateau_cells, dtype=torch.int64),
             _table(self._plateau_rows, torch.float64, 10),
         )
+        if hasattr(self.program, "succeed"):
+            endless = all(chain.until == FOREVER for chain in self.chains)
+            cycled = {i: 2 * i + 1 for i in self._shown_momentum}
+            self.program.succeed(previous, cycled, may_capture=captured or endless)
 
 
 def _table(rows: list[list[Any]], dtype: torch.dtype, columns: int) -> Tensor:

@@ -23,6 +23,8 @@ class Scheduler(LRScheduler):
         """Advance the schedule by one; or, given metrics, feed them to ReduceLROnPlateau.
 
         metrics is one real number: a Python or numpy scalar, or a tensor of any dtype and device.
+        One on a device whose backend keeps the schedule there is not waited for; `get_last_lr()`
+        and the optimizer's `state_dict()` are up to date, `param_groups` may be some steps later.
         Raises RuntimeError without metrics if the schedule advances inside optimizer.step(), and
         ValueError if there is nothing to advance or to feed.
         """
@@ -34,6 +36,7 @@ class Scheduler(LRScheduler):
     @property
     def last_epoch(self) -> int:
         """Return how often the schedule has advanced; of ReduceLROnPlateau alone, its metrics."""
+        self.optimizer._rates.refresh(self.optimizer.param_groups)
         for chain in self.optimizer._rates.chains:
             return chain.epoch if chain.stepped else chain.plateaus[0].last_epoch
         return 0
@@ -48,7 +51,11 @@ class Scheduler(LRScheduler):
         return self.get_last_lr()
 
     def get_last_lr(self) -> list[float]:
-        """Return the rates that the next step will use, one for each group."""
+        """Return the rates that the next step will use, one for each group.
+
+        Waits for a device that still decides on a metric.
+        """
+        self.optimizer._rates.refresh(self.optimizer.param_groups)
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def as_integers(tensor: Tensor) -> Tensor:
     """Give the bits of a tensor in logical order, every NaN the same."""
     flat = tensor.detach().resolve_neg().contiguous().reshape(-1)
     one_nan = torch.full_like(flat, torch.nan)
-    return torch.where(flat.isnan(), one_nan, flat).view(INTEGERS[tensor.dtype])
+    return torch.where(flat.isnan(), one_nan, flat).view(INTEGERS[tensor.dtype]).cpu()
 
 
 def assert_same_bits(got: Tensor, want: Tensor, what: str = "tensor") -> None:

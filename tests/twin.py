@@ -1,9 +1,10 @@
 """FusedDecaySGD beside its oracle: same values, same gradients, compared as integers."""
 
+import contextlib
 import copy
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +15,22 @@ from torch import Tensor
 from lrfused import FusedDecaySGD
 from lrfused.reference import ReferenceDecaySGD
 
+_device = torch.device("cpu")  # of all tensors that a test draws
+
+
+@contextlib.contextmanager
+def on(device: str) -> Iterator[None]:
+    """Draw on a device in the meantime."""
+    global _device
+    before, _device = _device, torch.device(device)
+    yield
+    _device = before
+
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Draw numbers over some powers of two, none of them zero."""
     draw = _drawn_once if math.prod(shape) < 1100 else _drawn
-    return draw(shape, dtype, seed).clone()
+    return draw(shape, dtype, seed).to(_device, copy=True)
 
 
 def _drawn(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
@@ -34,8 +46,8 @@ _drawn_once = functools.lru_cache(10_000)(_drawn)
 
 def same_layout(tensor: Tensor) -> Tensor:
     """Copy a tensor with its whole storage: offset, strides, holes and all."""
-    storage = tensor.detach().untyped_storage().clone()
-    copied = torch.empty(0, dtype=tensor.dtype)
+    storage = tensor.detach().untyped_storage().clone().to(device=_device)
+    copied = torch.empty(0, dtype=tensor.dtype, device=_device)
     copied.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
     return torch._neg_view(copied) if tensor.is_neg() else copied
 
@@ -51,8 +63,8 @@ def sgd(params: Any, **hyper: Any) -> torch.optim.SGD:
 
 
 def oracle(params: Any, dtype: torch.dtype, **hyper: Any) -> torch.optim.Optimizer:
-    """Build the oracle that holds for a dtype on the CPU."""
-    if dtype in TORCH_IS_ORACLE:
+    """Build the oracle that holds for a dtype: on a GPU, torch for all."""
+    if dtype in TORCH_IS_ORACLE or _device.type != "cpu":
         return sgd(params, **hyper)
     return ReferenceDecaySGD(params, **hyper)
 

@@ -1,5 +1,7 @@
 """Where the step runs: a backend is a module with `Program` and `step`.
 
+One that may be imported where it cannot be used has `unavailable`, which says why, or None.
+
 None imports another, but for the reference, which every one of them falls back on.
 """
 
@@ -10,15 +12,19 @@ import importlib
 import warnings
 from types import ModuleType
 
-NAMES = ("compiled", "reference")  # in order of preference
+NAMES = ("compiled", "triton", "reference")
+_PREFERRED = {"cpu": ("compiled", "reference")}
+_ELSEWHERE = ("triton", "compiled", "reference")
 
 
 @functools.cache
 def _load(name: str) -> ModuleType | str:
     try:
-        return importlib.import_module(f".{name}", __name__)
+        module = importlib.import_module(f".{name}", __name__)
     except ImportError as error:
         return str(error)
+    why: str | None = getattr(module, "unavailable", lambda: None)()
+    return why or module
 
 
 def available() -> dict[str, str | None]:
@@ -27,16 +33,21 @@ def available() -> dict[str, str | None]:
     return {name: module if isinstance(module, str) else None for name, module in loaded.items()}
 
 
-def choose(name: str) -> ModuleType:
-    """Return the backend of this name; "auto" is the fastest there is.
+def preferred(device_type: str) -> str:
+    """Return the name of the fastest backend there is for parameters on such a device."""
+    names = _PREFERRED.get(device_type, _ELSEWHERE)
+    return next(name for name in names if not isinstance(_load(name), str))
+
+
+def choose(name: str, device_type: str = "cpu") -> ModuleType:
+    """Return the backend of this name; "auto" is the fastest there is for such a device.
 
     Raises ValueError for an unknown name, RuntimeError for one that cannot be used here.
     """
     if name == "auto":
-        chosen = next(n for n, why in available().items() if why is None)
-        if chosen == "reference":
+        name = preferred(device_type)
+        if name == "reference":
             _say_once(str(_load("compiled")))
-        name = chosen
     if name not in NAMES:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
     module = _load(name)

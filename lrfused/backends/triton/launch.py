@@ -1,0 +1,78 @@
+"""Launching a kernel: on its device, without fusion, or in Triton's interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import triton
+from torch import device as Device
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+_TILE = 2048  # elements of a program
+_WARPS = 4
+
+
+def rows_of_a_tile(chunks: int, cols: int) -> int:
+    """Choose how many chunks a program updates.
+
+    The interpreter's time goes by programs, not by elements; compiled, a number that depends on
+    the chunks would be compiled anew for other chunks.
+    """
+    if INTERPRETED:
+        return min(2 ** (chunks - 1).bit_length(), 2**18 // cols)
+    return _TILE // cols
+
+
+def unavailable() -> str | None:
+    """Say why kernels cannot be launched here, or not round as they should; None if they can."""
+    if INTERPRETED:
+        if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9):
+            return f"the interpreter of Triton {triton.__version__} rounds an fma twice, 3.9's once"
+        return None
+    try:
+        triton.runtime.driver.active.get_current_device()
+    except Exception as error:  # no GPU, or none of Triton's own needs, such as a C compiler
+        return f"Triton drives no GPU here: {error}"
+    return None
+
+
+def runs_on(device: Device) -> bool:
+    """Say whether kernels can be launched on a device."""
+    return device.type == "cpu" if INTERPRETED else device.type in ("cuda", "xpu")
+
+
+def launch(kernel: Any, programs: int, device: Device, *args: Any, **constants: Any) -> None:
+    """Launch a kernel on the device's current stream."""
+    with _on(device):
+        kernel[(programs,)](*args, **constants, num_warps=_WARPS, enable_fp_fusion=False)
+
+
+def _on(device: Device) -> contextlib.AbstractContextManager[Any]:
+    if INTERPRETED:
+        import numpy
+
+        return numpy.errstate(all="ignore")  # infinities and NaNs are as good as any number
+    module = torch.get_device_module(device)
+    if device.index == module.current_device():
+        return contextlib.nullcontext()
+    guard: contextlib.AbstractContextManager[Any] = module.device(device)
+    return guard
+
+
+def capturing(device: Device) -> bool:
+    """Say whether what is launched now is recorded into a graph instead of run."""
+    ask = getattr(torch.get_device_module(device), "is_current_stream_capturing", None)
+    return ask is not None and bool(ask())
+
+
+def upload(to: torch.Tensor, host: torch.Tensor) -> None:
+    """Copy a host tensor into a device tensor, in stream order; nobody waits.
+
+    The pinned copy goes back to torch's allocator, which keeps it until the transfer is over.
+    """
+    if to.device.type != "cpu":
+        host = host.pin_memory()
+    to.copy_(host, non_blocking=True)

@@ -1,0 +1,281 @@
+"""The host's twin of the program that the device runs, and how each comes to know of the other.
+
+Both run the same program on their own copy of the rates, so that the host knows the rate without
+asking. What the host alone changes (a rate that the user wrote) is uploaded before the next step.
+What the device alone knows comes back:
+
+- A metric that is on the device is observed there at once, and copied to pinned memory; when it
+  has landed, the host observes it too, and then makes the schedule steps made in the meantime.
+- A captured step is replayed without us: from then on the host reads the device's state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import device as Device
+
+from .. import reference
+from . import launch
+from .memory import Memory
+from .mirror import Mirror, image
+
+Tell = Callable[[list[float], list[float]], None]
+
+
+class Flight:
+    """Bring one number from a device to the host; nobody waits."""
+
+    def __init__(self, number: Tensor) -> None:
+        self._event: Any = None
+        if number.device.type == "cpu":
+            self._host = number.clone()
+            return
+        self._host = torch.empty(1, dtype=number.dtype, pin_memory=True)
+        self._host.copy_(number, non_blocking=True)
+        module = torch.get_device_module(number.device)
+        with module.device(number.device):
+            self._event = module.Event()
+            self._event.record()
+
+    def landed(self) -> bool:
+        """Say whether the number is here."""
+        return self._event is None or bool(self._event.query())
+
+    def number(self) -> float:
+        """Return the number, when it is here."""
+        if self._event is not None:
+            self._event.synchronize()
+        return float(self._host.item())
+
+
+class Program(reference.Program):
+    """Run a compiled program of schedules on the host and on every device with parameters."""
+
+    def __init__(
+        self,
+        cells: Tensor,
+        epochs: Tensor,
+        used: Tensor,
+        history: Tensor,
+        recorded: Tensor,
+        plateau_states: Tensor,
+        segments: Tensor,
+        constants: Tensor,
+        tables: Tensor,
+        plateau_cells: Tensor,
+        plateaus: Tensor,
+    ) -> None:
+        super().__init__(
+            cells, epochs, used, history, recorded, plateau_states, segments, constants, tables,
+            plateau_cells, plateaus,
+        )  # fmt: skip
+        self._moving = {
+            "rates": cells,  # and momenta
+            "epochs": epochs,
+            "used": used,
+            "recorded": recorded.expand(len(epochs)),  # the device counts for each group
+            "plateau states": plateau_states,
+        }
+        self._order = torch.argsort(plateau_cells, stable=True)
+        order = torch.argsort(segments[:, 0], stable=True)
+        self._fixed = {
+            "segments": segments[order],
+            "constants": constants[order],
+            "tables": tables,
+            "first segments": _first(segments[:, 0], len(cells)),
+            "plateaus": plateaus[self._order],
+            "first plateaus": _first(plateau_cells, len(cells)),
+        }
+        self.momentum_cells: dict[int, int] = {}  # by group, where a schedule moves its momentum
+        self.memory = Memory()
+        self._mirrors: dict[Device, Mirror] = {}
+        self._pending: deque[tuple[Flight, Tell] | Callable[[], None]] = deque()
+        self.captured = False  # devices may advance without us
+        self._may_capture = True
+
+    def succeed(self, previous: Any, momentum_cells: dict[int, int], may_capture: bool) -> None:
+        """Go on where this optimizer's last program was, which has settled.
+
+        `momentum_cells` names the cells of the groups whose momentum a schedule moves;
+        `may_capture` says whether this program reaches far enough for a captured step.
+        """
+        self.momentum_cells, self._may_capture = momentum_cells, may_capture
+        if isinstance(previous, Program):
+            self._mirrors, self.captured = previous._mirrors, previous.captured
+            self.memory = previous.memory
+            if self.captured and not self.recording:
+                self.push()
+
+    def mirror(self, device: Device, recording: bool = False) -> Mirror:
+        """Return a device's copy, brought up to date."""
+        if recording and not self._may_capture:
+            raise RuntimeError(
+                "this step cannot be captured: its schedule is compiled for a limited number of "
+                "steps; construct the optimizer with capturable=True"
+            )
+        mirror = self._mirrors.get(device)
+        if mirror is None:
+            self.settle()
+            mirror = self._mirrors[device] = Mirror(device)
+        for name, host in self._fixed.items():
+            mirror.put(name, host, host, recording)
+        for name, key in self._images().items():
+            host = self._moving[name]
+            mirror.put(
+                name, host if name != "plateau states" else host[self._order], key, recording
+            )
+        # Of the history a device has what it wrote itself: the host lacks nothing else.
+        mirror.reserve("history", self._history.numel(), torch.float64)
+        return mirror
+
+    def _images(self) -> dict[str, bytes]:
+        return {name: image(host) for name, host in self._moving.items()}
+
+    def _agree(self) -> None:
+        if self._mirrors:
+            images = self._images()
+            for mirror in self._mirrors.values():
+                for name, key in images.items():
+                    mirror.believe(name, key)
+
+    def runs_on_all(self, devices: list[Device]) -> bool:
+        """Say whether a step on these devices leaves out none that knows more than the host."""
+        return not self.in_flight or all(device in devices for device in self._mirrors)
+
+    def use(self, devices: Sequence[Device] = ()) -> None:
+        """Note the rates that the step now made uses, which these devices have noted."""
+        if self.recording:
+            self.captured = True
+        elif self._pending:
+            self._pending.append(super().use)
+        else:
+            super().use()
+            key = image(self._used)
+            for device in devices:
+                self._mirrors[device].believe("used", key)
+
+    def advance(self) -> None:
+        """Make one schedule step of every group."""
+        recording = self.recording
+        for device in self._mirrors:
+            mirror = self.mirror(device, recording)
+            mirror.advance(len(self._epochs), len(self._history))
+        if recording:
+            self.captured = True
+        elif self._pending:
+            self._pending.append(super().advance)
+        else:
+            super().advance()
+            self._agree()
+
+    def observe(self, metric: float) -> None:
+        """Feed every plateau one metric that the host knows."""
+        super().observe(metric)
+        if self.captured:
+            self.push()  # for replays
+
+    def takes(self, metric: Any) -> bool:
+        """Say whether a metric is a number on a device like those that run this program."""
+        return (
+            type(metric) in (Tensor, torch.nn.Parameter)
+            and metric.numel() == 1
+            and not metric.is_complex()
+            and launch.runs_on(metric.device)
+            and bool(self._mirrors)
+        )
+
+    def observe_later(self, metric: Tensor, tell: Tell) -> None:
+        """Feed every plateau a metric that `takes` takes; call `tell` when it is known here."""
+        if self.recording:
+            raise RuntimeError(
+                "scheduler.step(metrics) cannot be captured: call it between replays"
+            )
+        number = metric.detach().reshape(1).to(torch.float64)
+        for device in self._mirrors:
+            there = number.to(device, non_blocking=True)
+            self.mirror(device).observe(there, len(self._epochs), len(self._history))
+        self._pending.append((Flight(number), tell))
+        self._drain(wait=False)
+
+    def cells(self) -> list[float]:
+        """Return each cell as far as it is known."""
+        self._drain(wait=False)
+        return super().cells()
+
+    def settle(self) -> bool:
+        """Wait for what only the devices know; return whether epochs may have changed by it."""
+        if self.recording:
+            return False
+        self._drain(wait=True)
+        if not self.captured:
+            return False
+        self._fetch(next(iter(self._mirrors.values())))
+        self.push()
+        return True
+
+    def _fetch(self, mirror: Mirror) -> None:
+        """Take over what replays have changed, and not what the host has changed since."""
+        begin, length = int(self._recorded), len(self._history)
+        for name, key in self._images().items():
+            if not mirror.knows(name, key):
+                continue
+            host = self._moving[name]
+            there = mirror[name][: host.numel()].to("cpu").reshape(host.shape)
+            if name == "recorded":
+                self._recorded.copy_(there[:1])
+            else:
+                host[self._order if name == "plateau states" else slice(None)] = there
+            for each in self._mirrors.values():
+                each.believe(name, image(host))
+        end = int(self._recorded)
+        if end > begin:
+            rows = torch.arange(max(begin, end - length), end) % length
+            there = mirror["history"][: self._history.numel()].to("cpu")
+            self._history[rows] = there.reshape(self._history.shape)[rows]
+
+    @property
+    def in_flight(self) -> bool:
+        """Say whether the devices know more than the host."""
+        return self.captured or bool(self._pending)
+
+    def push(self) -> None:
+        """Bring every device's copy up to date."""
+        for device in self._mirrors:
+            self.mirror(device)
+
+    @property
+    def recording(self) -> bool:
+        """Say whether a graph is being captured."""
+        return any(launch.capturing(device) for device in self._mirrors)
+
+    def _drain(self, wait: bool) -> None:
+        if not self._pending or self.recording:
+            return
+        moved = False
+        while self._pending:
+            first = self._pending[0]
+            if not isinstance(first, tuple):
+                first()
+            else:
+                flight, tell = first
+                if not wait and not flight.landed():
+                    break
+                before = super().cells()
+                super().observe(flight.number())
+                tell(before, super().cells())
+            self._pending.popleft()
+            moved = True
+        if moved:
+            self._agree()
+
+
+def _first(cells: Tensor, count: int) -> Tensor:
+    """Return where each cell's rows begin, in tables whose rows are in the order of the cells."""
+    first = torch.zeros(count + 1, dtype=torch.int64)
+    torch.cumsum(torch.bincount(cells, minlength=count), 0, out=first[1:])
+    return first

@@ -1,0 +1,60 @@
+"""What is here: backends, devices, and which runs where."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from . import __version__, backends
+
+_KINDS = ("cpu", "cuda", "xpu", "mps")
+_USED_FOR = {
+    "compiled": "CPU",
+    "triton": "CUDA, ROCm and XPU; with TRITON_INTERPRET=1 the CPU, for tests",
+    "reference": "every device, at the speed of torch's for-loop",
+}
+
+
+def devices() -> dict[str, str]:
+    """Return the types of device that torch sees, each with the first one's name."""
+    found = {"cpu": platform.processor() or platform.machine()}
+    for kind in _KINDS[1:]:
+        module = getattr(torch, kind)
+        if not module.is_available():
+            continue
+        name = module.get_device_name() if hasattr(module, "get_device_name") else kind
+        found[kind] = f"{name} (ROCm {torch.version.hip})" if torch.version.hip else str(name)
+    return found
+
+
+def report() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """Return rows of backends (name, state, use) and of devices (type, name, backend chosen)."""
+    state = {name: why or "ready" for name, why in backends.available().items()}
+    return (
+        [(name, why, _USED_FOR[name]) for name, why in state.items()],
+        [(kind, name, backends.preferred(kind)) for kind, name in devices().items()],
+    )
+
+
+def run() -> int:
+    """Print the report."""
+    first, second = report()
+    print(f"lrfused {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    _table(("backend", "state", "for"), first)
+    _table(("device", "name", 'backend="auto" is'), second)
+    return 0
+
+
+def _table(head: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> None:
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:  # it comes with lrfused[demo]; lines of text say the same
+        for row in rows:
+            print("  ".join(f"{title}: {cell}" for title, cell in zip(head, row, strict=True)))
+        return
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

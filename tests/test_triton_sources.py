@@ -1,0 +1,86 @@
+"""The Triton kernels compiled for GPUs, which needs none: what the compiler made of them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+COMPILE = """
+import json, re, sys
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+import triton.language as tl
+from lrfused.backends.triton import schedule
+from lrfused.backends.triton.step import step
+
+STEP = dict(slots="*i64", chunks="*i32", hypers="*fp64", cells="*fp64", used="*fp64")
+STEP.update(count="i32", groups="i32")
+ADVANCE = dict(cells="*fp64", epochs="*i64", first="*i64", segments="*i64", constants="*fp64")
+RING = dict(history="*fp64", recorded="*i64", length="i32", groups="i32")
+ADVANCE.update(tables="*fp64", **RING)
+OBSERVE = dict(cells="*fp64", first="*i64", plateaus="*fp64", states="*fp64", cuts="*i32")
+OBSERVE["metric"] = "*fp64"
+NOTE_CUTS = dict(cells="*fp64", epochs="*i64", cuts="*i32", **RING)
+
+def built(kernel, signature, constants):
+    signature = {**signature, **dict.fromkeys(constants, "constexpr")}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs={})
+    made = compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": False})
+    return made.asm["ptx" if "ptx" in made.asm else "amdgcn"]
+
+arch = sys.argv[1]
+target = GPUTarget("cuda", int(arch), 32) if arch.isdigit() else GPUTarget("hip", arch, 64)
+texts = {}
+for name in sys.argv[2:]:
+    shape = {"ROWS": 2, "COLS": 1024, "ALIGN": 16}
+    texts[name] = built(step, STEP, {"T": getattr(tl, name), **shape})
+texts["advance"] = built(schedule.advance, ADVANCE, {"LANES": 1024})
+texts["observe"] = built(schedule.observe, OBSERVE, {})
+texts["note_cuts"] = built(schedule.note_cuts, NOTE_CUTS, {"LANES": 1024})
+print(json.dumps(texts))
+"""
+
+
+def compiled(arch, *dtypes):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, arch, *dtypes],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+def test_on_nvidia_nothing_is_fused_or_flushed_and_accesses_are_wide():
+    texts = compiled("90", "float32", "float64", "bfloat16", "float16")
+    for name, ptx in texts.items():
+        assert ".ftz" not in ptx, name
+        assert "mad.f" not in ptx, name
+    for name in ("float32", "float64", "bfloat16", "float16"):
+        ptx = texts[name]
+        wide = "v2.b64" if name == "float64" else "v4.b32"
+        assert f"ld.global.{wide}" in ptx, f"{name}: no 16-byte load"
+        assert f"st.global.{wide}" in ptx, f"{name}: no 16-byte store"
+        # Two paths (whole tiles and others), 16 elements a thread, 4 fmas and 2 products each.
+        bits = 64 if name == "float64" else 32
+        assert ptx.count(f"fma.rn.f{bits}") == 2 * 16 * 4, name
+    for name in ("advance", "observe", "note_cuts"):
+        assert "fma" not in texts[name], f"{name}: torch's schedulers do not fuse"
+
+
+def test_for_amd_the_kernels_compile():
+    texts = compiled("gfx942", "float32")
+    assert "global_load_dwordx4" in texts["float32"]
+    for name in ("advance", "observe", "note_cuts"):
+        # A division is made of five.
+        fused = len(re.findall(r"v_fmac?_f64", texts[name]))
+        assert fused == 5 * texts[name].count("v_div_fixup_f64"), f"{name}: torch does not fuse"
