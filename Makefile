@@ -35,7 +35,7 @@ demo: $(BUILT)
 	@$(PY) -m lrfused demo $(ARGS)
 
 test: $(BUILT)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 lint: $(BUILT)
 	@$(PY) -m ruff check --quiet --output-format concise
