@@ -12,8 +12,7 @@ from torch.optim import lr_scheduler
 import lrfused
 
 BACKENDS = ["compiled", "reference", "triton"]
-# The files whose tests run on Triton too: those about tensors, and those that take seconds. The
-# schedule on a device has tests of its own; test_amp's scaler is the CPU's.
+# Files whose tests run on Triton too; the schedule on a device has others. test_amp's is the CPU's.
 ON_GPU = ["test_layouts", "test_refusals", "test_swaps", "test_update"]
 ON_TRITON = [*ON_GPU, "test_amp", "test_compositions", "test_history"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
