@@ -12,10 +12,9 @@ from torch.optim import lr_scheduler
 import lrfused
 
 BACKENDS = ["compiled", "reference", "triton"]
-# The files whose tests run on Triton too: those about tensors. The schedule on a device has tests
-# of its own; test_amp's scaler is the CPU's.
+# Files whose tests run on Triton too; the schedule on a device has others. test_amp's is the CPU's.
 ON_GPU = ["test_layouts", "test_refusals", "test_swaps", "test_update"]
-ON_TRITON = [*ON_GPU, "test_amp"]
+ON_TRITON = [*ON_GPU, "test_amp", "test_compositions", "test_history"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 TORCH_IS_ORACLE = (torch.float32, torch.float64)
 SIZES = [0, 1, 7, 8, 9, 31, 33, 1023, 1024, 1025, 65537]

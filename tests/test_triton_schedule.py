@@ -45,7 +45,7 @@ def test_a_device_runs_any_program_as_its_twins_do(segments, plateaus, events):
     assert repr(ours[:count].tolist()) == repr(theirs[:count].tolist())
 
 
-@pytest.mark.parametrize("case", STEPPED, ids=str)
+@pytest.mark.parametrize("case", STEPPED[::3], ids=str)  # all run on the twins
 def test_the_device_advances_as_torch_does(case):
     race = Race([case], "triton", RATES[group_counts(case)[0]], every=None)
     for group in race.opt.param_groups:
