@@ -82,7 +82,7 @@ void Program::observe(double metric) {
     double& rate = cell[of[i]];
     const double before = rate;
     rate = lrfused::observe(plateau[i], state[i], metric, rate);
-    cut |= rate != before;
+    cut |= rate != before && before == before;  // a NaN stays one
   }
   if (cut) record(true);
 }

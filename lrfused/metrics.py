@@ -34,6 +34,8 @@ def mean(metric: float | torch.Tensor, process_group: Any) -> float | torch.Tens
         dist.all_reduce(both, group=process_group)
         return both[0] / both[1]
     both = torch.tensor([metric, 1.0], dtype=torch.float64)
+    if "cpu" not in dist.get_backend_config(process_group):  # NCCL alone takes no host tensor
+        both = both.to(torch.accelerator.current_accelerator())
     dist.all_reduce(both, group=process_group)
     total, ranks = both.tolist()
     return float(total / ranks)

@@ -57,6 +57,15 @@ def test_a_metric_that_cuts_nothing_is_not_remembered(backend):
     assert opt.lr_history().steps == []
 
 
+def test_a_rate_that_is_no_number_is_never_cut(backend):
+    schedule = ReduceLROnPlateau(patience=0, factor=0.5)
+    opt = FusedDecaySGD(groups_of([0.1]), schedule=schedule, backend=backend)
+    opt.param_groups[0]["lr"] = math.nan
+    for metric in (1.0, 2.0, 3.0):
+        opt.scheduler.step(metric)
+    assert opt.lr_history().cuts == []
+
+
 def test_a_group_that_joins_has_no_past(backend):
     opt = FusedDecaySGD(groups_of([0.1]), schedule=StepLR(2, 0.5), backend=backend)
     opt.step()

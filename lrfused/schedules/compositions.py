@@ -25,8 +25,8 @@ class SequentialLR(Schedule):
     """Run one schedule after another: the next one starts, at its epoch 0, at each milestone.
 
     Only the first may itself be a SequentialLR or ChainedScheduler; torch has no meaning for
-    another. Raises ValueError for a later one, for one that cannot start at a milestone, and for
-    ReduceLROnPlateau, which is fed and not stepped: list it beside a SequentialLR.
+    another. Raises ValueError for a later one, and for one that cannot start at a milestone. An
+    optimizer refuses one with ReduceLROnPlateau, which is fed: list it beside a SequentialLR.
     """
 
     torch_class = lr_scheduler.SequentialLR
