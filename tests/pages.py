@@ -3,7 +3,7 @@
     python -W error tests/pages.py docs/tutorial.md
 
 runs the page's python blocks in order, in one namespace. A block that has lines beginning with
-`#>` must print these lines. A block with a title is no code to run but a quotation of that file.
+`# >` must print these lines. A block with a title is no code to run but a quotation of that file.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Block:
 
     @property
     def printed(self) -> str:
-        return "".join(re.findall(r"^#> ?(.*\n)", self.code, re.MULTILINE))
+        return "".join(re.findall(r"^# > ?(.*\n)", self.code, re.MULTILINE))
 
 
 def blocks(page: Path) -> list[Block]:
@@ -43,7 +43,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def run(page: Path) -> None:
-    namespace = {"__name__": "__main__"}
+    namespace = {"__name__": page.stem}
     for block in filter(lambda block: block.runs, blocks(page)):
         # As many empty lines before it as the page has, so that errors name the page's line.
         code = compile("\n" * (block.line - 1) + block.code, page, "exec")
@@ -51,7 +51,7 @@ def run(page: Path) -> None:
         with contextlib.redirect_stdout(out):
             exec(code, namespace)
         if block.printed and block.printed != out.getvalue():
-            raise SystemExit(
+            raise AssertionError(
                 f"{page}:{block.line} is to print\n{block.printed}and prints\n{out.getvalue()}"
             )
         print(out.getvalue(), end="")
