@@ -19,7 +19,7 @@ SHOW_BACKENDS := from lrfused.backends import available; \
   [print(f"==> backend {name}:", why or "ready") for name, why in available().items()]
 HAS_TORCH := import torch; v = torch.__version__.split("."); exit((int(v[0]), int(v[1])) < (2, 9))
 
-.PHONY: help demo test lint format bench sanitize clean distclean
+.PHONY: help demo test lint format docs bench sanitize clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make test       run the test suite"
 	@echo "make lint       check format, style and types"
 	@echo "make format     put the format right"
+	@echo "make docs       build the documentation into site/, warnings as errors"
 	@echo "make bench      validate, then time the step beside torch's"
 	@echo "make sanitize   run the C++ under ASan and UBSan"
 	@echo "make clean      remove what was built; distclean removes .venv too"
@@ -48,6 +49,10 @@ format: $(BUILT)
 	@$(PY) -m ruff format --quiet
 	@$(VENV)/bin/clang-format -i $(CXX_SOURCES)
 
+docs: $(BUILT)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs --quiet build --strict --clean
+	@echo "==> site/index.html"
+
 bench: $(BUILT)
 	@$(PY) benchmarks/bench_step.py $(ARGS)
 	@$(PY) benchmarks/readme.py
@@ -56,7 +61,7 @@ sanitize: $(BUILT)
 	@PYTHON=$(PY) bash tests/sanitize.sh
 
 clean:
-	rm -rf build dist *.egg-info lrfused/*.so $(BUILT)
+	rm -rf build dist site *.egg-info lrfused/*.so $(BUILT)
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find lrfused tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -82,9 +87,9 @@ $(VENV)/.torch:
 
 # Folders count too: a file added to or gone from csrc changes its folder.
 $(BUILT): $(VENV)/.torch pyproject.toml setup.py $(shell find csrc)
-	@echo "==> what the build, the demo, the tests and the linters need"
+	@echo "==> what the build, the demo, the tests, the linters and the documentation need"
 	@$(PIP) install "setuptools>=77" ninja pybind11
 	@echo "==> lrfused"
-	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint]"
+	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint,docs]"
 	@$(PY) -c '$(SHOW_BACKENDS)'
 	@touch $@

@@ -40,7 +40,8 @@ class FusedDecaySGD(Optimizer):
             None if the loop calls `optimizer.scheduler.step()` itself.
         backend: "auto", "compiled", "triton" or "reference".
         capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
-        foreach, fused: accepted, so that a call need not be changed, and ignored.
+        foreach: accepted, so that a call need not be changed, and ignored.
+        fused: likewise.
         differentiable: must be False.
 
     `param_groups[i]["lr"]` is the rate that the next step will use, and may be assigned. Momentum

@@ -1,0 +1,75 @@
+"""The documentation says what is so: its code runs, its quotations are verbatim, all is named."""
+
+import re
+from pathlib import Path
+
+import pages
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+import lrfused
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+LANGUAGES = {"python", "cpp", "console", "text"}
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+WITH_CODE = [page for page in PAGES if any(block.runs for block in pages.blocks(page))]
+
+
+@pytest.fixture
+def printed(tmp_path, monkeypatch, capsys):
+    """Run a page in an empty folder, and leave torch's generator as it is."""
+
+    def run(page):
+        monkeypatch.chdir(tmp_path)
+        with torch.random.fork_rng():
+            pages.run(page)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name)
+def test_the_code_of_a_page_runs_and_prints_what_it_says(page, printed):
+    printed(page)
+
+
+def rate_after(steps, make):
+    optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    scheduler = make(optimizer)
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+    return optimizer.param_groups[0]["lr"]
+
+
+def test_the_readme_code_prints_torchs_rates(printed):
+    rates = [
+        rate_after(3, lambda optimizer: CosineAnnealingLR(optimizer, T_max=100)),
+        rate_after(3, lambda optimizer: OneCycleLR(optimizer, max_lr=0.5, total_steps=100)),
+    ]
+    assert [float(x) for x in printed(ROOT / "README.md").split()] == rates
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_is_run_or_quoted_verbatim_or_no_code(page):
+    found = pages.blocks(page)
+    assert 2 * len(found) == len(re.findall("^ *```", page.read_text(), re.MULTILINE))
+    for block in found:
+        assert block.language in LANGUAGES, block
+        if block.title is not None:
+            assert f"\n{block.code}" in (ROOT / block.title).read_text(), f"not verbatim: {block}"
+
+
+@pytest.mark.parametrize("public", sorted(lrfused.__all__))
+def test_every_public_name_has_its_place(public):
+    path = "fuse.fuse" if public == "fuse" else public  # not the module of that name
+    assert f"::: lrfused.{path}\n" in (ROOT / "docs" / "api.md").read_text()
+    if public not in ("FusedDecaySGD", "Schedule", "fuse"):
+        assert f"`{public}" in (ROOT / "docs" / "schedules.md").read_text()
