@@ -50,7 +50,7 @@ def _table(head: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> None
     try:
         from rich.console import Console
         from rich.table import Table
-    except ImportError:  # it comes with lrfused[demo]; lines of text say the same
+    except ImportError:  # it comes with lrfused[cli]; lines of text say the same
         for row in rows:
             print("  ".join(f"{title}: {cell}" for title, cell in zip(head, row, strict=True)))
         return

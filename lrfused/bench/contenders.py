@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import shapes
 import torch
 
 import lrfused
-from lrfused.reference import ReferenceDecaySGD
+
+from .. import backends
+from ..reference import ReferenceDecaySGD
+from . import shapes
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
@@ -88,6 +90,11 @@ def torch_sgd(name: str, parameters: list[torch.Tensor]) -> Contender:
     return Contender(name, parameters, optimizer, step)
 
 
+def fastest() -> str:
+    """Name the backend that is timed: the first of those that can be used here."""
+    return next(name for name, why in backends.available().items() if why is None)
+
+
 def fused_decay_sgd(parameters: list[torch.Tensor]) -> Contender:
     """Put the same schedule inside the step."""
     optimizer = lrfused.FusedDecaySGD(
@@ -96,7 +103,7 @@ def fused_decay_sgd(parameters: list[torch.Tensor]) -> Contender:
         momentum=MOMENTUM,
         weight_decay=WEIGHT_DECAY,
         schedule=lrfused.StepLR(step_size=STEP_SIZE, gamma=GAMMA),
-        backend="compiled",
+        backend=fastest(),
     )
     return Contender("lrfused", parameters, optimizer, optimizer.step)
 
@@ -146,7 +153,9 @@ def validate(case: Case, contenders: list[Contender], oracle: Contender) -> dict
         for index, shape in enumerate(case.shapes):
             gradient = torch.randn(shape, generator=generator)
             for contender in everyone:
-                contender.parameters[index].grad.copy_(gradient)
+                mine = contender.parameters[index].grad
+                assert mine is not None
+                mine.copy_(gradient)
         for contender in everyone:
             contender.step()
             rates = contender.rate.hex(), oracle_rate(step + 1).hex()

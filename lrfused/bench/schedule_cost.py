@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from timing import Timing, interleave
 from torch.optim import lr_scheduler
 
 import lrfused
+
+from .contenders import fastest
+from .timing import Timing, interleave
 
 LEARNING_RATE = 0.1
 VALIDATION_STEPS = 200
@@ -55,7 +57,7 @@ def _tiny() -> list[torch.Tensor]:
 def _fused(name: str | None) -> tuple[torch.optim.Optimizer, Callable[[], object]]:
     schedule = None if name is None else getattr(lrfused, name)(**SCHEDULES[name])
     optimizer = lrfused.FusedDecaySGD(
-        _tiny(), lr=LEARNING_RATE, momentum=0.9, schedule=schedule, backend="compiled"
+        _tiny(), lr=LEARNING_RATE, momentum=0.9, schedule=schedule, backend=fastest()
     )
     if name != "ReduceLROnPlateau":
         return optimizer, optimizer.step

@@ -10,12 +10,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import schedule_cost
 import torch
 
 import lrfused
 
-HERE = Path(__file__).resolve().parent
+from . import schedule_cost
+from .contenders import fastest
+
 YARDSTICK = "in-place x.mul_"
 
 
@@ -59,19 +60,20 @@ def device() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """List the versions of what was measured."""
     return {
-        "lrfused": getattr(lrfused, "__version__", "unknown"),
+        "lrfused": lrfused.__version__,
+        "backend": fastest(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
 
 
-def commit() -> dict[str, Any]:
-    """Name the git commit, and whether the tree differs from it (`dirty`)."""
+def commit(folder: Path) -> dict[str, Any]:
+    """Name the commit of the git checkout above `folder`, and whether it is changed (`dirty`)."""
 
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True
+                ["git", *arguments], cwd=folder.parent, capture_output=True, text=True, check=True
             )
         except (OSError, subprocess.CalledProcessError):
             return None
@@ -84,10 +86,10 @@ def commit() -> dict[str, Any]:
     }
 
 
-def default_path() -> Path:
+def default_path(folder: Path) -> Path:
     """Name the results file after the processor, its cores and the threads used."""
     name = f"{cpu_model()} {device()['cores']} cores {torch.get_num_threads()} threads"
-    return HERE / "results" / f"step-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+    return folder / f"step-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
 
 
 def rates(case: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -148,13 +150,14 @@ def save(
     cases: dict[str, dict[str, Any]],
     schedule: dict[str, Any] | None,
     options: dict[str, Any],
+    checkout: Path | None,
 ) -> None:
-    """Write every number, with what is needed to judge it."""
+    """Write every number, with what is needed to judge it; `checkout` is a folder below git's."""
     content = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": device(),
         "versions": versions(),
-        "commit": commit(),
+        "commit": commit(checkout) if checkout else None,
         "options": options,
         "cases": {
             name: {

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import report
-import schedule_cost
+from . import report, schedule_cost
 
 COLUMNS = ["case", "competitor", "ms", "IQR", "GB/s", "of in-place", "time / lrfused"]
 
