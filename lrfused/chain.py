@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from . import program, records
 from .program import FOREVER, Segment
 from .schedules import Schedule
+from .schedules.formula import own_formula
 
 # Keys of a group that no scheduler looks at.
 _NOT_BOUND = {
@@ -51,11 +52,25 @@ class Chain:
         self.probe = torch.optim.SGD([_probe_group(group) for group in groups])
         vars(self.probe)["_opt_called"] = True  # torch warns of it otherwise
         self.members: list[LRScheduler] = [s.bind(self.probe) for s in schedules]
+        for member in self.leaves():
+            if hasattr(member, "lr_lambdas"):  # a loaded state is written into them
+                member.lr_lambdas = list(map(own_formula, member.lr_lambdas))
         self.plateaus = [m for m in self.members if isinstance(m, ReduceLROnPlateau)]
         self.stepped = [m for m in self.members if not isinstance(m, ReduceLROnPlateau)]
-        self.cycles_momentum = any(program.cycles_momentum(m) for m in self.leaves())
         self._behind = 0  # steps that the members have not counted yet
+        self.error: Exception | None = None
         self._count()
+
+    @property
+    def process_groups(self) -> list[Any]:
+        """Return, of each plateau, the ranks over which its metric is averaged, or None."""
+        pairs = zip(self.schedules, self.members, strict=True)
+        return [getattr(s, "process_group", None) for s, m in pairs if m in self.plateaus]
+
+    @property
+    def cycles_momentum(self) -> bool:
+        """Say whether any member moves momentum too."""
+        return any(program.cycles_momentum(m) for m in self.leaves())
 
     def leaves(self) -> Iterator[Any]:
         """Yield the members, and in place of a composition its own."""
@@ -106,28 +121,34 @@ class Chain:
             if isinstance(member, ReduceLROnPlateau):
                 member.min_lrs = [*member.min_lrs, float(member.default_min_lr or 0.0)]
             else:
-                member.base_lrs.append(group["initial_lr"])
+                member.base_lrs = [*member.base_lrs, group["initial_lr"]]  # states hold the old
         self.until = 0
 
     def segments(self, window: int) -> list[list[Segment]]:
         """Compile the next `window` steps, for each group, in the order of the members.
 
-        Raises what keeps a schedule from being compiled any further.
+        What keeps a schedule from being compiled any further is kept for `refuse_to_go_on`.
         """
         self.catch_up()
         rows: list[list[Segment]] = [[] for _ in self.probe.param_groups]
-        self.until, self.ends = FOREVER, False
+        self.until, self.error = FOREVER, None
         for member in self.stepped:
             compiled = program.compile(member, window)
-            if compiled.until <= 1 and compiled.error is not None:
-                self.until, self.ends = self.epoch + 1, True
-                raise compiled.error
             if self.epoch + compiled.until < self.until:
-                self.until = self.epoch + compiled.until
-                self.ends = compiled.error is not None
+                self.until, self.error = self.epoch + compiled.until, compiled.error
             for row, segments in zip(rows, compiled.groups, strict=True):
                 row.extend(s.delayed(self.epoch) for s in segments)
         return rows
+
+    @property
+    def ends(self) -> bool:
+        """Say whether the schedule is over at `until`, not only its tables."""
+        return self.error is not None
+
+    def refuse_to_go_on(self) -> None:
+        """Raise what keeps the schedule from its next step, if anything does."""
+        if self.error is not None and self.epoch + 1 >= self.until:
+            raise self.error
 
     def advanced(self, steps: int = 1) -> None:
         """Count steps that the program has made."""
@@ -175,7 +196,8 @@ class Chain:
     def _count(self) -> None:
         self.epoch = max(program.last_epoch(self.stepped[0]), 0) if self.stepped else 0
         self._behind = 0
-        self.until, self.ends = 0, False  # ends: the schedule is over there, not its tables
+        self.until = 0
+        self.error = None
 
 
 def _probe_group(group: dict[str, Any]) -> dict[str, Any]:

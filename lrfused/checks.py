@@ -56,6 +56,8 @@ def check_parameter(g: int, param: Tensor) -> None:
         kind = "is complex" if param.is_complex() else f"is {param.dtype}"
         names = ", ".join(str(d) for d in DTYPES)
         _refuse(g, param, f"{kind}; use torch.optim.SGD for it, or one of {names}")
+    if param.is_inference() and not torch.is_inference_mode_enabled():
+        _refuse(g, param, "was made in inference mode; clone it outside")
     if torch._debug_has_internal_overlap(param) == 1:
         _refuse(g, param, "has several elements in a single memory location; clone it")
     _check_beside(g, param, "gradient", grad, ("dtype", "shape", "device"))
@@ -65,6 +67,17 @@ def check_buffer(g: int, param: Tensor, buffer: Any) -> None:
     """Raise TypeError unless `buffer` can be the parameter's momentum_buffer."""
     if buffer is not None:
         _check_beside(g, param, "momentum_buffer", buffer, ("dtype", "shape", "device"))
+
+
+def check_cycles(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
+    """Raise ValueError if a cycle's settings, which OneCycleLR keeps in the groups, differ."""
+    for i, (there, here) in enumerate(zip(saved, own, strict=True)):
+        for key in ("max_lr", "min_lr", "max_momentum", "base_momentum"):
+            if key in there and key in here and there[key] != here[key]:
+                raise ValueError(
+                    f"the checkpoint's param_groups[{i}] has {key}={there[key]!r}, this "
+                    f"optimizer's {here[key]!r}; override=True takes the checkpoint's"
+                )
 
 
 def _check_beside(g: int, param: Tensor, name: str, other: Any, traits: tuple[str, ...]) -> None:

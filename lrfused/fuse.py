@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from . import program
 from .optimizer import FusedDecaySGD
@@ -17,8 +17,10 @@ from .recorded import Recorded
 from .scheduler import Scheduler
 from .schedules import Adopted
 
-# What belongs to torch's own SGD, or to the tensors.
-_DROPPED = {"params", "param_names", "foreach", "fused", "differentiable"}
+# What belongs to torch's own SGD, to the tensors, or to a FusedDecaySGD that it was loaded from.
+_DROPPED = {
+    "params", "param_names", "foreach", "fused", "differentiable", "schedule", "capturable",
+}  # fmt: skip
 
 
 def fuse(
@@ -37,7 +39,8 @@ def fuse(
     `schedule_every` the schedule advances inside the step instead.
 
     scheduler: one, or several in the order in which the loop steps them. One of a class that
-    lrfused does not know is recorded for its next `total_steps` steps.
+    lrfused does not know is recorded for its next `total_steps` steps. The optimizer's hooks stay
+    with it.
 
     Raises TypeError for an optimizer that is no torch.optim.SGD and, without total_steps, for an
     unknown scheduler; ValueError for what cannot be continued.
@@ -85,6 +88,17 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
 def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> list[Any]:
     """Return schedulers that do the same and that lrfused knows."""
     plateaus = [s for s in schedulers if type(s) is ReduceLROnPlateau]
+    for s in schedulers:
+        if isinstance(s, ReduceLROnPlateau) and s not in plateaus:
+            raise TypeError(
+                f"{_name(s)} decides on metrics in a way of its own, which cannot be recorded"
+            )
+        for later in getattr(s, "_schedulers", ())[1:] if type(s) is SequentialLR else ():
+            if hasattr(later, "_schedulers"):
+                raise ValueError(
+                    f"a SequentialLR cannot start a {_name(later)} at a milestone, where torch "
+                    "would fail: only its first member may be a composition"
+                )
     unknown = [s for s in schedulers if s not in plateaus and not program.compiles(s)]
     if not unknown:
         return schedulers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.optim.optimizer import ParamsT
 
 from . import backends, external
 from .chain import as_schedules
-from .checks import check_buffer, check_numbers
+from .checks import check_buffer, check_cycles, check_numbers
 from .history import LRHistory
 from .metrics import as_metric, mean
 from .rates import Rates
@@ -124,7 +125,7 @@ class FusedDecaySGD(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, which joins the schedule, or its own, at its own lr.
 
-        Raises ValueError for a schedule that torch gives up on when a group is added.
+        Raises ValueError for a schedule with arguments for each group, or that sets them.
         """
         if isinstance(param_group, dict) and param_group.get("schedule") is not None:
             param_group["schedule"] = self._own_schedule(param_group["schedule"])
@@ -193,15 +194,14 @@ class FusedDecaySGD(Optimizer):
                 "replays would all advance the schedule, or none; use schedule_every=None, and "
                 "scheduler.step() between replays"
             )
-        turn = self._schedule_every is not None and self._since + 1 == self._schedule_every
+        turn = self._schedule_every is not None and self._since + 1 >= self._schedule_every
         # A torch scheduler on top of ours wins.
-        due = turn and not ("step" in self.__dict__ and rates.chains and external.attached(self))
+        due = turn and rates.stepped and not self._rests()
         if due:
             rates.ready()
         inv_scale = self._inv_scale()
         if inv_scale is not None:
-            moves = due and bool(rates.chains)
-            self._backend_step(groups, self.state, rates.program, inv_scale, moves)
+            self._backend_step(groups, self.state, rates.program, inv_scale, due)
         elif due:
             rates.program.advance()
         if self._schedule_every is not None:
@@ -236,15 +236,23 @@ class FusedDecaySGD(Optimizer):
 
     # -- the schedule ------------------------------------------------------------------------
 
+    def _rests(self) -> bool:
+        """Say whether the schedule rests because a torch scheduler is attached on top."""
+        return "step" in self.__dict__ and external.attached(self)
+
     def _advance_by_hand(self) -> None:
+        if not self._rates.chains:
+            raise ValueError("scheduler.step() needs a schedule, and this optimizer has none")
         if self._schedule_every is not None:
             raise RuntimeError(
                 f"the schedule advances inside optimizer.step() (schedule_every="
                 f"{self._schedule_every}); construct the optimizer with schedule_every=None to "
                 "advance it by scheduler.step(), or pass metrics for ReduceLROnPlateau"
             )
-        if not any(chain.stepped for chain in self._rates.chains):
+        if not self._rates.stepped:
             raise ValueError("scheduler.step() needs a schedule other than ReduceLROnPlateau")
+        if self._rests():
+            return
         self._rates.take_written(self.param_groups)
         self._rates.ready()
         self._rates.program.advance()
@@ -289,7 +297,9 @@ class FusedDecaySGD(Optimizer):
         for i, group in enumerate(packed["param_groups"]):
             group["lr"] = float(group["lr"])
             chain = self._rates.pack(i)
-            group["schedule"] = chain and {"steps_since": self._since, "schedulers": chain}
+            group["schedule"] = chain and {
+                "steps_since": self._since, "schedulers": chain, "lr": group["lr"],
+            }  # fmt: skip
         return packed
 
     def load_state_dict(self, state_dict: dict[str, Any], *, override: bool = False) -> None:
@@ -319,8 +329,19 @@ class FusedDecaySGD(Optimizer):
         for saved in packed:
             if saved is not None and not (isinstance(saved, dict) and "schedulers" in saved):
                 raise ValueError(f"the checkpoint's 'schedule' is not one of lrfused's: {saved!r}")
+        for i, (group, saved) in enumerate(zip(groups, packed, strict=True)):
+            if saved is not None and saved.get("lr", group["lr"]) != group["lr"]:
+                warnings.warn(
+                    f"param_groups[{i}] of the checkpoint was saved at lr={saved['lr']} and has "
+                    f"lr={group['lr']}: another optimizer went on from there, so its schedule's "
+                    "state is left out; load the scheduler's own",
+                    stacklevel=4,
+                )
+                packed[i] = None
         states = self._rates.unpack([saved and saved["schedulers"] for saved in packed])
         self._rates.check(states, getattr(self, "_override", False))
+        if not getattr(self, "_override", False):
+            check_cycles(groups, self.param_groups)
         check_numbers([{**self.defaults, **group} for group in groups])
         for i, group in enumerate(groups):
             for p in group["params"]:

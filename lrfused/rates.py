@@ -39,7 +39,7 @@ class Rates:
         self._capacity = max(_CAPACITY, len(groups))
         self._cells = torch.zeros(2 * self._capacity, dtype=torch.float64)
         self._epochs = torch.zeros(self._capacity, dtype=torch.int64)
-        self._used = torch.zeros(self._capacity, dtype=torch.float64)
+        self._used = torch.full((self._capacity,), torch.nan, dtype=torch.float64)
         self._history = torch.zeros(_HISTORY, 2, dtype=torch.float64)
         self._recorded = torch.zeros(1, dtype=torch.int64)
         self._plateau_states = torch.zeros(0, 5, dtype=torch.float64)
@@ -56,11 +56,19 @@ class Rates:
         for i in new:
             if groups[i]["schedule"] is not None:
                 shared.setdefault(id(groups[i]["schedule"]), []).append(i)
-        for indices in shared.values():
-            own = [groups[i] for i in indices]
-            chain = Chain(own[0]["schedule"], own)
+        chains = [
+            Chain(groups[indices[0]]["schedule"], [groups[i] for i in indices])
+            for indices in shared.values()
+        ]
+        ranks = {id(g) for chain in [*self.chains, *chains] for g in chain.process_groups}
+        if len(ranks) > 1:
+            raise ValueError(
+                "ReduceLROnPlateau(process_group=...) must be the same in every plateau of an "
+                "optimizer, which are fed the same metric"
+            )
+        for chain, indices in zip(chains, shared.values(), strict=True):
             if fresh:
-                chain.give(own)
+                chain.give([groups[i] for i in indices])
             self.chains.append(chain)
             self._members.append(indices)
 
@@ -180,10 +188,16 @@ class Rates:
 
     def ready(self) -> None:
         """Make sure that the program reaches one step further."""
+        if any(chain.epoch + 1 >= chain.until for chain in self.chains):
+            self.settle()
+            self._compile()
         for chain in self.chains:
-            if chain.epoch + 1 >= chain.until:
-                self.settle()
-                return self._compile()
+            chain.refuse_to_go_on()
+
+    @property
+    def stepped(self) -> bool:
+        """Say whether any schedule is stepped, not only fed."""
+        return any(chain.stepped for chain in self.chains)
 
     def advanced(self) -> None:
         """Count a step that the program has made, unless it was captured instead."""
@@ -237,7 +251,7 @@ class Rates:
 
     def process_group(self) -> Any:
         """Return the group over whose ranks a metric is to be averaged, or None."""
-        return next((g for g in self._process_groups if g is not None), None)
+        return next((g for chain in self.chains for g in chain.process_groups), None)
 
     @property
     def has_plateau(self) -> bool:
@@ -320,12 +334,6 @@ class Rates:
     def _load_states(self) -> None:
         rows, self._plateau_cells, self._plateau_rows = [], [], []
         self._plateaus = [p for chain in self.chains for p in chain.plateaus]
-        self._process_groups = [
-            getattr(schedule, "process_group", None)
-            for chain in self.chains
-            for schedule, member in zip(chain.schedules, chain.members, strict=True)
-            if member in chain.plateaus
-        ]
         self._verbose = [
             (plateau, i)
             for chain, members in zip(self.chains, self._members, strict=True)

@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
+from .schedules.formula import Formula
+
 # What moves, or is loaded without being compared; all else in a state is configuration.
 _MOVES = {
     "last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "T_cur",
@@ -47,15 +49,17 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
             raise ValueError(f"the checkpoint's {name} has no number {key!r}")
     if state.get("name", name) != name:
         raise ValueError(f"the checkpoint's schedule is {state['name']}, this optimizer's {name}")
-    for key in ("base_lrs", "min_lrs", "_schedulers"):
+    for key in ("base_lrs", "min_lrs", "lr_lambdas", "_schedulers"):
         if key in own and len(state.get(key) or ()) != len(own[key]):
             raise ValueError(
                 f"the checkpoint's {name} has {key}={state.get(key)!r}, this optimizer's has "
                 f"{len(own[key])} of them"
             )
-    for key in ("lr_lambdas", "_scale_fn_custom"):
-        if key in own and key not in state:
-            raise ValueError(f"the checkpoint's {name} has no {key!r}")
+    if "_scale_fn_custom" in own:
+        if "_scale_fn_custom" not in state:
+            raise ValueError(f"the checkpoint's {name} has no '_scale_fn_custom'")
+        if state["_scale_fn_custom"] is not None and scheduler._scale_fn_custom is None:
+            raise ValueError(f"the checkpoint's {name} has a scale_fn, this optimizer's none")
     if "_schedulers" in own:
         for member, inner in zip(scheduler._schedulers, state["_schedulers"], strict=True):
             check(member, inner, override)
@@ -64,6 +68,13 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
     compared = set(own) - _MOVES
     if isinstance(scheduler, (CyclicLR, OneCycleLR)):
         compared.add("base_lrs")  # made of the arguments
+    functions = zip(own.get("lr_lambdas", ()), state.get("lr_lambdas", ()), strict=False)
+    for function, saved in functions:
+        if saved is not None and saved != function and _is_formula(scheduler):
+            raise ValueError(
+                f"the checkpoint's {name} has {saved!r}, this optimizer's {function!r}; "
+                "override=True takes the checkpoint's"
+            )
     for key in sorted(compared, key=lambda key: (key.startswith("_"), key)):
         here, there = own[key], _plain(state.get(key))
         if not _same(here, there):
@@ -71,6 +82,10 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
                 f"the checkpoint's {name} has {key}={there!r}, this optimizer's {here!r}; "
                 "override=True takes the checkpoint's"
             )
+
+
+def _is_formula(scheduler: Any) -> bool:
+    return all(isinstance(function, Formula) for function in scheduler.lr_lambdas)
 
 
 def _same(a: Any, b: Any) -> bool:

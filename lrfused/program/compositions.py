@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
     CosineAnnealingWarmRestarts,
-    LRScheduler,
     SequentialLR,
 )
 
@@ -20,9 +19,9 @@ from .maps import MAPS, restart
 from .segment import FOREVER, Compiled, Segment
 
 
-def compiles(scheduler: LRScheduler) -> bool:
+def compiles(scheduler: Any) -> bool:
     """Say whether `compile` knows the scheduler, and all that it is made of."""
-    if isinstance(scheduler, (SequentialLR, ChainedScheduler)):
+    if type(scheduler) in (SequentialLR, ChainedScheduler):
         return all(map(compiles, scheduler._schedulers))
     return type(scheduler) in MAPS
 
@@ -36,7 +35,15 @@ def compile(scheduler: Any, count: int) -> Compiled:
         return _sequential(scheduler, count)
     if isinstance(scheduler, ChainedScheduler):
         return _together([compile(s, count) for s in scheduler._schedulers])
-    return MAPS[type(scheduler)](scheduler, count)
+    return _compiled(MAPS[type(scheduler)], scheduler, count)
+
+
+def _compiled(function: Callable[..., Compiled], scheduler: Any, *count: int) -> Compiled:
+    """Compile, or say what torch would raise when the first of these steps is made."""
+    try:
+        return function(scheduler, *count)
+    except Exception as error:
+        return Compiled([[] for _ in scheduler.optimizer.param_groups], 1, error)
 
 
 def _together(parts: Sequence[Compiled]) -> Compiled:
@@ -69,7 +76,7 @@ def _sequential(s: Any, count: int) -> Compiled:
     groups: list[list[Segment]] = [[] for _ in s.optimizer.param_groups]
     for i, first, last, starts in _runs(s, count):
         steps = min(last, count) - first + 1
-        part = restart(members[i]) if starts else compile(members[i], steps)
+        part = _compiled(restart, members[i]) if starts else compile(members[i], steps)
         for group, segments in zip(groups, part.groups, strict=True):
             group.extend(x.delayed(first - 1).until(last + 1) for x in segments)
         if part.error is not None or (last >= count and part.until != FOREVER):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 from torch.optim import lr_scheduler
@@ -24,7 +25,7 @@ def _for_all(s: Any, segments: list[Segment], until: int = FOREVER) -> Compiled:
 
 
 def _step(s: Any, count: int) -> Compiled:
-    size = int(s.step_size)
+    size = Fraction(s.step_size).numerator  # the epochs that a fraction divides, its numerator does
     first = size - s.last_epoch % size
     if s.last_epoch + first == 0:
         first += size

@@ -41,4 +41,22 @@ def _bound(scheduler: Any, optimizer: Any) -> Any:
             copied._schedulers = [_bound(member, optimizer) for member in value]
         elif isinstance(value, (list, dict)):
             setattr(copied, name, copy.copy(value))
+    if optimizer is not None and not hasattr(copied, "_schedulers"):
+        _complete(copied, optimizer.param_groups)
     return copied
+
+
+def _complete(scheduler: Any, groups: list[dict[str, Any]]) -> None:
+    """Give groups that joined after the scheduler was made their place in its lists."""
+    for key in ("lr_lambdas", "max_lrs", "min_lrs"):
+        own = getattr(scheduler, key, None)
+        if own is not None and len(own) < len(groups):
+            if key != "min_lrs" or scheduler.default_min_lr is None:
+                name, count = type(scheduler).__name__, len(groups)
+                raise ValueError(
+                    f"{name} has {key} for {len(own)} groups, the optimizer has {count}"
+                )
+            own.extend([scheduler.default_min_lr] * (len(groups) - len(own)))
+    bases = getattr(scheduler, "base_lrs", None)
+    if bases is not None:
+        bases.extend(group.get("initial_lr", group["lr"]) for group in groups[len(bases) :])

@@ -22,7 +22,7 @@ def _functions(schedule: str, lr_lambda: Any) -> None:
 class LambdaLR(Schedule):
     """Multiply the initial rate by `lr_lambda(epoch)`.
 
-    `lr_lambda` may be a list, one function for each group. It is called once for each epoch, some
+    `lr_lambda` may be a list, one function for each group. It is called for each epoch, some
     epochs ahead of their turn; a function that reads changing global state is read at that time.
     """
 

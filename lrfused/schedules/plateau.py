@@ -68,6 +68,9 @@ class ReduceLROnPlateau(Schedule):
             process_group=process_group,
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ReduceLROnPlateau:
+        return self  # a process group cannot be copied, and the rest are numbers
+
     def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
         """Construct the torch scheduler on `optimizer`; what torch has not goes beside its own."""
         arguments = self.arguments

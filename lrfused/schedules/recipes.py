@@ -10,6 +10,7 @@ from typing import Literal
 from .base import Schedule, at_least_one
 from .compositions import SequentialLR
 from .decays import LambdaLR, LinearLR
+from .formula import Formula
 
 
 def warmup(schedule: Schedule, steps: int, start_factor: float = 0.01) -> SequentialLR:
@@ -92,7 +93,7 @@ _FALLS: dict[str, Callable[[float], float]] = {
 
 
 @dataclass(frozen=True)
-class _WarmupStableDecay:
+class _WarmupStableDecay(Formula):
     total_steps: int
     warmup_steps: int
     decay_steps: int
@@ -108,7 +109,7 @@ class _WarmupStableDecay:
 
 
 @dataclass(frozen=True)
-class _InverseSqrt:
+class _InverseSqrt(Formula):
     warmup_steps: int
 
     def __call__(self, epoch: int) -> float:
