@@ -262,7 +262,7 @@ class FusedDecaySGD(Optimizer):
     def _observe(self, metrics: Any) -> None:
         if not self._rates.has_plateau:
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
-        group = self._rates.process_group()
+        group = self._rates.process_group
         metric = metrics if self._rates.takes(metrics) else as_metric(metrics)
         self._rates.observe(self.param_groups, metric if group is None else mean(metric, group))
 

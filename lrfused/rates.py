@@ -188,16 +188,13 @@ class Rates:
 
     def ready(self) -> None:
         """Make sure that the program reaches one step further."""
-        if any(chain.epoch + 1 >= chain.until for chain in self.chains):
-            self.settle()
-            self._compile()
         for chain in self.chains:
-            chain.refuse_to_go_on()
-
-    @property
-    def stepped(self) -> bool:
-        """Say whether any schedule is stepped, not only fed."""
-        return any(chain.stepped for chain in self.chains)
+            if chain.epoch + 1 >= chain.until:
+                self.settle()
+                self._compile()
+                for each in self.chains:
+                    each.refuse_to_go_on()
+                return
 
     def advanced(self) -> None:
         """Count a step that the program has made, unless it was captured instead."""
@@ -221,9 +218,9 @@ class Rates:
             self.program.observe_later(metric, tell)
         else:
             self.settle()
-            before = self.program.cells()
+            before = self.program.cells() if verbose else []
             self.program.observe(metric)
-            tell(before, self.program.cells())
+            tell(before, self.program.cells() if verbose else [])
         for plateau in self._plateaus:
             plateau.last_epoch += 1
         self.show(groups)
@@ -248,10 +245,6 @@ class Rates:
                 )
         if any(c.epoch + _CAPTURED // 2 >= c.until and not c.ends for c in self.chains):
             self._compile()
-
-    def process_group(self) -> Any:
-        """Return the group over whose ranks a metric is to be averaged, or None."""
-        return next((g for chain in self.chains for g in chain.process_groups), None)
 
     @property
     def has_plateau(self) -> bool:
@@ -333,6 +326,8 @@ class Rates:
 
     def _load_states(self) -> None:
         rows, self._plateau_cells, self._plateau_rows = [], [], []
+        self.stepped = any(chain.stepped for chain in self.chains)  # not only fed
+        self.process_group = next((g for c in self.chains for g in c.process_groups), None)
         self._plateaus = [p for chain in self.chains for p in chain.plateaus]
         self._verbose = [
             (plateau, i)
