@@ -330,7 +330,8 @@ class FusedDecaySGD(Optimizer):
             if saved is not None and not (isinstance(saved, dict) and "schedulers" in saved):
                 raise ValueError(f"the checkpoint's 'schedule' is not one of lrfused's: {saved!r}")
         for i, (group, saved) in enumerate(zip(groups, packed, strict=True)):
-            if saved is not None and saved.get("lr", group["lr"]) != group["lr"]:
+            now = float(group["lr"])
+            if saved is not None and saved.get("lr", now) != now == now:  # a NaN is left to itself
                 warnings.warn(
                     f"param_groups[{i}] of the checkpoint was saved at lr={saved['lr']} and has "
                     f"lr={group['lr']}: another optimizer went on from there, so its schedule's "
