@@ -188,7 +188,7 @@ class FusedDecaySGD(Optimizer):
             self._choose_step()
             rates.use(self._backend.Program)
         rates.take_written(groups)
-        if self._schedule_every not in (None, 1) and getattr(rates.program, "recording", False):
+        if self._schedule_every not in (None, 1) and rates.recording:
             raise RuntimeError(
                 f"a step with schedule_every={self._schedule_every} cannot be captured: its "
                 "replays would all advance the schedule, or none; use schedule_every=None, and "

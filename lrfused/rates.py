@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .chain import Chain
 from .checks import as_float
-from .program import FOREVER, plateau_row, plateau_state
+from .program import FOREVER, pack, plateau_row, plateau_state, rows
 
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
 _CAPTURED = 16_384  # the same for a captured step, which is replayed without us
@@ -36,6 +36,7 @@ class Rates:
         self._make_program = program
         self._capturable = capturable
         self.program: Any = None
+        self.remote: Any = None  # the program, if it runs where the host would have to wait
         self._capacity = max(_CAPACITY, len(groups))
         self._cells = torch.zeros(2 * self._capacity, dtype=torch.float64)
         self._epochs = torch.zeros(self._capacity, dtype=torch.int64)
@@ -135,15 +136,15 @@ class Rates:
 
     def take_written(self, groups: Sequence[dict[str, Any]]) -> None:
         """Take over what the user has written since it was last shown."""
-        if getattr(self.program, "captured", False):
+        if self.remote is not None and self.remote.captured:
             self.settle()
         if len(groups) != len(self._shown):
             raise ValueError(
                 f"param_groups has {len(groups)} groups and the optimizer knows of "
                 f"{len(self._shown)}: add them by add_param_group"
             )
-        for i, (group, shown) in enumerate(zip(groups, self._shown, strict=True)):
-            lr = group["lr"]
+        for i, group in enumerate(groups):
+            lr, shown = group["lr"], self._shown[i]
             if lr is shown:
                 continue
             value = as_float(f"param_groups[{i}]['lr']", lr)
@@ -198,7 +199,7 @@ class Rates:
 
     def advanced(self) -> None:
         """Count a step that the program has made, unless it was captured instead."""
-        if getattr(self.program, "recording", False):
+        if self.recording:
             return
         for chain in self.chains:
             chain.advanced()
@@ -206,6 +207,20 @@ class Rates:
     def observe(self, groups: Sequence[dict[str, Any]], metric: float | Tensor) -> None:
         """Feed every plateau one metric, and say what a verbose one has cut."""
         self.take_written(groups)
+        tell = self._tell() if self._verbose else None
+        if isinstance(metric, Tensor):
+            self.program.observe_later(metric, tell)
+        else:
+            self.settle()
+            before = self.program.cells() if tell else []
+            self.program.observe(metric)
+            if tell:
+                tell(before, self.program.cells())
+        for plateau in self._plateaus:
+            plateau.last_epoch += 1
+        self.show(groups)
+
+    def _tell(self) -> Callable[[list[float], list[float]], None]:
         verbose = [(member.last_epoch + 1, i) for member, i in self._verbose]
 
         def tell(before: list[float], after: list[float]) -> None:
@@ -214,26 +229,20 @@ class Rates:
                 if rate != before[2 * i]:
                     print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
 
-        if isinstance(metric, Tensor):
-            self.program.observe_later(metric, tell)
-        else:
-            self.settle()
-            before = self.program.cells() if verbose else []
-            self.program.observe(metric)
-            tell(before, self.program.cells() if verbose else [])
-        for plateau in self._plateaus:
-            plateau.last_epoch += 1
-        self.show(groups)
+        return tell
 
     def takes(self, metric: Any) -> bool:
         """Say whether a metric can be observed on the device it is on, without reading it here."""
-        takes = getattr(self.program, "takes", None)
-        return takes is not None and bool(takes(metric))
+        return self.remote is not None and bool(self.remote.takes(metric))
+
+    @property
+    def recording(self) -> bool:
+        """Say whether what is launched now is recorded into a graph instead of run."""
+        return self.remote is not None and bool(self.remote.recording)
 
     def settle(self) -> None:
         """Wait for what only a device knows: a plateau's decision, the replays of a graph."""
-        settle = getattr(self.program, "settle", None)
-        if settle is None or not settle():
+        if self.remote is None or not self.remote.settle():
             return
         for chain, members in zip(self.chains, self._members, strict=True):
             chain.advanced(int(self._epochs[members[0]]) - chain.epoch)
@@ -253,7 +262,7 @@ class Rates:
 
     def refresh(self, groups: Sequence[dict[str, Any]]) -> None:
         """Show the rates as they are now, waiting for a device that decides them."""
-        if getattr(self.program, "in_flight", False):
+        if self.remote is not None and self.remote.in_flight:
             self.take_written(groups)
             self.settle()
             self.show(groups)
@@ -325,7 +334,7 @@ class Rates:
                 chain.load(state)
 
     def _load_states(self) -> None:
-        rows, self._plateau_cells, self._plateau_rows = [], [], []
+        states, self._plateau_cells, self._plateau_rows = [], [], []
         self.stepped = any(chain.stepped for chain in self.chains)  # not only fed
         self.process_group = next((g for c in self.chains for g in c.process_groups), None)
         self._plateaus = [p for chain in self.chains for p in chain.plateaus]
@@ -342,36 +351,22 @@ class Rates:
                 self._epochs[i] = chain.epoch
             for plateau in chain.plateaus:
                 for k, i in enumerate(members):
-                    rows.append(plateau_state(plateau))
+                    states.append(plateau_state(plateau))
                     self._plateau_cells.append(2 * i)
                     self._plateau_rows.append(plateau_row(plateau, k))
-        states = _table(rows, torch.float64, 5)
-        if states.shape != self._plateau_states.shape:
-            self._plateau_states = states
-        self._plateau_states.copy_(states)  # a captured graph keeps the address
+        now = rows(states, torch.float64, 5)
+        if now.shape != self._plateau_states.shape:
+            self._plateau_states = now
+        self._plateau_states.copy_(now)  # a captured graph keeps the address
 
     def _compile(self) -> None:
         captured = self._capturable and hasattr(self._make_program, "succeed")
         window = _CAPTURED if captured else _WINDOW
         by_group: list[list[Any]] = [[] for _ in self._shown]
         for chain, members in zip(self.chains, self._members, strict=True):
-            for i, segments in zip(members, chain.segments(window), strict=True):
-                by_group[i] = segments
-        tables: list[float] = []
-        starts: dict[int, int] = {}
-        integers, constants = [], []
-        for i, segments in enumerate(by_group):
-            for s in segments:
-                start = -1
-                if not isinstance(s.x, float):
-                    if id(s.x) not in starts:
-                        starts[id(s.x)] = len(tables)
-                        tables.extend(s.x)
-                    start = starts[id(s.x)]
-                integers.append(
-                    [2 * i + s.momentum, s.begin, s.end, s.every, int(s.absolute), start]
-                )
-                constants.append([s.x if isinstance(s.x, float) else 0.0, s.a, s.b])
+            for i, own in zip(members, chain.segments(window), strict=True):
+                by_group[i] = own
+        segments, constants, tables = pack(by_group)
         count = len(self._shown)
         previous = self.program
         if self._history.shape[1] != 2 + count:  # groups have joined
@@ -384,17 +379,14 @@ class Rates:
             self._history,
             self._recorded,
             self._plateau_states,
-            _table(integers, torch.int64, 6),
-            _table(constants, torch.float64, 3),
-            torch.tensor(tables, dtype=torch.float64),
+            segments,
+            constants,
+            tables,
             torch.tensor(self._plateau_cells, dtype=torch.int64),
-            _table(self._plateau_rows, torch.float64, 10),
+            rows(self._plateau_rows, torch.float64, 10),
         )
-        if hasattr(self.program, "succeed"):
+        self.remote = self.program if hasattr(self.program, "succeed") else None
+        if self.remote is not None:
             endless = all(chain.until == FOREVER for chain in self.chains)
             cycled = {i: 2 * i + 1 for i in self._shown_momentum}
-            self.program.succeed(previous, cycled, may_capture=captured or endless)
-
-
-def _table(rows: list[list[Any]], dtype: torch.dtype, columns: int) -> Tensor:
-    return torch.tensor(rows, dtype=dtype).reshape(-1, columns)
+            self.remote.succeed(previous, cycled, may_capture=captured or endless)

@@ -13,6 +13,7 @@ closed forms would not be, nor would the cosines of another libm (csrc/schedule.
 from .compositions import compile, compiles, cycles_momentum, forward, last_epoch, show_rates
 from .plateau import plateau_row, plateau_state, set_plateau_state
 from .segment import FOREVER, Compiled, Segment
+from .tables import pack, rows
 
 __all__ = [
     "FOREVER",
@@ -23,8 +24,10 @@ __all__ = [
     "cycles_momentum",
     "forward",
     "last_epoch",
+    "pack",
     "plateau_row",
     "plateau_state",
+    "rows",
     "set_plateau_state",
     "show_rates",
 ]

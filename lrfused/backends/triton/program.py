@@ -24,7 +24,7 @@ from . import launch
 from .memory import Memory
 from .mirror import Mirror, image
 
-Tell = Callable[[list[float], list[float]], None]
+Tell = Callable[[list[float], list[float]], None] | None
 
 
 class Flight:
@@ -190,7 +190,7 @@ class Program(reference.Program):
         )
 
     def observe_later(self, metric: Tensor, tell: Tell) -> None:
-        """Feed every plateau a metric that `takes` takes; call `tell` when it is known here."""
+        """Feed every plateau a metric that `takes` takes; call `tell` when it is known."""
         if self.recording:
             raise RuntimeError(
                 "scheduler.step(metrics) cannot be captured: call it between replays"
@@ -267,7 +267,8 @@ class Program(reference.Program):
                     break
                 before = super().cells()
                 super().observe(flight.number())
-                tell(before, super().cells())
+                if tell is not None:
+                    tell(before, super().cells())
             self._pending.popleft()
             moved = True
         if moved:

@@ -1,0 +1,42 @@
+"""The form in which an engine takes a program: rows of integers, of constants, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .segment import Segment
+
+
+def pack(by_group: Sequence[Sequence[Segment]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return segments int64 [S, 6], constants fp64 [S, 3] and tables fp64 [T], as in schedule.h.
+
+    Group g's cells are 2 g, its rate, and 2 g + 1, its momentum. Groups that share a table share
+    its place.
+    """
+    tables: list[float] = []
+    starts: dict[int, int] = {}
+    integers: list[list[int]] = []
+    constants: list[list[float]] = []
+    for g, segments in enumerate(by_group):
+        for s in segments:
+            start, x = -1, s.x
+            if not isinstance(x, float):
+                if id(x) not in starts:
+                    starts[id(x)] = len(tables)
+                    tables.extend(x)
+                start, x = starts[id(x)], 0.0
+            integers.append([2 * g + s.momentum, s.begin, s.end, s.every, int(s.absolute), start])
+            constants.append([x, s.a, s.b])
+    return (
+        rows(integers, torch.int64, 6),
+        rows(constants, torch.float64, 3),
+        torch.tensor(tables, dtype=torch.float64),
+    )
+
+
+def rows(values: Sequence[Sequence[float]], dtype: torch.dtype, columns: int) -> Tensor:
+    """Return a table of so many columns, of no rows too."""
+    return torch.tensor(values, dtype=dtype).reshape(-1, columns)
