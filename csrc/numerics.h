@@ -55,6 +55,11 @@ LRFUSED_HD double widen(double x) { return x; }
 LRFUSED_HD float widen(bfloat16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
 LRFUSED_HD float widen(wide_bfloat16 x) { return bit_cast<float>(x.bits); }
 LRFUSED_HD float widen(float16 x) {
+#if defined(__CUDA_ARCH__)
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits));
+  return wide;
+#else
   const uint32_t magnitude = x.bits & 0x7fffu;
   const uint32_t sign = (x.bits & 0x8000u) << 16;
   // Rebias the exponent by 127 - 15 = 112; infinities and NaNs (0x7c00 and up) by twice that.
@@ -62,9 +67,10 @@ LRFUSED_HD float widen(float16 x) {
   const uint32_t normal = (magnitude << 13) + rebias;
   const uint32_t subnormal = bit_cast<uint32_t>(float(int32_t(magnitude)) * 0x1p-24f);
   return bit_cast<float>(sign | (magnitude < 0x0400u ? subnormal : normal));
+#endif
 }
 
-// Round to nearest, ties to even; a NaN becomes the canonical quiet one.
+// Round to nearest, ties to even; a NaN becomes a canonical quiet one.
 template <class T>
 LRFUSED_HD T narrow(opmath_t<T> x);
 template <>
@@ -77,9 +83,15 @@ LRFUSED_HD double narrow<double>(double x) {
 }
 template <>
 LRFUSED_HD bfloat16 narrow<bfloat16>(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  uint32_t pair;  // two are narrowed faster than one
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(0.0f), "f"(x));
+  return {uint16_t(pair)};
+#else
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   return {uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+#endif
 }
 template <>
 LRFUSED_HD wide_bfloat16 narrow<wide_bfloat16>(float x) {
@@ -88,6 +100,11 @@ LRFUSED_HD wide_bfloat16 narrow<wide_bfloat16>(float x) {
 }
 template <>
 LRFUSED_HD float16 narrow<float16>(float x) {
+#if defined(__CUDA_ARCH__)
+  float16 narrowed;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrowed.bits) : "f"(x));
+  return narrowed;
+#else
   const uint32_t bits = bit_cast<uint32_t>(x);
   const uint32_t magnitude = bits & 0x7fffffffu;
   const uint32_t normal = (magnitude + 0x0fffu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
@@ -98,6 +115,7 @@ LRFUSED_HD float16 narrow<float16>(float x) {
   half = magnitude >= 0x477ff000u ? 0x7c00u : half;
   half = magnitude > 0x7f800000u ? 0x7e00u : half;
   return {uint16_t(half | ((bits >> 16) & 0x8000u))};
+#endif
 }
 
 template <class T>

@@ -22,20 +22,34 @@ struct Hyper {
   M minus_lr;
 };
 
-template <class T, bool Scale, bool Decay, Buffer B, bool Nesterov, bool Fused>
-LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h) {
+// Which of its parts an update has, for those who know when they are compiled; others give a struct
+// of the same members.
+template <bool Scale, bool Decay, Buffer B, bool Nesterov>
+struct Parts {
+  static constexpr bool scale = Scale, decay = Decay, nesterov = Nesterov;
+  static constexpr Buffer buffer = B;
+};
+
+template <class T, bool Fused, class P>
+LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h, const P& parts) {
   using M = opmath_t<T>;
   const M p = widen(param);
   M d = widen(grad);
-  if (Scale) d = rn<T>(h.grad_scale * d);
-  if (Decay) d = rn<T>(fma<Fused>(h.weight_decay, p, d));
-  if (B != Buffer::none) {
+  if (parts.scale) d = rn<T>(h.grad_scale * d);
+  if (parts.decay) d = rn<T>(fma<Fused>(h.weight_decay, p, d));
+  if (parts.buffer != Buffer::none) {
     M m = d;
-    if (B == Buffer::next) m = rn<T>(fma<Fused>(h.undamped, d, rn<T>(h.momentum * widen(buffer))));
+    if (parts.buffer == Buffer::next)
+      m = rn<T>(fma<Fused>(h.undamped, d, rn<T>(h.momentum * widen(buffer))));
     buffer = pack<T>(m);
-    d = Nesterov ? rn<T>(fma<Fused>(h.momentum, m, d)) : m;
+    d = parts.nesterov ? rn<T>(fma<Fused>(h.momentum, m, d)) : m;
   }
   param = narrow<T>(fma<Fused>(h.minus_lr, d, p));
+}
+
+template <class T, bool Scale, bool Decay, Buffer B, bool Nesterov, bool Fused>
+LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h) {
+  sgd<T, Fused>(param, grad, buffer, h, Parts<Scale, Decay, B, Nesterov>{});
 }
 
 }  // namespace lrfused

@@ -1,0 +1,71 @@
+// Tensors -> items, an item -> what each lane of a warp touches. No address is outside a tensor.
+//
+// An item is a piece of one tensor, updated by one warp. Its body is made of vectors of 16 bytes,
+// at addresses that are multiples of 16 in the parameter and its momentum buffer; what lies before
+// and behind, fewer elements than a warp has lanes, is updated one by one. A gradient may lie
+// otherwise: then its vectors are put together from two neighbours, both within the tensor.
+#pragma once
+
+#include <cstdint>
+
+#include "../numerics.h"
+
+namespace lrfused::cuda {
+
+constexpr int64_t kVector = 16;         // bytes
+constexpr int64_t kItemVectors = 1024;  // 4 K elements of fp32, 8 K of bf16
+constexpr int64_t kLanes = 32;
+
+// How a tensor of `numel` elements is cut.
+struct Layout {
+  int64_t numel, width;  // elements; those of a vector
+  int64_t head;          // elements before the first vector
+  int64_t vectors;
+  int64_t shift;  // bytes of the gradient between a multiple of 16 and a vector's first
+  bool wide;      // whether there are vectors at all
+};
+
+// buffer is 0 where there is none. Addresses are multiples of the element's size.
+LRFUSED_HD Layout layout_of(uint64_t param, uint64_t grad, uint64_t buffer, int64_t numel,
+                            int64_t itemsize) {
+  const int64_t width = kVector / itemsize;
+  if (buffer != 0 && (param ^ buffer) % kVector != 0) return {numel, width, numel, 0, 0, false};
+  int64_t head = (-param % kVector) / itemsize;
+  const int64_t shift = (grad + head * itemsize) % kVector;
+  if (head * itemsize < shift) head += width;  // the left neighbour must lie within
+  if (head > numel) head = numel;
+  int64_t vectors = (numel - head) / width;
+  const int64_t behind = (numel - head - vectors * width) * itemsize;
+  if (shift != 0 && vectors != 0 && kVector - shift > behind) --vectors;  // and the right one
+  return {numel, width, head, vectors, shift, true};
+}
+
+LRFUSED_HD int64_t items_of(const Layout& t) {
+  const int64_t size = t.wide ? t.vectors : t.numel;
+  const int64_t item = t.wide ? kItemVectors : kItemVectors * t.width;
+  return size <= item ? 1 : (size + item - 1) / item;
+}
+
+// Elements [begin, end), of which lane l touches begin + l, begin + l + 32, ...
+struct Singles {
+  int64_t begin, end;
+};
+
+struct Item {
+  Singles head, tail;
+  int64_t first, last;  // vectors, [first, last), taken by lanes in the same way
+};
+
+LRFUSED_HD Item item_of(const Layout& t, int64_t k) {
+  if (!t.wide) {
+    const int64_t begin = k * kItemVectors * t.width, end = begin + kItemVectors * t.width;
+    return {{begin, end < t.numel ? end : t.numel}, {0, 0}, 0, 0};
+  }
+  const int64_t first = k * kItemVectors;
+  const bool ends = t.vectors - first <= kItemVectors;
+  const int64_t last = ends ? t.vectors : first + kItemVectors;
+  const int64_t behind = t.head + t.vectors * t.width;
+  return {{0, k == 0 ? t.head : 0}, {behind, ends ? t.numel : behind}, first, last};
+}
+
+}  // namespace lrfused::cuda
