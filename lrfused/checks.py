@@ -24,6 +24,45 @@ def as_float(name: str, value: Any) -> float:
     raise TypeError(f"{name} must be one real number, got {value!r}")
 
 
+def check_arguments(
+    lr: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: bool, differentiable: bool
+) -> None:
+    """Raise ValueError, in torch's words where torch has some, for what no SGD can be made of."""
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if lr < 0.0:
+        raise ValueError(f"Invalid learning rate: {lr}")
+    if momentum < 0.0:
+        raise ValueError(f"Invalid momentum value: {momentum}")
+    if weight_decay < 0.0:
+        raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+    if nesterov and (momentum <= 0 or dampening != 0):
+        raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+    if differentiable:
+        raise ValueError("differentiable=True is not supported; use torch.optim.SGD")
+
+
+def check_ticks(schedule_every: Any, amp: Any, advance: Any) -> None:
+    """Raise ValueError unless these say when the schedule advances."""
+    if schedule_every is not None and (
+        isinstance(schedule_every, bool)
+        or not isinstance(schedule_every, int)
+        or schedule_every < 1
+    ):
+        raise ValueError(
+            f"schedule_every must be an integer of at least 1, or None, got {schedule_every!r}"
+        )
+    if amp not in (None, "fused"):
+        raise ValueError(f"amp must be None or 'fused', got {amp!r}")
+    if advance not in ("always", "on_update"):
+        raise ValueError(f"advance must be 'always' or 'on_update', got {advance!r}")
+    if advance == "on_update" and schedule_every is None:
+        raise ValueError(
+            "advance='on_update' is about schedule steps made by optimizer.step(), and with "
+            "schedule_every=None there are none: the loop decides when to call scheduler.step()"
+        )
+
+
 def check_numbers(groups: list[dict[str, Any]]) -> None:
     """Raise TypeError unless every group's hyper-parameters are numbers."""
     for g, group in enumerate(groups):

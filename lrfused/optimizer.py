@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from torch.optim.optimizer import ParamsT
 
 from . import backends, external
 from .chain import as_schedules
-from .checks import check_buffer, check_cycles, check_numbers
+from .checks import check_arguments, check_buffer, check_cycles, check_numbers, check_ticks
 from .history import LRHistory
 from .metrics import as_metric, mean
 from .rates import Rates
+from .scaling import Scaling
 from .scheduler import Scheduler
 
 
@@ -39,6 +41,10 @@ class FusedDecaySGD(Optimizer):
             `{"params": ..., "schedule": ...}`.
         schedule_every: optimizer steps to one schedule step, which is part of the last of them;
             None if the loop calls `optimizer.scheduler.step()` itself.
+        amp: "fused" if the step itself is to take a GradScaler's scale, and to make no update where
+            it found infinities; None if the scaler is to do so before the step.
+        advance: whether the schedule advances in a step without an update: "always", as torch's
+            does in a loop, or "on_update".
         backend: "auto", "compiled", "triton" or "reference".
         capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
         foreach: accepted, so that a call need not be changed, and ignored.
@@ -61,38 +67,23 @@ class FusedDecaySGD(Optimizer):
         maximize: bool = False,
         schedule: Any = None,
         schedule_every: int | None = 1,
+        amp: str | None = None,
+        advance: str = "always",
         backend: str = "auto",
         capturable: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
         differentiable: bool = False,
     ) -> None:
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        if lr < 0.0:
-            raise ValueError(f"Invalid learning rate: {lr}")
-        if momentum < 0.0:
-            raise ValueError(f"Invalid momentum value: {momentum}")
-        if weight_decay < 0.0:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        if differentiable:
-            raise ValueError("differentiable=True is not supported; use torch.optim.SGD")
-        if schedule_every is not None and (
-            isinstance(schedule_every, bool)
-            or not isinstance(schedule_every, int)
-            or schedule_every < 1
-        ):
-            raise ValueError(
-                f"schedule_every must be an integer of at least 1, or None, got {schedule_every!r}"
-            )
+        check_arguments(lr, momentum, dampening, weight_decay, nesterov, differentiable)
+        check_ticks(schedule_every, amp, advance)
         self._backend_name = backend
         if backend != "auto":
             backends.choose(backend)  # refused before anything else is done
         self._capturable = capturable
         self._schedule_every = schedule_every
         self._since = 0  # optimizer steps since the last schedule step
+        self._scaling = Scaling(amp, on_update=advance == "on_update")
         self._rates: Any = None
         defaults = {
             "lr": float(lr),
@@ -199,11 +190,11 @@ class FusedDecaySGD(Optimizer):
         due = turn and rates.stepped and not self._rests()
         if due:
             rates.ready()
-        inv_scale = self._inv_scale()
-        if inv_scale is not None:
-            self._backend_step(groups, self.state, rates.program, inv_scale, due)
-        elif due:
-            rates.program.advance()
+        scaling = self._scaling
+        scaling.read(self)
+        updated = self._backend_step(groups, self.state, rates.program, due, scaling)
+        if not updated and scaling.on_update:
+            return loss
         if self._schedule_every is not None:
             self._since = 0 if turn else self._since + 1
         if due:
@@ -213,7 +204,10 @@ class FusedDecaySGD(Optimizer):
 
     @property
     def lr_used(self) -> list[float]:
-        """Return the rates that the last step used; `param_groups` has the next step's."""
+        """Return the rates that the last step used, or would have used had it made an update.
+
+        `param_groups` has the next step's.
+        """
         return self._rates.used()
 
     def lr_history(self) -> LRHistory:
@@ -223,16 +217,10 @@ class FusedDecaySGD(Optimizer):
         """
         return LRHistory.of(self._rates.history())
 
-    def _inv_scale(self) -> float | None:
-        """Return what GradScaler wants gradients multiplied by, or None to skip the update."""
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and float(found_inf) != 0:  # NaN is not 0 either
-            return None
-        grad_scale = getattr(self, "grad_scale", None)
-        if grad_scale is None:
-            return 1.0
-        # As GradScaler.unscale_ does.
-        return float(grad_scale.double().reciprocal().float())
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Tell GradScaler to leave both the scale and the skipping to `step`."""
+        return self._scaling.amp == "fused"
 
     # -- the schedule ------------------------------------------------------------------------
 
@@ -368,6 +356,7 @@ class FusedDecaySGD(Optimizer):
             "_capturable": self._capturable,
             "_schedule_every": self._schedule_every,
             "_since": self._since,
+            "_scaling": replace(self._scaling, grad_scale=None, found_inf=None),
             "_chain_states": self._rates.chain_states(),
         }
 

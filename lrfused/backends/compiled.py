@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..scaling import Scaling
 from . import reference
 
 try:
@@ -28,16 +29,24 @@ def step(
     groups: list[dict[str, Any]],
     state: dict[Tensor, dict[str, Any]],
     program: Any,
-    inv_scale: float,
     advance: bool,
-) -> None:
-    """Update every parameter that has a gradient, then advance the program if asked."""
+    scaling: Scaling,
+) -> bool:
+    """Update every parameter that has a gradient, then advance the program if asked.
+
+    Returns whether the update was made.
+    """
+    if scaling.skips():
+        scaling.rest(program, advance)
+        return False
+    inv_scale = scaling.inv_scale()
 
     def odd(params: list[tuple[int, Tensor]]) -> Any:
         return reference.prepare(params, groups, state, program.cells()[::2], inv_scale)
 
     if _C.step(groups, state, program, inv_scale, advance, FUSED, odd):
         _order(groups, state)
+    return True
 
 
 def _order(groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]) -> None:

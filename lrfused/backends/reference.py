@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import check_buffer, check_numbers, check_parameter, check_range
 from ..reference import update
+from ..scaling import Scaling
 
 
 class Program:
@@ -160,13 +161,20 @@ def step(
     groups: list[dict[str, Any]],
     state: dict[Tensor, dict[str, Any]],
     program: Program,
-    inv_scale: float,
     advance: bool,
-) -> None:
-    """Update every parameter that has a gradient, then advance the program if asked."""
+    scaling: Scaling,
+) -> bool:
+    """Update every parameter that has a gradient, then advance the program if asked.
+
+    Returns whether the update was made.
+    """
+    if scaling.skips():
+        scaling.rest(program, advance)
+        return False
     params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-    run = prepare(params, groups, state, program.cells()[::2], inv_scale)
+    run = prepare(params, groups, state, program.cells()[::2], scaling.inv_scale())
     program.use()
     run()
     if advance:
         program.advance()
+    return True

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...scaling import Scaling
 from .. import reference
 from . import launch
 from .launch import unavailable
@@ -25,10 +26,17 @@ def step(
     groups: list[dict[str, Any]],
     state: dict[Tensor, dict[str, Any]],
     program: Program,
-    inv_scale: float,
     advance: bool,
-) -> None:
-    """Update every parameter that has a gradient, then advance the program if asked."""
+    scaling: Scaling,
+) -> bool:
+    """Update every parameter that has a gradient, then advance the program if asked.
+
+    Returns whether the update was made.
+    """
+    if scaling.skips():
+        scaling.rest(program, advance)
+        return False
+    inv_scale = scaling.inv_scale()
     rows = read_groups(groups, inv_scale, program.momentum_cells)
     found = program.memory.recall(groups, state)
     if found is None:
@@ -82,6 +90,7 @@ def step(
         program.advance()
     for mirror in mirrors.values() if recording else ():
         mirror.freeze()
+    return True
 
 
 def _refuse_to_capture(found: Found) -> None:
