@@ -2,9 +2,12 @@
 
 import glob
 import os
+import shutil
+import subprocess
 import sys
 import warnings
 
+import torch
 from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
@@ -42,6 +45,13 @@ class OptionalBuild(BuildExtension):
                 stacklevel=1,
             )
 
+    def build_extension(self, ext):
+        if ext.cuda:
+            ext.extra_objects = [ext.cuda.compile(os.path.join(self.build_temp, "cuda"))]
+            ext.extra_link_args += [f"-L{path}" for path in ext.cuda.libraries]
+            ext.extra_link_args += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        super().build_extension(ext)
+
     def get_outputs(self):
         return [path for path in super().get_outputs() if os.path.exists(path)]
 
@@ -54,20 +64,62 @@ class OptionalBuild(BuildExtension):
         return os.path.join(self.build_lib, self.get_ext_filename(extension.name))
 
 
+def nvcc():
+    """Return the CUDA compiler for a torch that can use what it makes, or None."""
+    if torch.version.cuda is None:
+        return None
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    found = [shutil.which("nvcc", path=os.path.join(home, "bin")) for home in homes if home]
+    return next((path for path in [*found, shutil.which("nvcc")] if path), None)
+
+
+def architectures():
+    """Return nvcc's -gencode arguments: TORCH_CUDA_ARCH_LIST's, or those of usual machines."""
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0 9.0 10.0").replace(";", " ").split()
+    numbers = [arch.removesuffix("+PTX").replace(".", "") for arch in listed]
+    arguments = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in numbers]
+    return [*arguments, f"-gencode=arch=compute_{numbers[-1]},code=compute_{numbers[-1]}"]
+
+
+class CudaObject:
+    """Compile the kernels by a short call of our own: they include no torch header."""
+
+    flags = ("-std=c++17", "-O3", "-fmad=false", "-Xcompiler", "-fPIC,-fvisibility=hidden")
+
+    def __init__(self, compiler):
+        self.compiler = compiler
+        home = os.path.dirname(os.path.dirname(os.path.realpath(compiler)))
+        self.libraries = [
+            path
+            for path in (os.path.join(home, name) for name in ("lib64", "lib"))
+            if os.path.isdir(path)
+        ]
+
+    def compile(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        out = os.path.join(folder, "step.o")
+        command = [self.compiler, *self.flags, *architectures(), "-c", "csrc/cuda/step.cu"]
+        subprocess.run([*command, "-o", out], check=True)
+        return out
+
+
 def extensions():
     if sys.platform == "win32":
         return []
     sources = sorted(glob.glob("csrc/*.cpp") + glob.glob("csrc/cpu/*.cpp"))
     headers = sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/cpu/*.inc"))
-    return [
-        CppExtension(
-            "lrfused._C",
-            sources,
-            depends=headers,
-            extra_compile_args=FLAGS,
-            extra_link_args=LINK,
-        )
-    ]
+    compiler = nvcc()
+    # Without CUDA the kernels' code is there all the same, run on the CPU for tests.
+    sources += [] if compiler else ["csrc/cuda/emulated.cpp"]
+    extension = CppExtension(
+        "lrfused._C",
+        sources,
+        depends=[*headers, *glob.glob("csrc/cuda/*.cu")],
+        extra_compile_args=[*FLAGS, *(["-DLRFUSED_CUDA"] if compiler else [])],
+        extra_link_args=list(LINK),
+    )
+    extension.cuda = CudaObject(compiler) if compiler else None
+    return [extension]
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": OptionalBuild})

@@ -7,8 +7,13 @@
 #include <optional>
 
 #include "chunks.h"
+#include "cuda/items.h"
+#include "device.h"
 #include "gather.h"
 #include "program.h"
+#ifndef LRFUSED_CUDA
+#include "cuda/emulated.h"
+#endif
 
 namespace lrfused {
 namespace {
@@ -30,7 +35,7 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
                     "the program was compiled for ", program.groups(), " groups, not ",
                     groups.size());
   static thread_local Found found;  // its memory serves every step
-  gather(groups, state, program, inv_scale, found);
+  gather(groups, state, program.cells(), inv_scale, c10::kCPU, found);
 
   // Where other Python code may run before the update is done, it may drop a gradient: hold them.
   const bool large = found.numel >= kLetGo;
@@ -92,6 +97,69 @@ std::vector<std::array<int64_t, 4>> units_of(const std::vector<int64_t>& numels)
   return rows;
 }
 
+// For tests: how often each lane of each item touches each of a tensor's elements, as rows of
+// (item, lane, element), and the vectors among them as (item, lane, first element).
+using Touches = std::vector<std::array<int64_t, 3>>;
+std::pair<Touches, Touches> touches_of(uint64_t param, uint64_t grad, uint64_t buffer,
+                                       int64_t numel, int64_t itemsize) {
+  const cuda::Layout t = cuda::layout_of(param, grad, buffer, numel, itemsize);
+  Touches elements, vectors;
+  for (int64_t k = 0; k < cuda::items_of(t); ++k) {
+    const cuda::Item item = cuda::item_of(t, k);
+    for (int64_t lane = 0; lane < cuda::kLanes; ++lane) {
+      for (const cuda::Singles& range : {item.head, item.tail})
+        for (int64_t i = range.begin + lane; i < range.end; i += cuda::kLanes)
+          elements.push_back({k, lane, i});
+      for (int64_t v = item.first + lane; v < item.last; v += cuda::kLanes) {
+        vectors.push_back({k, lane, t.head + v * t.width});
+        for (int64_t i = 0; i < t.width; ++i)
+          elements.push_back({k, lane, t.head + v * t.width + i});
+      }
+    }
+  }
+  return {elements, vectors};
+}
+
+void bind_device(py::module_& m) {
+  py::class_<Device>(m, "Device")
+      .def(py::init<int64_t>(), py::arg("index"))
+      .def("bind", &Device::bind, py::arg("tensors"), py::arg("groups"), py::arg("length"))
+      .def("advance", &Device::advance, py::arg("stream"))
+      .def("observe", &Device::observe, py::arg("metric"), py::arg("stream"));
+  py::class_<DeviceStep>(m, "DeviceStep")
+      .def(py::init<const py::list&, const py::dict&, const std::vector<double>&>(),
+           py::arg("groups"), py::arg("state"), py::arg("cells"))
+      .def_property_readonly("valid", &DeviceStep::valid)
+      .def_property_readonly("firsts", &DeviceStep::firsts)
+      .def_property_readonly("devices", &DeviceStep::devices)
+      .def_property_readonly("odd", &DeviceStep::odd)
+      .def("create", &DeviceStep::create)
+      .def(
+          "launch",
+          [](DeviceStep& self, Device& device, int64_t stream,
+             const std::vector<int32_t>& momentum_cells, double inv_scale,
+             const std::optional<at::Tensor>& grad_scale,
+             const std::optional<at::Tensor>& found_inf, bool advances, bool always,
+             bool recording) {
+            const Scale scale{inv_scale, grad_scale.value_or(at::Tensor()),
+                              found_inf.value_or(at::Tensor())};
+            self.launch(device, stream, momentum_cells, scale, advances, always, recording);
+          },
+          py::arg("device"), py::arg("stream"), py::arg("momentum_cells"), py::arg("inv_scale"),
+          py::arg("grad_scale"), py::arg("found_inf"), py::arg("advances"), py::arg("always"),
+          py::arg("recording"))
+      .def("finish", &DeviceStep::finish, py::arg("state"));
+  m.def("on_gpu", &cuda::on_gpu);
+  m.def("touches_of", &touches_of, py::arg("param"), py::arg("grad"), py::arg("buffer"),
+        py::arg("numel"), py::arg("itemsize"));
+#ifndef LRFUSED_CUDA
+  py::class_<cuda::Tape>(m, "Tape").def(py::init<>()).def("replay", [](const cuda::Tape& tape) {
+    for (const auto& kernel : tape) kernel();
+  });
+  m.def("record_to", [](cuda::Tape* tape) { cuda::record_to(tape); }, py::arg("tape"));
+#endif
+}
+
 }  // namespace
 }  // namespace lrfused
 
@@ -115,4 +183,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("advance"), py::arg("fused"), py::arg("odd"));
   m.def("units_of", &units_of, py::arg("numels"));
+  bind_device(m);
 }

@@ -95,11 +95,14 @@ bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
   }
 }
 
-// The dispatch keys of an ordinary dense CPU tensor; subclasses, sparse, lazy and conjugated
-// tensors and those of other devices have others.
-c10::DispatchKeySet plain_keys() {
-  static const c10::DispatchKeySet keys = at::empty({0}).key_set();
-  return keys;
+// The dispatch keys of an ordinary dense tensor of a device type; subclasses, sparse, lazy and
+// conjugated tensors and those of other devices have others.
+c10::DispatchKeySet plain_keys(c10::DeviceType device) {
+  static const c10::DispatchKeySet on_cpu = at::empty({0}).key_set();
+  if (device == c10::kCPU) return on_cpu;
+  static const c10::DispatchKeySet on_gpu =
+      at::empty({0}, at::TensorOptions().device(c10::kCUDA)).key_set();
+  return on_gpu;
 }
 
 bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
@@ -198,6 +201,11 @@ struct Links {
   Kind kind;
 };
 
+bool misaligned(const Slot& s, size_t itemsize) {
+  const auto address = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
+  return (address(s.param) | address(s.grad) | address(s.buffer)) % itemsize != 0;
+}
+
 class Reader {
  public:
   Reader(const Parameters& params, const std::vector<Group>& groups, Found& found, Kind* kinds)
@@ -247,7 +255,7 @@ class Reader {
   void heads(Links& l) const {
     if (l.kind == Kind::odd) return;
     // A class of its own may answer .grad in its own way; Python asks it.
-    if (l.tensors.param->key_set() != plain_keys()) {
+    if (l.tensors.param->key_set() != found_.keys) {
       l.kind = Kind::odd;
       return;
     }
@@ -260,7 +268,7 @@ class Reader {
 
   void gradient(Links& l) const {
     Tensors& t = l.tensors;
-    if (t.param == nullptr || t.param->key_set() != plain_keys()) return;
+    if (t.param == nullptr || t.param->key_set() != found_.keys) return;
     const auto* meta = static_cast<torch::autograd::AutogradMeta*>(t.param->autograd_meta());
     if (meta == nullptr || !meta->grad_.defined()) {
       l.kind = Kind::skip;
@@ -274,9 +282,10 @@ class Reader {
   }
 
   // Whether `other` is a stream that runs beside `param`.
-  static bool beside(const c10::TensorImpl* other, const c10::TensorImpl* param) {
-    return other->key_set() == plain_keys() && other->dtype() == param->dtype() &&
-           other->sizes() == param->sizes() && same_order(param, other);
+  bool beside(const c10::TensorImpl* other, const c10::TensorImpl* param) const {
+    return other->key_set() == found_.keys && other->dtype() == param->dtype() &&
+           other->sizes() == param->sizes() && same_order(param, other) &&
+           (found_.on_cpu() || other->device() == param->device());
   }
 
   void storages(int64_t i, Links& l) {
@@ -296,11 +305,13 @@ class Reader {
     Slot& slot = found_.slots[i];
     if (l.kind == Kind::plain) {
       slot.numel = t.param->numel();
+      if (!found_.on_cpu()) slot.device = t.param->device().index();
       slot.param = address(t.param);
       slot.grad = address(t.grad);
       slot.buffer = t.buffer ? address(t.buffer) : nullptr;
       if (slot.numel != 0 && (!slot.param || !slot.grad || (t.buffer && !slot.buffer)))
         l.kind = Kind::odd;
+      if (found_.aligned && misaligned(slot, t.param->itemsize())) l.kind = Kind::odd;
     }
     kinds_[i] = l.kind;
     if (l.kind != Kind::plain) {
@@ -343,15 +354,15 @@ PyObject* buffer_key() {
   return key;
 }
 
-void gather(const py::list& groups, const py::dict& state, const Program& program, double inv_scale,
-            Found& found) {
+void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
+            c10::DeviceType device, Found& found) {
   static thread_local std::vector<Kind> kinds;
-  plain_keys();  // made here, not by the first thread to ask
-  buffer_key();
+  found.keys = plain_keys(device);
+  buffer_key();  // made here, not by the first thread to ask
   found.groups.clear();
   found.valid = true;
   for (const auto g : c10::irange(groups.size()))
-    found.groups.push_back(read_group(groups[g].ptr(), program.rate(g), inv_scale, found.valid));
+    found.groups.push_back(read_group(groups[g].ptr(), cells[2 * g], inv_scale, found.valid));
   Parameters params(groups, state.ptr());
   const int64_t count = params.size();
   kinds.resize(count);

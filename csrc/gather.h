@@ -10,7 +10,6 @@
 
 #include <vector>
 
-#include "program.h"
 #include "step.h"
 
 namespace py = pybind11;
@@ -30,6 +29,8 @@ struct Tensors {
 };
 
 struct Found {
+  bool aligned = false;      // whether addresses must be multiples of an element's size
+  c10::DispatchKeySet keys;  // of the dense tensors of the device type that is looked for
   std::vector<Group> groups;
   std::vector<Slot> slots;       // parameters that have a gradient, in order
   std::vector<Tensors> tensors;  // of the slots
@@ -37,13 +38,15 @@ struct Found {
   bool valid = true;  // whether all groups' numbers are numbers, and in float32's range
   int64_t numel = 0;
   int64_t firsts = 0;  // slots that have no momentum buffer yet
+
+  bool on_cpu() const { return keys.has(c10::DispatchKey::CPU); }
 };
 
 // The interned "momentum_buffer".
 PyObject* buffer_key();
 
-// Read groups (a list of dicts) and state (the optimizer's), with the program's rates.
-void gather(const py::list& groups, const py::dict& state, const Program& program, double inv_scale,
-            Found& found);
+// Read groups (a list of dicts) and state (the optimizer's). Group g's rate is cells[2 g].
+void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
+            c10::DeviceType device, Found& found);
 
 }  // namespace lrfused

@@ -30,7 +30,8 @@ class Program {
   void advance();               // one schedule step of every group
   void observe(double metric);  // one metric for every plateau
   std::vector<double> current_cells() const;
-  double rate(int64_t group) const { return moved_.cells.const_data_ptr<double>()[2 * group]; }
+  const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
+  double rate(int64_t group) const { return cells()[2 * group]; }
   int64_t groups() const { return moved_.epochs.numel(); }
 
  private:

@@ -40,6 +40,7 @@ struct Slot {
   int32_t group;
   DType dtype;
   Buffer mode;
+  int8_t device = 0;  // index
 };
 
 // Update every slot on the CPU, in one parallel region. `fused` as torch's own CPU kernels are;

@@ -19,7 +19,7 @@ struct Step {
   const float* grad_scale;  // GradScaler's, on the device, or null
   const float* found_inf;   // likewise: other than 0, NaN too, the step is skipped
   uint32_t* ticket;         // 0 between launches
-  bool use, advances;       // what the last block commits
+  bool use, advances;       // what the last block commits; the former also of a skipped step
   bool always;              // whether a skipped step advances the schedule nevertheless
 
   LRFUSED_HD bool skipped() const { return found_inf && !(*found_inf == 0); }
@@ -27,7 +27,6 @@ struct Step {
     // As GradScaler.unscale_ does.
     return grad_scale ? double(float(1.0 / double(*grad_scale))) : inv_scale;
   }
-  LRFUSED_HD bool uses(bool skipped) const { return use && !skipped; }
   LRFUSED_HD bool moves(bool skipped) const { return advances && (always || !skipped); }
 };
 

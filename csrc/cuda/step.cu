@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads, blocks(Only))
       update_item<Only>(table, common, item, threadIdx.x % kLanes);
   }
   if (!(s.use || s.advances) || !is_last(s.ticket)) return;
-  commit(s.schedule, s.uses(skipped), s.moves(skipped), threadIdx.x, kThreads);
+  commit(s.schedule, s.use, s.moves(skipped), threadIdx.x, kThreads);
 }
 
 __global__ void __launch_bounds__(kThreads)

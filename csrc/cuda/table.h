@@ -54,6 +54,8 @@ struct Table {
   }
 };
 
+constexpr int kMixed = -1;  // in the place of a table's one dtype
+
 constexpr size_t size_of(size_t groups, size_t count) {
   return groups * sizeof(Row) + count * sizeof(Entry) + (count + 1) * sizeof(uint32_t);
 }

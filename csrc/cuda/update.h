@@ -35,7 +35,7 @@ struct Lane {
     T* param = reinterpret_cast<T*>(entry.param);
     const T* grad = reinterpret_cast<const T*>(entry.grad);
     T* buffer = reinterpret_cast<T*>(entry.buffer);
-#pragma unroll 1
+    LRFUSED_ROLLED
     for (int64_t i = range.begin + lane; i < range.end; i += kLanes) {
       T unused;
       sgd<T, true>(param[i], grad[i], kMomentum ? buffer[i] : unused, hyper, parts);
@@ -45,20 +45,20 @@ struct Lane {
   // Update n vectors. A shifted gradient's address is that of the left of two that it lies in.
   template <int n, bool Shifted>
   LRFUSED_HD void vectors(uint64_t param, uint64_t grad, uint64_t buffer, int64_t shift) const {
-    Words ps[n], gs[n], ms[n];
-#pragma unroll
+    Words ps[n], gs[n], ms[n] = {};
+    LRFUSED_UNROLLED
     for (int i = 0; i < n; ++i) {
       gs[i] = load(grad + i * kStride);
       if (Shifted) gs[i] = join(gs[i], load(grad + i * kStride + kVector), shift);
       ps[i] = load(param + i * kStride);
       if (kMomentum && parts.buffer == Buffer::next) ms[i] = load(buffer + i * kStride);
     }
-#pragma unroll
+    LRFUSED_UNROLLED
     for (int i = 0; i < n; ++i) {
       Vector<T> p = elements<T>(ps[i]), m{};
       const Vector<T> g = elements<T>(gs[i]);
       if (kMomentum) m = elements<T>(ms[i]);
-#pragma unroll
+      LRFUSED_UNROLLED
       for (int k = 0; k < kVector / int(sizeof(T)); ++k)
         sgd<T, true>(p.x[k], g.x[k], m.x[k], hyper, parts);
       store(param + i * kStride, words(p));
@@ -69,7 +69,7 @@ struct Lane {
   template <int n, bool Shifted>
   LRFUSED_HD void body(uint64_t param, uint64_t grad, uint64_t buffer, int64_t shift,
                        int left) const {
-#pragma unroll 1
+    LRFUSED_ROLLED
     for (; left > (n - 1) * int(kLanes); left -= n * int(kLanes)) {
       vectors<n, Shifted>(param, grad, buffer, shift);
       param += n * kStride;
@@ -118,8 +118,7 @@ LRFUSED_HD void update(const Table& table, const Common& common, const Entry& en
     Lane<T, Ahead, Moving>{hyper, {decay, row.nesterov != 0, mode}}.item(entry, layout, item, lane);
 }
 
-// Update one lane's part of one item. `Only` is the table's one dtype, or `mixed`.
-constexpr int kMixed = -1;
+// Update one lane's part of one item. `Only` is the table's one dtype, or kMixed.
 template <int Only>
 LRFUSED_HD void update_item(const Table& table, const Common& common, uint32_t item, int64_t lane) {
   constexpr int kAhead = Only == kMixed ? 1 : 2;  // all dtypes at once take more registers

@@ -6,6 +6,14 @@
 
 #include "items.h"
 
+#if defined(__CUDACC__)
+#define LRFUSED_UNROLLED _Pragma("unroll")
+#define LRFUSED_ROLLED _Pragma("unroll 1")
+#else
+#define LRFUSED_UNROLLED
+#define LRFUSED_ROLLED
+#endif
+
 namespace lrfused::cuda {
 
 template <class T>
