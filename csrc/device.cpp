@@ -78,7 +78,7 @@ Device::Device(int64_t index)
       ticket_(at::zeros({1}, at::TensorOptions().dtype(at::kInt).device(device_))) {}
 
 void Device::bind(std::vector<at::Tensor> t, int64_t groups, int64_t length) {
-  TORCH_CHECK_VALUE(t.size() == 12, "a schedule on a device is made of 12 tensors");
+  TORCH_CHECK_VALUE(t.size() == 13, "a schedule on a device is made of 13 tensors");
   for (const at::Tensor& tensor : t)
     TORCH_CHECK_VALUE(tensor.device() == device_ && tensor.is_contiguous(),
                       "a schedule's tensors must be contiguous, on ", device_);
@@ -95,8 +95,9 @@ void Device::bind(std::vector<at::Tensor> t, int64_t groups, int64_t length) {
                doubles(7),
                integers(8),
                integers(9),
-               reinterpret_cast<const Plateau*>(doubles(10)),
-               reinterpret_cast<PlateauState*>(doubles(11)),
+               integers(10),
+               reinterpret_cast<const Plateau*>(doubles(11)),
+               reinterpret_cast<PlateauState*>(doubles(12)),
                groups,
                length};
 }

@@ -102,6 +102,7 @@ class FusedDecaySGD(Optimizer):
         self._choose_backend()
         self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, capturable)
+        self._prepare_capture()
 
     @property
     def scheduler(self) -> Scheduler:
@@ -133,10 +134,16 @@ class FusedDecaySGD(Optimizer):
                 self.param_groups.pop()
                 raise
             self._choose_step()
+            self._prepare_capture()
 
     def _choose_backend(self) -> None:
         self._device_type = self._first_device_type()
         self._backend = backends.choose(self._backend_name, self._device_type)
+
+    def _prepare_capture(self) -> None:
+        prepare = getattr(self._backend, "prepare", None)
+        if self._capturable and prepare is not None:
+            prepare(self.param_groups, self.state, self._rates.program)
 
     def _first_device_type(self) -> str:
         for group in self.param_groups:

@@ -216,7 +216,7 @@ class Rates:
             self.program.observe(metric)
             if tell:
                 tell(before, self.program.cells())
-        for plateau in self._plateaus:
+        for plateau in self._plateaus if not self.recording else ():
             plateau.last_epoch += 1
         self.show(groups)
 
@@ -244,6 +244,9 @@ class Rates:
         """Wait for what only a device knows: a plateau's decision, the replays of a graph."""
         if self.remote is None or not self.remote.settle():
             return
+        replayed = self.remote.replayed()
+        for plateau in self._plateaus:
+            plateau.last_epoch += replayed
         for chain, members in zip(self.chains, self._members, strict=True):
             chain.advanced(int(self._epochs[members[0]]) - chain.epoch)
             if chain.epoch >= chain.until > 0:

@@ -9,6 +9,7 @@ if available()["triton"]:
     reason = f"the triton backend is not available: {available()['triton']}"
     pytest.skip(reason, allow_module_level=True)
 
+from lrfused.backends.device import transfer
 from lrfused.backends.triton import launch, mirror, tables
 
 interpreted = [
@@ -42,7 +43,7 @@ class Tape:
 
     def __init__(self, monkeypatch):
         self.recording, self.calls, self.uploads = False, [], 0
-        run, copy = launch.launch, launch.upload
+        run, copy = launch.launch, transfer.upload
 
         def note(*args, **constants):
             if self.recording:
@@ -55,10 +56,10 @@ class Tape:
             self.uploads += 1
             copy(*args)
 
-        monkeypatch.setattr(launch, "capturing", lambda device: self.recording)
+        monkeypatch.setattr(transfer, "capturing", lambda device: self.recording)
         for module in (tables, mirror):
             monkeypatch.setattr(module, "launch", note)
-            monkeypatch.setattr(module, "upload", upload)
+        monkeypatch.setattr(transfer, "upload", upload)
         self._run = run
 
     def capture(self, step):

@@ -19,6 +19,7 @@ struct Schedule {
   const double* tables;
   double* history;
   int64_t* recorded;
+  int64_t* observed;  // how many metrics there were
   const int64_t* first_plateaus;
   const Plateau* plateaus;
   PlateauState* plateau_states;

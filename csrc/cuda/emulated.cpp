@@ -47,6 +47,7 @@ const char* launch_observe(int, void*, const Schedule& s, const double* metric) 
   return run([s, metric] {
     bool cut = false;
     for (int64_t cell = 0; cell < 2 * s.groups; ++cell) cut |= observe(s, cell, *metric);
+    ++*s.observed;
     for (int64_t g = 0; g < s.groups && cut; ++g) record(s, g, true);
   });
 }

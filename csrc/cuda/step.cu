@@ -59,6 +59,7 @@ __global__ void __launch_bounds__(kThreads)
   bool cut = false;
   for (int64_t cell = threadIdx.x; cell < 2 * s.groups; cell += kThreads)
     cut |= observe(s, cell, *metric);
+  if (threadIdx.x == 0) ++*s.observed;
   if (!__syncthreads_or(cut)) return;
   for (int64_t g = threadIdx.x; g < s.groups; g += kThreads) record(s, g, true);
 }

@@ -12,8 +12,8 @@ import importlib
 import warnings
 from types import ModuleType
 
-NAMES = ("compiled", "triton", "reference")
-_PREFERRED = {"cpu": ("compiled", "reference")}
+NAMES = ("compiled", "cuda", "triton", "reference")
+_PREFERRED = {"cpu": ("compiled", "reference"), "cuda": ("cuda", "triton", "compiled", "reference")}
 _ELSEWHERE = ("triton", "compiled", "reference")
 
 
@@ -42,12 +42,16 @@ def preferred(device_type: str) -> str:
 def choose(name: str, device_type: str = "cpu") -> ModuleType:
     """Return the backend of this name; "auto" is the fastest there is for such a device.
 
+    "compiled" means the one that was compiled for the device: on a GPU, "cuda".
+
     Raises ValueError for an unknown name, RuntimeError for one that cannot be used here.
     """
     if name == "auto":
         name = preferred(device_type)
         if name == "reference":
             _say_once(str(_load("compiled")))
+    if name == "compiled" and device_type == "cuda":
+        name = "cuda"
     if name not in NAMES:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
     module = _load(name)

@@ -10,11 +10,7 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
-from . import schedule
-from .launch import launch, upload
-from .tables import Tables
-
-_LANES = 1024  # segments, or cells, looked at together
+from . import transfer
 
 
 def image(tensor: Tensor) -> bytes:
@@ -26,13 +22,13 @@ def image(tensor: Tensor) -> bytes:
 class Mirror:
     """Hold named device tensors, each beside the key of what it is believed to hold.
 
-    They stay where they are, so that a captured step goes on reading them.
+    They stay where they are, so that a captured step goes on reading them. A backend adds how its
+    kernels are launched on them.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.tables: dict[torch.dtype, Tables] = {}
-        self._graphs: list[Any] = []  # what captured steps read, and we have left
+        self.graphs: list[Any] = []  # what captured steps read, and we have left
         self._held: dict[str, Tensor] = {}
         self._keys: dict[str, Any] = {}
 
@@ -53,20 +49,20 @@ class Mirror:
                 "before the capture, on the same stream"
             )
         held = self.reserve(name, host.numel(), host.dtype)
-        upload(held[: host.numel()], host.flatten())
+        transfer.upload(held[: host.numel()], host.flatten())
         self._keys[name] = key
 
     def reserve(self, name: str, numel: int, dtype: torch.dtype) -> Tensor:
         """Make sure that there is room for a number of elements."""
         held = self._held.get(name)
         if held is None or held.numel() < numel:
-            if held is not None and self._graphs:
+            if held is not None and self.graphs:
                 warnings.warn(
                     f"lrfused: {name} outgrew its place in device memory; capture the step anew, "
                     "a graph captured before goes on without it",
                     stacklevel=2,
                 )
-                self._graphs.append(held)
+                self.graphs.append(held)
             room = max(64, 2 * numel)
             held = self._held[name] = torch.empty(room, dtype=dtype, device=self.device)
         return held
@@ -79,36 +75,10 @@ class Mirror:
         """Note that the device has come by itself to what the key says."""
         self._keys[name] = key
 
-    def tables_of(self, dtype: torch.dtype) -> Tables:
-        """Return the tables of a dtype."""
-        tables = self.tables.get(dtype)
-        if tables is None:
-            tables = self.tables[dtype] = Tables(self.device, dtype)
-        return tables
-
-    def freeze(self) -> None:
-        """Leave the present tables to the graph that was captured with them."""
-        self._graphs.extend(self.tables.values())
-        self.tables = {}
-
-    # -- kernels -----------------------------------------------------------------------------
-
     def advance(self, groups: int, length: int) -> None:
         """Make one schedule step of every group, with a row of a history of this length."""
-        tensors = map(self._held.__getitem__, _ADVANCE)
-        launch(schedule.advance, groups, self.device, *tensors, length, groups, LANES=_LANES)
+        raise NotImplementedError
 
     def observe(self, metric: Tensor, groups: int, length: int) -> None:
         """Feed every plateau one metric, a double on this device."""
-        self.reserve("cuts", 2 * groups, torch.int32)
-        tensors = map(self._held.__getitem__, _OBSERVE)
-        launch(schedule.observe, 2 * groups, self.device, *tensors, metric)
-        tensors = map(self._held.__getitem__, _NOTE_CUTS)
-        launch(schedule.note_cuts, groups, self.device, *tensors, length, groups, LANES=_LANES)
-
-
-_ADVANCE = (
-    "rates", "epochs", "first segments", "segments", "constants", "tables", "history", "recorded",
-)  # fmt: skip
-_OBSERVE = ("rates", "first plateaus", "plateaus", "plateau states", "cuts")
-_NOTE_CUTS = ("rates", "epochs", "cuts", "history", "recorded")
+        raise NotImplementedError

@@ -20,41 +20,26 @@ from torch import Tensor
 from torch import device as Device
 
 from .. import reference
-from . import launch
-from .memory import Memory
+from . import transfer
 from .mirror import Mirror, image
+from .transfer import Flight
 
 Tell = Callable[[list[float], list[float]], None] | None
 
 
-class Flight:
-    """Bring one number from a device to the host; nobody waits."""
-
-    def __init__(self, number: Tensor) -> None:
-        self._event: Any = None
-        if number.device.type == "cpu":
-            self._host = number.clone()
-            return
-        self._host = torch.empty(1, dtype=number.dtype, pin_memory=True)
-        self._host.copy_(number, non_blocking=True)
-        module = torch.get_device_module(number.device)
-        with module.device(number.device):
-            self._event = module.Event()
-            self._event.record()
-
-    def landed(self) -> bool:
-        """Say whether the number is here."""
-        return self._event is None or bool(self._event.query())
-
-    def number(self) -> float:
-        """Return the number, when it is here."""
-        if self._event is not None:
-            self._event.synchronize()
-        return float(self._host.item())
-
-
 class Program(reference.Program):
-    """Run a compiled program of schedules on the host and on every device with parameters."""
+    """Run a compiled program of schedules on the host and on every device with parameters.
+
+    A backend adds what its mirrors are, and which devices it runs on.
+    """
+
+    make_mirror: type[Mirror] = Mirror
+    observes_replays = False  # whether a metric may be fed in a captured step
+
+    @staticmethod
+    def runs_on(device: Device) -> bool:
+        """Say whether kernels can be launched on a device."""
+        raise NotImplementedError
 
     def __init__(
         self,
@@ -92,7 +77,6 @@ class Program(reference.Program):
             "first plateaus": _first(plateau_cells, len(cells)),
         }
         self.momentum_cells: dict[int, int] = {}  # by group, where a schedule moves its momentum
-        self.memory = Memory()
         self._mirrors: dict[Device, Mirror] = {}
         self._pending: deque[tuple[Flight, Tell] | Callable[[], None]] = deque()
         self.captured = False  # devices may advance without us
@@ -105,9 +89,8 @@ class Program(reference.Program):
         `may_capture` says whether this program reaches far enough for a captured step.
         """
         self.momentum_cells, self._may_capture = momentum_cells, may_capture
-        if isinstance(previous, Program):
+        if isinstance(previous, type(self)):
             self._mirrors, self.captured = previous._mirrors, previous.captured
-            self.memory = previous.memory
             if self.captured and not self.recording:
                 self.push()
 
@@ -121,7 +104,7 @@ class Program(reference.Program):
         mirror = self._mirrors.get(device)
         if mirror is None:
             self.settle()
-            mirror = self._mirrors[device] = Mirror(device)
+            mirror = self._mirrors[device] = self.make_mirror(device)
         for name, host in self._fixed.items():
             mirror.put(name, host, host, recording)
         for name, key in self._images().items():
@@ -159,10 +142,12 @@ class Program(reference.Program):
             for device in devices:
                 self._mirrors[device].believe("used", key)
 
-    def advance(self) -> None:
-        """Make one schedule step of every group."""
+    def advance(self, done: Sequence[Device] = ()) -> None:
+        """Make one schedule step of every group, which the devices `done` have made."""
         recording = self.recording
         for device in self._mirrors:
+            if device in done:
+                continue
             mirror = self.mirror(device, recording)
             mirror.advance(len(self._epochs), len(self._history))
         if recording:
@@ -185,20 +170,27 @@ class Program(reference.Program):
             type(metric) in (Tensor, torch.nn.Parameter)
             and metric.numel() == 1
             and not metric.is_complex()
-            and launch.runs_on(metric.device)
+            and self.runs_on(metric.device)
             and bool(self._mirrors)
         )
 
     def observe_later(self, metric: Tensor, tell: Tell) -> None:
         """Feed every plateau a metric that `takes` takes; call `tell` when it is known."""
-        if self.recording:
+        recording = self.recording
+        if recording and not self.observes_replays:
             raise RuntimeError(
                 "scheduler.step(metrics) cannot be captured: call it between replays"
             )
         number = metric.detach().reshape(1).to(torch.float64)
         for device in self._mirrors:
             there = number.to(device, non_blocking=True)
-            self.mirror(device).observe(there, len(self._epochs), len(self._history))
+            mirror = self.mirror(device, recording)
+            mirror.observe(there, len(self._epochs), len(self._history))
+            if recording:
+                mirror.graphs.append(there)
+        if recording:
+            self.captured = True
+            return
         self._pending.append((Flight(number), tell))
         self._drain(wait=False)
 
@@ -251,7 +243,14 @@ class Program(reference.Program):
     @property
     def recording(self) -> bool:
         """Say whether a graph is being captured."""
-        return any(launch.capturing(device) for device in self._mirrors)
+        return any(transfer.capturing(device) for device in self._mirrors)
+
+    def replayed(self) -> int:
+        """Return how many metrics replays have fed since the last call."""
+        return 0
+
+    def _land(self, metric: float) -> None:
+        super().observe(metric)
 
     def _drain(self, wait: bool) -> None:
         if not self._pending or self.recording:
@@ -266,7 +265,7 @@ class Program(reference.Program):
                 if not wait and not flight.landed():
                     break
                 before = super().cells()
-                super().observe(flight.number())
+                self._land(flight.number())
                 if tell is not None:
                     tell(before, super().cells())
             self._pending.popleft()

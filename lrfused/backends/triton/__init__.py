@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ...scaling import Scaling
 from .. import reference
+from ..device import transfer
+from ..device.mirror import image
 from . import launch
 from .launch import unavailable
-from .mirror import image
 from .program import Program
 from .slots import FIRST, Found, gather, in_range, read_groups
 
@@ -58,7 +59,7 @@ def step(
         ]
         run_odd = reference.prepare(found.odd, now, state, cells[::2], inv_scale)
     devices = [*found.devices, *(p.device for _, p in found.odd if launch.runs_on(p.device))]
-    recording = any(launch.capturing(device) for device in dict.fromkeys(devices))
+    recording = any(transfer.capturing(device) for device in dict.fromkeys(devices))
     if recording:
         _refuse_to_capture(found)
     mirrors = {device: program.mirror(device, recording) for device in found.devices}

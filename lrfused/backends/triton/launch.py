@@ -60,19 +60,3 @@ def _on(device: Device) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     guard: contextlib.AbstractContextManager[Any] = module.device(device)
     return guard
-
-
-def capturing(device: Device) -> bool:
-    """Say whether what is launched now is recorded into a graph instead of run."""
-    ask = getattr(torch.get_device_module(device), "is_current_stream_capturing", None)
-    return ask is not None and bool(ask())
-
-
-def upload(to: torch.Tensor, host: torch.Tensor) -> None:
-    """Copy a host tensor into a device tensor, in stream order; nobody waits.
-
-    The pinned copy goes back to torch's allocator, which keeps it until the transfer is over.
-    """
-    if to.device.type != "cpu":
-        host = host.pin_memory()
-    to.copy_(host, non_blocking=True)

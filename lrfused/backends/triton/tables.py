@@ -7,7 +7,8 @@ import triton.language as tl
 from torch import Tensor
 from torch import device as Device
 
-from .launch import launch, rows_of_a_tile, upload
+from ..device import transfer
+from .launch import launch, rows_of_a_tile
 from .slots import Slots
 from .step import step
 
@@ -43,10 +44,10 @@ class Tables:
         if numels != self._numels:
             self._cols, chunks = cut(numels)
             self._chunks = torch.empty_like(chunks, device=self.device)
-            upload(self._chunks, chunks)
+            transfer.upload(self._chunks, chunks)
             self._slots = self._slots.new_empty(len(numels), 6)
             self._numels = numels
-        upload(self._slots, torch.tensor(slots.rows, dtype=torch.int64))
+        transfer.upload(self._slots, torch.tensor(slots.rows, dtype=torch.int64))
         aligned = all((row[0] | row[1] | row[2]) % _WIDEST == 0 for row in slots.rows)
         self._align = _WIDEST if aligned else self.dtype.itemsize
         self._rows = slots.rows

@@ -1,0 +1,46 @@
+"""What the kernels can be launched on: a GPU, or the CPU where they are emulated for tests."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import device as Device
+
+try:
+    from ... import _C
+except ImportError as error:
+    raise ImportError(f"lrfused._C was not built, or not for this torch: {error}") from error
+
+_VARIABLE = "LRFUSED_EMULATE_CUDA"
+EMULATED = not _C.on_gpu()
+TYPE = "cpu" if EMULATED else "cuda"
+
+
+def unavailable() -> str | None:
+    """Say why the kernels cannot be launched here; None if they can."""
+    if EMULATED:
+        if os.environ.get(_VARIABLE) == "1":
+            return None
+        return "lrfused was built without CUDA: that takes a torch with CUDA, and nvcc"
+    if torch.version.hip is not None or not torch.cuda.is_available():
+        return "torch sees no CUDA device here"
+    return None
+
+
+def runs_on(device: Device) -> bool:
+    """Say whether kernels can be launched on a device."""
+    return device.type == TYPE
+
+
+def device_of(index: int) -> Device:
+    """Return the device that csrc/device.h means by an index."""
+    return Device("cpu") if EMULATED else Device("cuda", index)
+
+
+def current_stream(device: Device) -> int:
+    """Return the handle of the stream that kernels are launched on."""
+    if EMULATED:
+        return 0
+    stream: int = torch._C._cuda_getCurrentRawStream(device.index)
+    return stream

@@ -1,0 +1,51 @@
+"""Between the host and a device, so that nobody waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import device as Device
+
+
+def capturing(device: Device) -> bool:
+    """Say whether what is launched now is recorded into a graph instead of run."""
+    ask = getattr(torch.get_device_module(device), "is_current_stream_capturing", None)
+    return ask is not None and bool(ask())
+
+
+def upload(to: Tensor, host: Tensor) -> None:
+    """Copy a host tensor into a device tensor, in stream order.
+
+    The pinned copy goes back to torch's allocator, which keeps it until the transfer is over.
+    """
+    if to.device.type != "cpu":
+        host = host.pin_memory()
+    to.copy_(host, non_blocking=True)
+
+
+class Flight:
+    """Bring one number from a device to the host."""
+
+    def __init__(self, number: Tensor) -> None:
+        self._event: Any = None
+        if number.device.type == "cpu":
+            self._host = number.clone()
+            return
+        self._host = torch.empty(1, dtype=number.dtype, pin_memory=True)
+        self._host.copy_(number, non_blocking=True)
+        module = torch.get_device_module(number.device)
+        with module.device(number.device):
+            self._event = module.Event()
+            self._event.record()
+
+    def landed(self) -> bool:
+        """Say whether the number is here."""
+        return self._event is None or bool(self._event.query())
+
+    def number(self) -> float:
+        """Return the number, when it is here."""
+        if self._event is not None:
+            self._event.synchronize()
+        return float(self._host.item())
