@@ -153,9 +153,12 @@ void bind_device(py::module_& m) {
   m.def("touches_of", &touches_of, py::arg("param"), py::arg("grad"), py::arg("buffer"),
         py::arg("numel"), py::arg("itemsize"));
 #ifndef LRFUSED_CUDA
-  py::class_<cuda::Tape>(m, "Tape").def(py::init<>()).def("replay", [](const cuda::Tape& tape) {
-    for (const auto& kernel : tape) kernel();
-  });
+  py::class_<cuda::Tape>(m, "Tape")
+      .def(py::init<>())
+      .def("__len__", [](const cuda::Tape& tape) { return tape.kernels.size(); })
+      .def("replay", [](const cuda::Tape& tape) {
+        for (const auto& kernel : tape.kernels) kernel();
+      });
   m.def("record_to", [](cuda::Tape* tape) { cuda::record_to(tape); }, py::arg("tape"));
 #endif
 }

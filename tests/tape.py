@@ -5,16 +5,18 @@ import torch
 
 from lrfused.backends import available
 
-if available()["triton"]:
-    reason = f"the triton backend is not available: {available()['triton']}"
-    pytest.skip(reason, allow_module_level=True)
+if available()["triton"] or available()["cuda"]:
+    pytest.skip("the backends triton and cuda are not both available", allow_module_level=True)
 
+from lrfused import _C
+from lrfused.backends.cuda import driver
 from lrfused.backends.device import transfer
 from lrfused.backends.triton import launch, mirror, tables
 
-interpreted = [
+emulated = [
     pytest.mark.skipif(
-        not launch.INTERPRETED, reason="with a GPU, test_triton_gpu.py runs the like of these"
+        not (launch.INTERPRETED and driver.EMULATED),
+        reason="with a GPU, test_gpu.py runs the like of these",
     ),
     pytest.mark.skipif(
         torch.backends.cpu.get_cpu_capability() == "DEFAULT",
@@ -42,12 +44,13 @@ class Tape:
     """Stand in for a CUDA graph: while it records, kernels are noted instead of run."""
 
     def __init__(self, monkeypatch):
-        self.recording, self.calls, self.uploads = False, [], 0
+        self.recording, self.uploads = False, 0
+        self._triton, self._cuda = [], _C.Tape()
         run, copy = launch.launch, transfer.upload
 
         def note(*args, **constants):
             if self.recording:
-                self.calls.append((args, constants))
+                self._triton.append((args, constants))
             else:
                 run(*args, **constants)
 
@@ -62,13 +65,19 @@ class Tape:
         monkeypatch.setattr(transfer, "upload", upload)
         self._run = run
 
+    def __len__(self):
+        return len(self._triton) + len(self._cuda)
+
     def capture(self, step):
-        self.recording, self.calls = True, []
+        self.recording, self._triton, self._cuda = True, [], _C.Tape()
+        _C.record_to(self._cuda)
         try:
             step()
         finally:
+            _C.record_to(None)
             self.recording = False
 
     def replay(self):
-        for args, constants in self.calls:
+        for args, constants in self._triton:
             self._run(*args, **constants)
+        self._cuda.replay()

@@ -13,7 +13,7 @@ namespace {
 Tape* recorder = nullptr;
 
 const char* run(const std::function<void()>& kernel) {
-  recorder ? recorder->push_back(kernel) : kernel();
+  recorder ? recorder->kernels.push_back(kernel) : kernel();
   return nullptr;
 }
 

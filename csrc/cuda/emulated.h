@@ -6,7 +6,9 @@
 
 namespace lrfused::cuda {
 
-using Tape = std::vector<std::function<void()>>;
+struct Tape {
+  std::vector<std::function<void()>> kernels;
+};
 
 // Keep launches in a tape instead of running them; null ends that. Returns the tape until now.
 Tape* record_to(Tape* tape);

@@ -19,8 +19,8 @@ class Program(program.Program):
     make_mirror = Mirror
     observes_replays = True
 
-    def __init__(self, *tensors: Any) -> None:
-        super().__init__(*tensors)
+    def __init__(self, *tensors: Any, **named: Any) -> None:
+        super().__init__(*tensors, **named)
         self._observed = torch.zeros(1, dtype=torch.int64)
         self._moving["observed"] = self._observed
         self._replayed = 0  # metrics fed by replays, of which nobody was told yet

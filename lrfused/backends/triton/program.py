@@ -17,8 +17,8 @@ class Program(program.Program):
 
     make_mirror = Mirror
 
-    def __init__(self, *tensors: Any) -> None:
-        super().__init__(*tensors)
+    def __init__(self, *tensors: Any, **named: Any) -> None:
+        super().__init__(*tensors, **named)
         self.memory = Memory()
 
     def succeed(self, previous: Any, momentum_cells: dict[int, int], may_capture: bool) -> None:

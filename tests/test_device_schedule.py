@@ -1,4 +1,4 @@
-"""The schedule on a device: Triton's kernels decide as torch and the host's twin do."""
+"""The schedule on a device: kernels decide as torch and the host's twin do."""
 
 import copy
 import math
@@ -11,16 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loops import RATES, Race, group_counts, momenta
 from programs import EVENTS, PLATEAU, SEGMENT, program
-from tape import assert_the_device_agrees, interpreted
+from tape import assert_the_device_agrees, emulated
 from torch.optim import lr_scheduler
 from twin import assert_same_state, leaf, numbers, rates, sgd
 
 import lrfused
-from lrfused import FusedDecaySGD
-from lrfused.backends.triton import Program
+from lrfused import FusedDecaySGD, backends
 from lrfused.metrics import mean
 
-pytestmark = interpreted
+pytestmark = emulated
 NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.31, -0.4, math.inf]
 
 
@@ -31,8 +30,8 @@ def agrees(optimizer):
 
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(st.lists(SEGMENT, max_size=12), st.lists(PLATEAU, max_size=4), EVENTS.map(lambda e: e[:20]))
-def test_a_device_runs_any_program_as_its_twins_do(segments, plateaus, events):
-    made, cells = program(Program, segments, plateaus)
+def test_a_device_runs_any_program_as_its_twins_do(device, segments, plateaus, events):
+    made, cells = program(backends.choose(device).Program, segments, plateaus)
     mirror = made.mirror(torch.device("cpu"))
     for metric in events:
         if metric is None:
@@ -46,8 +45,8 @@ def test_a_device_runs_any_program_as_its_twins_do(segments, plateaus, events):
 
 
 @pytest.mark.parametrize("case", STEPPED[::3], ids=str)  # all run on the twins
-def test_the_device_advances_as_torch_does(case):
-    race = Race([case], "triton", RATES[group_counts(case)[0]], every=None)
+def test_the_device_advances_as_torch_does(device, case):
+    race = Race([case], device, RATES[group_counts(case)[0]], every=None)
     for group in race.opt.param_groups:
         group["params"][0].grad = torch.ones(1)
     race.step()
@@ -57,8 +56,8 @@ def test_the_device_advances_as_torch_does(case):
 
 
 @pytest.mark.parametrize("cases", COMPOSITIONS.values(), ids=COMPOSITIONS)
-def test_the_device_runs_compositions_in_order(cases):
-    race = Race(cases, "triton", RATES[2], every=None)
+def test_the_device_runs_compositions_in_order(device, cases):
+    race = Race(cases, device, RATES[2], every=None)
     race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
     race.step()
     for step in range(12):
@@ -72,8 +71,8 @@ NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.3
 
 
 @pytest.mark.parametrize("case", PLATEAUS, ids=str)
-def test_the_device_decides_as_torchs_plateau_does(case):
-    race = Race([case], "triton", RATES[group_counts(case)[0]])
+def test_the_device_decides_as_torchs_plateau_does(device, case):
+    race = Race([case], device, RATES[group_counts(case)[0]])
     race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
     race.step()
     for metric in NOISE:
@@ -81,9 +80,9 @@ def test_the_device_decides_as_torchs_plateau_does(case):
         agrees(race.opt)
 
 
-def test_two_plateaus_beside_another_schedule():
+def test_two_plateaus_beside_another_schedule(device):
     cases = named("ReduceLROnPlateau-hasty", "ExponentialLR-slow", "ReduceLROnPlateau-abs")
-    race = Race(cases, "triton", RATES[2])
+    race = Race(cases, device, RATES[2])
     race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
     for turn, metric in enumerate(NOISE):
         for optimizer in (race.opt, race.torchs):
@@ -95,22 +94,22 @@ def test_two_plateaus_beside_another_schedule():
             agrees(race.opt)
 
 
-def test_a_table_is_compiled_anew_at_the_end_of_its_window(monkeypatch):
+def test_a_table_is_compiled_anew_at_the_end_of_its_window(device, monkeypatch):
     monkeypatch.setattr(lrfused.rates, "_WINDOW", 5)
-    race = Race(named("CosineAnnealingLR-odd", "LambdaLR-root"), "triton", RATES[2])
+    race = Race(named("CosineAnnealingLR-odd", "LambdaLR-root"), device, RATES[2])
     race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
     for _ in range(18):
         race.step()
         agrees(race.opt)
 
 
-def test_a_schedule_on_a_device_is_loaded_copied_and_joined():
+def test_a_schedule_on_a_device_is_loaded_copied_and_joined(device):
     def optimizer(backend):
         schedule = [lrfused.CosineAnnealingLR(7, 1e-3), lrfused.ReduceLROnPlateau(patience=0)]
         params = [leaf(numbers(n, seed=n)) for n in (33, 70)]
         return FusedDecaySGD(params, lr=0.1, momentum=0.9, schedule=schedule, backend=backend)
 
-    both = optimizer("triton"), optimizer("reference")
+    both = optimizer(device), optimizer("reference")
 
     def run(steps):
         for step in range(steps):
@@ -142,7 +141,9 @@ def test_a_schedule_on_a_device_is_loaded_copied_and_joined():
     ],
 )
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_a_momentum_that_is_cycled_moves_the_parameters_as_torch_does(kind, kwargs, nesterov):
+def test_a_momentum_that_is_cycled_moves_the_parameters_as_torch_does(
+    device, kind, kwargs, nesterov
+):
     case = Schedule("cycle", kind, kwargs)
     hyper = {"momentum": 0.5, "weight_decay": 0.01, "nesterov": nesterov}
     sizes = [(70,), (3, 5)]
@@ -150,7 +151,7 @@ def test_a_momentum_that_is_cycled_moves_the_parameters_as_torch_does(kind, kwar
         [{"params": [leaf(numbers(*shape))], "lr": 0.1} for shape in sizes] for _ in range(2)
     )
     ours[1]["schedule"] = None  # a group whose momentum stays
-    opt = FusedDecaySGD(ours, **hyper, schedule=case.ours(), backend="triton")
+    opt = FusedDecaySGD(ours, **hyper, schedule=case.ours(), backend=device)
     first, second = (sgd([group], **hyper) for group in theirs)
     scheduler = case.torchs(first)
     for step in range(17):
@@ -175,13 +176,13 @@ def test_a_momentum_that_is_cycled_moves_the_parameters_as_torch_does(kind, kwar
 
 @pytest.mark.parametrize("nan", ["bad", "ignore"])
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_device_decides_on_means_and_drops_nan_if_asked(accumulate, nan):
+def test_a_device_decides_on_means_and_drops_nan_if_asked(device, accumulate, nan):
     def optimizer(backend):
         beyond = {"accumulate": accumulate, "nan": nan}
         schedule = lrfused.ReduceLROnPlateau(patience=0, factor=0.5, **beyond)
         return FusedDecaySGD([leaf(numbers(3))], lr=0.1, schedule=schedule, backend=backend)
 
-    both = optimizer("triton"), optimizer("reference")
+    both = optimizer(device), optimizer("reference")
     for metric in NOISE * 2:
         for each in both:
             each.param_groups[0]["params"][0].grad = numbers(3)
@@ -194,7 +195,7 @@ def test_a_device_decides_on_means_and_drops_nan_if_asked(accumulate, nan):
     assert rates(both[0])[0] < 0.1
 
 
-def test_a_torch_run_goes_on_where_it_was_on_a_device():
+def test_a_torch_run_goes_on_where_it_was_on_a_device(device):
     mine, other = leaf(numbers(33)), leaf(numbers(33))
     before, theirs = (sgd([p], lr=0.1, momentum=0.9) for p in (mine, other))
     first, scheduler = (lr_scheduler.OneCycleLR(each, 0.2, 12) for each in (before, theirs))
@@ -210,13 +211,13 @@ def test_a_torch_run_goes_on_where_it_was_on_a_device():
         assert_same_state(ours, theirs)
         assert momenta(ours) == momenta(theirs)
         if step == 4:
-            ours, _ = lrfused.fuse(before, first, backend="triton", schedule_every=1)
+            ours, _ = lrfused.fuse(before, first, backend=device, schedule_every=1)
         elif step > 4:
             agrees(ours)
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_a_metric_on_a_device_is_averaged_over_ranks_there():
+def test_a_metric_on_a_device_is_averaged_over_ranks_there(device):
     import torch.distributed as dist
 
     group = dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -228,7 +229,7 @@ def test_a_metric_on_a_device_is_averaged_over_ranks_there():
         schedule = lrfused.ReduceLROnPlateau(patience=0, process_group=dist.group.WORLD)
         p = leaf(numbers(3))
         p.grad = numbers(3)
-        opt = FusedDecaySGD([p], lr=0.1, schedule=schedule, backend="triton")
+        opt = FusedDecaySGD([p], lr=0.1, schedule=schedule, backend=device)
         opt.step()
         for _ in range(2):
             opt.scheduler.step(torch.tensor(1.0))
