@@ -23,6 +23,10 @@ FLAGS = [
 ]
 
 
+NVCC_FLAGS = ["-std=c++17", "-O3", "-fmad=false", "--threads=4"]
+NVCC_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
+EMULATED = "csrc/cuda/emulated.cpp"  # the kernels' code run on the CPU, for tests without a GPU
+
 LINK = ["-fopenmp"]
 if os.environ.get("LRFUSED_SANITIZE") == "1":
     SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -46,11 +50,28 @@ class OptionalBuild(BuildExtension):
             )
 
     def build_extension(self, ext):
-        if ext.cuda:
-            ext.extra_objects = [ext.cuda.compile(os.path.join(self.build_temp, "cuda"))]
-            ext.extra_link_args += [f"-L{path}" for path in ext.cuda.libraries]
-            ext.extra_link_args += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        if ext.compiler:
+            try:
+                self._add_kernels(ext)
+            except (OSError, subprocess.CalledProcessError) as error:
+                if os.environ.get("LRFUSED_REQUIRE_EXTENSION") == "1":
+                    raise
+                warnings.warn(f"lrfused: built without CUDA kernels ({error})", stacklevel=1)
+                ext.extra_compile_args.remove("-DLRFUSED_CUDA")
+                ext.sources.append(EMULATED)
         super().build_extension(ext)
+
+    def _add_kernels(self, ext):
+        """Compile the kernels by a short call of our own: they include no torch header."""
+        folder = os.path.join(self.build_temp, "cuda")
+        os.makedirs(folder, exist_ok=True)
+        out = os.path.join(folder, "step.o")
+        command = [ext.compiler, *NVCC_FLAGS, *architectures(), "-c", "csrc/cuda/step.cu"]
+        subprocess.run([*command, "-o", out], check=True)
+        home = os.path.dirname(os.path.dirname(os.path.realpath(ext.compiler)))
+        ext.extra_objects = [out]
+        ext.extra_link_args += [f"-L{os.path.join(home, name)}" for name in ("lib64", "lib")]
+        ext.extra_link_args += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
 
     def get_outputs(self):
         return [path for path in super().get_outputs() if os.path.exists(path)]
@@ -81,36 +102,13 @@ def architectures():
     return [*arguments, f"-gencode=arch=compute_{numbers[-1]},code=compute_{numbers[-1]}"]
 
 
-class CudaObject:
-    """Compile the kernels by a short call of our own: they include no torch header."""
-
-    flags = ("-std=c++17", "-O3", "-fmad=false", "-Xcompiler", "-fPIC,-fvisibility=hidden")
-
-    def __init__(self, compiler):
-        self.compiler = compiler
-        home = os.path.dirname(os.path.dirname(os.path.realpath(compiler)))
-        self.libraries = [
-            path
-            for path in (os.path.join(home, name) for name in ("lib64", "lib"))
-            if os.path.isdir(path)
-        ]
-
-    def compile(self, folder):
-        os.makedirs(folder, exist_ok=True)
-        out = os.path.join(folder, "step.o")
-        command = [self.compiler, *self.flags, *architectures(), "-c", "csrc/cuda/step.cu"]
-        subprocess.run([*command, "-o", out], check=True)
-        return out
-
-
 def extensions():
     if sys.platform == "win32":
         return []
     sources = sorted(glob.glob("csrc/*.cpp") + glob.glob("csrc/cpu/*.cpp"))
     headers = sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/cpu/*.inc"))
     compiler = nvcc()
-    # Without CUDA the kernels' code is there all the same, run on the CPU for tests.
-    sources += [] if compiler else ["csrc/cuda/emulated.cpp"]
+    sources += [] if compiler else [EMULATED]
     extension = CppExtension(
         "lrfused._C",
         sources,
@@ -118,7 +116,7 @@ def extensions():
         extra_compile_args=[*FLAGS, *(["-DLRFUSED_CUDA"] if compiler else [])],
         extra_link_args=list(LINK),
     )
-    extension.cuda = CudaObject(compiler) if compiler else None
+    extension.compiler = compiler
     return [extension]
 
 
