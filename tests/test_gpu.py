@@ -50,7 +50,7 @@ def no_sync():
 
 
 def pair(
-    backend, shapes=((1025,), (33,), (64, 3, 7, 7)), dtype=torch.float32, schedule=None, **kwargs
+    kernels, shapes=((1025,), (33,), (64, 3, 7, 7)), dtype=torch.float32, schedule=None, **kwargs
 ):
     hyper = HYPER["nesterov-decay"]
     mine = [leaf(numbers(*shape, dtype=dtype, seed=i)) for i, shape in enumerate(shapes)]
@@ -98,7 +98,7 @@ def test_a_hundred_steps_with_a_plateau_wait_for_nothing(kernels, no_sync):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_captured_step_replayed_a_hundred_times_equals_torch(kernels, dtype):
     ours, theirs = pair(
-        backend, dtype=dtype, schedule=lrfused.CosineAnnealingLR(30, 1e-3), capturable=True
+        kernels, dtype=dtype, schedule=lrfused.CosineAnnealingLR(30, 1e-3), capturable=True
     )
     scheduler = cosine(theirs)
 
