@@ -11,6 +11,7 @@ from . import __version__, backends
 _KINDS = ("cpu", "cuda", "xpu", "mps")
 _USED_FOR = {
     "compiled": "CPU",
+    "cuda": "CUDA; with LRFUSED_EMULATE_CUDA=1 the CPU, for tests",
     "triton": "CUDA, ROCm and XPU; with TRITON_INTERPRET=1 the CPU, for tests",
     "reference": "every device, at the speed of torch's for-loop",
 }
