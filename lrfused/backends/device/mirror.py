@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+import ctypes
 import warnings
 from typing import Any
 
@@ -14,9 +14,8 @@ from . import transfer
 
 
 def image(tensor: Tensor) -> bytes:
-    """Return the bytes of a small host tensor of doubles or 64-bit integers."""
-    values = tensor.flatten().tolist()
-    return struct.pack(f"{len(values)}{'d' if tensor.is_floating_point() else 'q'}", *values)
+    """Return the bytes of a small contiguous host tensor."""
+    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if tensor.numel() else b""
 
 
 class Mirror:
@@ -28,6 +27,7 @@ class Mirror:
 
     def __init__(self, device: Device) -> None:
         self.device = device
+        self.program: Any = None  # whose fixed tensors these are
         self.graphs: list[Any] = []  # what captured steps read, and we have left
         self._held: dict[str, Tensor] = {}
         self._keys: dict[str, Any] = {}

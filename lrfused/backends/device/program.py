@@ -19,15 +19,21 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
-from .. import reference
 from . import transfer
 from .mirror import Mirror, image
 from .transfer import Flight
 
+try:
+    from ... import _C
+
+    Twin: Any = _C.Program
+except ImportError:
+    from ..reference import Program as Twin
+
 Tell = Callable[[list[float], list[float]], None] | None
 
 
-class Program(reference.Program):
+class Program:
     """Run a compiled program of schedules on the host and on every device with parameters.
 
     A backend adds what its mirrors are, and which devices it runs on.
@@ -55,10 +61,12 @@ class Program(reference.Program):
         plateau_cells: Tensor,
         plateaus: Tensor,
     ) -> None:
-        super().__init__(
+        self._twin = Twin(
             cells, epochs, used, history, recorded, plateau_states, segments, constants, tables,
             plateau_cells, plateaus,
         )  # fmt: skip
+        self._epochs, self._used = epochs, used
+        self._history, self._recorded = history, recorded
         self._moving = {
             "rates": cells,  # and momenta
             "epochs": epochs,
@@ -105,8 +113,10 @@ class Program(reference.Program):
         if mirror is None:
             self.settle()
             mirror = self._mirrors[device] = self.make_mirror(device)
-        for name, host in self._fixed.items():
-            mirror.put(name, host, host, recording)
+        if mirror.program is not self:
+            for name, host in self._fixed.items():
+                mirror.put(name, host, host, recording)
+            mirror.program = self
         for name, key in self._images().items():
             host = self._moving[name]
             mirror.put(
@@ -117,7 +127,10 @@ class Program(reference.Program):
         return mirror
 
     def _images(self) -> dict[str, bytes]:
-        return {name: image(host) for name, host in self._moving.items()}
+        return {name: self._image(name) for name in self._moving}
+
+    def _image(self, name: str) -> bytes:
+        return image(self._recorded if name == "recorded" else self._moving[name])
 
     def _agree(self) -> None:
         if self._mirrors:
@@ -135,9 +148,9 @@ class Program(reference.Program):
         if self.recording:
             self.captured = True
         elif self._pending:
-            self._pending.append(super().use)
+            self._pending.append(self._twin.use)
         else:
-            super().use()
+            self._twin.use()
             key = image(self._used)
             for device in devices:
                 self._mirrors[device].believe("used", key)
@@ -153,14 +166,14 @@ class Program(reference.Program):
         if recording:
             self.captured = True
         elif self._pending:
-            self._pending.append(super().advance)
+            self._pending.append(self._twin.advance)
         else:
-            super().advance()
+            self._twin.advance()
             self._agree()
 
     def observe(self, metric: float) -> None:
         """Feed every plateau one metric that the host knows."""
-        super().observe(metric)
+        self._land(metric)
         if self.captured:
             self.push()  # for replays
 
@@ -197,7 +210,11 @@ class Program(reference.Program):
     def cells(self) -> list[float]:
         """Return each cell as far as it is known."""
         self._drain(wait=False)
-        return super().cells()
+        return self._known()
+
+    def _known(self) -> list[float]:
+        cells: list[float] = self._twin.cells()
+        return cells
 
     def settle(self) -> bool:
         """Wait for what only the devices know; return whether epochs may have changed by it."""
@@ -223,7 +240,7 @@ class Program(reference.Program):
             else:
                 host[self._order if name == "plateau states" else slice(None)] = there
             for each in self._mirrors.values():
-                each.believe(name, image(host))
+                each.believe(name, self._image(name))
         end = int(self._recorded)
         if end > begin:
             rows = torch.arange(max(begin, end - length), end) % length
@@ -250,7 +267,7 @@ class Program(reference.Program):
         return 0
 
     def _land(self, metric: float) -> None:
-        super().observe(metric)
+        self._twin.observe(metric)
 
     def _drain(self, wait: bool) -> None:
         if not self._pending or self.recording:
@@ -264,10 +281,10 @@ class Program(reference.Program):
                 flight, tell = first
                 if not wait and not flight.landed():
                     break
-                before = super().cells()
+                before = self._known()
                 self._land(flight.number())
                 if tell is not None:
-                    tell(before, super().cells())
+                    tell(before, self._known())
             self._pending.popleft()
             moved = True
         if moved:
