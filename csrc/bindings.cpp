@@ -1,15 +1,19 @@
 // The extension's face: one step, one program, and the seams the tests look through.
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <cmath>
 #include <optional>
+#include <tuple>
 
 #include "chunks.h"
 #include "cuda/items.h"
 #include "device.h"
 #include "gather.h"
+#include "norm.h"
 #include "program.h"
 #ifndef LRFUSED_CUDA
 #include "cuda/emulated.h"
@@ -24,25 +28,87 @@ void set_item(PyObject* container, PyObject* key, PyObject* value) {
   if (PyObject_SetItem(container, key, value) < 0) throw py::error_already_set();
 }
 
+// Make what the slots lack: momentum buffers, and masters, which begin as their parameters.
+std::vector<at::Tensor> create(Found& found) {
+  std::vector<at::Tensor> created;
+  for (size_t i = 0; found.firsts && i < found.slots.size(); ++i) {
+    Slot& slot = found.slots[i];
+    const bool master = slot.kept != Master::none;
+    if (slot.mode != Buffer::first && !(master && slot.master == nullptr)) continue;
+    const at::Tensor param = THPVariable_Unpack(found.tensors[i].object).detach();
+    if (slot.mode == Buffer::first) {
+      created.push_back(at::empty_like(param, master ? at::kFloat : param.scalar_type()));
+      slot.buffer = created.back().mutable_data_ptr();
+    }
+    if (master && found.tensors[i].master == nullptr) {
+      created.push_back(slot.kept == Master::whole ? param.to(at::kFloat)
+                                                   : at::zeros_like(param, at::kShort));
+      slot.master = created.back().mutable_data_ptr();
+    }
+  }
+  return created;
+}
+
+// Put what was made into the state.
+void keep(const Found& found, const std::vector<at::Tensor>& created, const py::dict& state) {
+  auto next = created.begin();
+  for (size_t i = 0; next != created.end(); ++i) {
+    const Slot& slot = found.slots[i];
+    const bool first = slot.mode == Buffer::first;
+    const bool master = slot.kept != Master::none && found.tensors[i].master == nullptr;
+    if (!first && !master) continue;
+    const py::object own = state[py::handle(found.tensors[i].object)];
+    if (first) set_item(own.ptr(), buffer_key(), py::cast(*next++).ptr());
+    if (master) set_item(own.ptr(), master_key(slot.kept), py::cast(*next++).ptr());
+  }
+}
+
+// Return the norm of all gradients times inv_scale; those of `odd` are summed by Python.
+double norm(const Found& found, double inv_scale, bool fused, const py::object& odd) {
+  std::vector<double> sums(found.places, 0.0);
+  if (!odd.is_none()) {
+    const auto others = odd.attr("square_sums")().cast<std::vector<double>>();
+    for (size_t i = 0; i < others.size(); ++i) sums[found.odd[i].place] = others[i];
+  }
+  std::optional<py::gil_scoped_release> let_go;
+  if (found.numel >= kLetGo) let_go.emplace();
+  square_sums_cpu(found.slots.data(), static_cast<int64_t>(found.slots.size()), inv_scale, fused,
+                  sums.data());
+  return std::sqrt(ordered_sum(sums.data(), found.places));
+}
+
+void clip(std::vector<Group>& groups, double coefficient) {
+  for (Group& group : groups) {
+    group.hypers.twice.clip = coefficient;
+    group.hypers.single.clip =
+        std::isnan(coefficient) ? std::numeric_limits<float>::quiet_NaN() : float(coefficient);
+    group.scale |= coefficient != 1;
+  }
+}
+
 // Update every parameter that has a gradient, then advance the program if `advance`.
 //
-// All that can be refused is refused before the first write. What is not three plain streams goes
-// to `odd`, called with [(group, param)] before the update; it returns the function that does them.
-// Returns whether momentum buffers were created.
-bool step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
-          bool advance, bool fused, const py::function& odd) {
+// All that can be refused is refused before the first write. What is not plain streams goes to
+// `odd`, called with [(group, param)] before the update; it returns an object whose square_sums()
+// are those of its gradients, and that is called with the clipping coefficient to update.
+// Returns whether the update was made, which with `skip` needs a finite norm; whether momentum
+// buffers or masters were created; and the norm, where there is a maximum of it.
+std::tuple<bool, bool, double> step(const py::list& groups, const py::dict& state, Program& program,
+                                    double inv_scale, std::optional<double> max_norm, bool skip,
+                                    Master kept, bool advance, bool fused,
+                                    const py::function& odd) {
   TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
                     "the program was compiled for ", program.groups(), " groups, not ",
                     groups.size());
   static thread_local Found found;  // its memory serves every step
-  gather(groups, state, program.cells(), inv_scale, c10::kCPU, found);
+  gather(groups, state, program.cells(), inv_scale, c10::kCPU, kept, found);
 
   // Where other Python code may run before the update is done, it may drop a gradient: hold them.
   const bool large = found.numel >= kLetGo;
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
   if (large || !found.odd.empty())
     for (const Tensors& t : found.tensors)
-      for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer})
+      for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer, t.master})
         if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
 
   py::object update_odd = py::none();
@@ -50,7 +116,7 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
     py::list list;
     if (!found.valid) {  // all are odd then
       for (size_t i = 0; i < found.slots.size(); ++i)
-        found.odd.push_back({found.slots[i].group, found.tensors[i].object});
+        found.odd.push_back({found.slots[i].group, found.slots[i].place, found.tensors[i].object});
       found.slots.clear();
       found.tensors.clear();
       found.firsts = 0;
@@ -60,12 +126,14 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
     update_odd = odd(list);
   }
 
-  std::vector<at::Tensor> created;
-  for (size_t i = 0; found.firsts && i < found.slots.size(); ++i) {
-    if (found.slots[i].mode != Buffer::first) continue;
-    created.push_back(at::empty_like(THPVariable_Unpack(found.tensors[i].object).detach()));
-    found.slots[i].buffer = created.back().mutable_data_ptr();
+  double total = 0, coefficient = 1;
+  if (max_norm) {
+    total = norm(found, inv_scale, fused, update_odd);
+    if (skip && !std::isfinite(total)) return {false, false, total};
+    coefficient = clip_coefficient(total, *max_norm);
+    clip(found.groups, coefficient);
   }
+  const std::vector<at::Tensor> created = create(found);
 
   program.use();
   std::optional<py::gil_scoped_release> let_go;
@@ -75,17 +143,10 @@ bool step(const py::list& groups, const py::dict& state, Program& program, doubl
              fused, [=](int64_t i) { tensors[i].param->bump_version(); });
   let_go.reset();
 
-  if (!created.empty()) {
-    auto buffer = created.begin();
-    for (size_t i = 0; i < found.slots.size(); ++i) {
-      if (found.slots[i].mode != Buffer::first) continue;
-      const py::object own = state[py::handle(found.tensors[i].object)];
-      set_item(own.ptr(), buffer_key(), py::cast(*buffer++).ptr());
-    }
-  }
-  if (!update_odd.is_none()) update_odd();
+  keep(found, created, state);
+  if (!update_odd.is_none()) update_odd(coefficient);
   if (advance) program.advance();
-  return !created.empty();
+  return {true, !created.empty(), total};
 }
 
 // For tests: the units that tensors of these sizes are cut into, as (first, last, begin, end).
@@ -183,8 +244,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("advance", &Program::advance)
       .def("observe", &Program::observe, py::arg("metric"))
       .def("cells", &Program::current_cells);
+  py::enum_<Master>(m, "Master")
+      .value("none", Master::none)
+      .value("whole", Master::whole)
+      .value("remainder", Master::remainder);
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
-        py::arg("inv_scale"), py::arg("advance"), py::arg("fused"), py::arg("odd"));
+        py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("kept"),
+        py::arg("advance"), py::arg("fused"), py::arg("odd"));
   m.def("units_of", &units_of, py::arg("numels"));
   bind_device(m);
 }

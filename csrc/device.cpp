@@ -148,7 +148,7 @@ DeviceStep::DeviceStep(const py::list& groups, const py::dict& state,
   TORCH_CHECK_VALUE(cells.size() == 2 * groups.size(), "there are ", cells.size(), " cells for ",
                     groups.size(), " groups");
   found_.aligned = true;
-  gather(groups, state, cells.data(), 1.0, device_type(), found_);
+  gather(groups, state, cells.data(), 1.0, device_type(), Master::none, found_);
   for (const Tensors& t : found_.tensors)
     for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer})
       if (impl) held_.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));

@@ -13,11 +13,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstddef>
-#include <limits>
 #include <unordered_map>
 
+#include "groups.h"
 #include "prefetch.h"
 
 namespace lrfused {
@@ -27,50 +26,6 @@ constexpr int64_t kBatch = 32;
 constexpr int64_t kGrain = 512;  // parameters a thread is worth waking for
 
 enum class Kind : uint8_t { skip, plain, odd };
-
-PyObject* item(PyObject* dict, const char* name) {
-  PyObject* value = PyDict_GetItemString(dict, name);
-  if (value == nullptr) throw py::key_error(name);
-  return value;
-}
-
-double number(PyObject* dict, const char* name, bool& valid) {
-  const double value = PyFloat_AsDouble(item(dict, name));
-  if (value == -1.0 && PyErr_Occurred()) {
-    PyErr_Clear();
-    valid = false;
-  }
-  return value;
-}
-
-bool truth(PyObject* dict, const char* name) {
-  const int value = PyObject_IsTrue(item(dict, name));
-  if (value < 0) throw py::error_already_set();
-  return value != 0;
-}
-
-template <class M>
-Hyper<M> rounded(const Hyper<double>& h) {
-  // A NaN of the user's may have a payload, which wide_bfloat16 must not.
-  const auto r = [](double x) {
-    return std::isnan(x) ? std::numeric_limits<M>::quiet_NaN() : M(x);
-  };
-  return {r(h.grad_scale), r(h.weight_decay), r(h.momentum), r(h.undamped), r(h.minus_lr)};
-}
-
-// Clears `valid` for what is not a number, or not one in float32: Python finds the words for it.
-Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
-  const double momentum = number(dict, "momentum", valid);
-  const double decay = number(dict, "weight_decay", valid);
-  const double dampening = number(dict, "dampening", valid);
-  const Hyper<double> h{truth(dict, "maximize") ? -inv_scale : inv_scale, decay, momentum,
-                        1 - dampening, -rate};
-  const bool nesterov = truth(dict, "nesterov");
-  // As in torch, where momentum alone only multiplies, and may become infinite.
-  for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
-    if (std::isfinite(x) && std::isinf(float(x))) valid = false;
-  return {{rounded<float>(h), h}, h.grad_scale != 1, decay != 0, momentum != 0, nesterov};
-}
 
 c10::TensorImpl* impl_of(PyObject* tensor) {
   return THPVariable_Unpack(tensor).unsafeGetTensorImpl();
@@ -105,6 +60,23 @@ c10::DispatchKeySet plain_keys(c10::DeviceType device) {
   return on_gpu;
 }
 
+constexpr const char* kBufferKey = "momentum_buffer";
+const char* master_name(Master kept) {
+  return kept == Master::whole ? "master" : "master_remainder";
+}
+
+PyObject* interned(const char* name) {
+  PyObject* key = PyUnicode_InternFromString(name);
+  if (key == nullptr) throw py::error_already_set();
+  return key;
+}
+
+// Strings of a loaded checkpoint may be equal without being the same.
+bool is_key(PyObject* key, PyObject* interned, const char* name) {
+  return key == interned ||
+         (PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, name) == 0);
+}
+
 bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
   if (a->is_contiguous() && b->is_contiguous()) return true;
   return a->is_non_overlapping_and_dense() && a->strides() == b->strides();
@@ -116,24 +88,6 @@ void* address(const c10::TensorImpl* t) {
       t->unsafe_storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks();
   if (data.get() == nullptr || data.get_deleter() == c10::impl::cow::cow_deleter) return nullptr;
   return static_cast<char*>(data.get()) + t->storage_offset() * t->itemsize();
-}
-
-// The value of a state dict's momentum_buffer. One that is not its dict's first entry is left to
-// the reference backend by calling the parameter odd.
-Kind find_buffer(PyObject* own, PyObject*& buffer) {
-  buffer = nullptr;
-  if (own == nullptr) return Kind::plain;
-  Py_ssize_t position = 0;
-  PyObject *key, *value;
-  if (!PyDict_CheckExact(own)) return Kind::odd;
-  if (!PyDict_Next(own, &position, &key, &value)) return Kind::plain;
-  if (key != buffer_key() &&
-      !(PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, "momentum_buffer") == 0))
-    return Kind::odd;
-  if (value == Py_None) return Kind::plain;
-  if (!THPVariable_CheckExact(value)) return Kind::odd;
-  buffer = value;
-  return Kind::plain;
 }
 
 // All parameters in order, and each one's entry of the optimizer's state.
@@ -196,7 +150,7 @@ class Parameters {
 // One parameter's chain, as far as it has been followed.
 struct Links {
   Tensors tensors;
-  PyObject *state, *buffer;
+  PyObject *state, *buffer, *master;
   int32_t group;
   Kind kind;
 };
@@ -208,8 +162,9 @@ bool misaligned(const Slot& s, size_t itemsize) {
 
 class Reader {
  public:
-  Reader(const Parameters& params, const std::vector<Group>& groups, Found& found, Kind* kinds)
-      : params_(params), groups_(groups), found_(found), kinds_(kinds) {}
+  Reader(const Parameters& params, const std::vector<Group>& groups, Master kept, Found& found,
+         Kind* kinds)
+      : params_(params), groups_(groups), kept_(kept), found_(found), kinds_(kinds) {}
 
   // Returns false if the state is not in the order of the parameters.
   bool read(int64_t begin, int64_t end) {
@@ -235,7 +190,8 @@ class Reader {
  private:
   bool start(int64_t i, int32_t group, Links& l) const {
     PyObject* param = params_.param(i, group);
-    l = {{param, nullptr, nullptr, nullptr}, nullptr, nullptr, group, Kind::plain};
+    l = {
+        {param, nullptr, nullptr, nullptr, nullptr}, nullptr, nullptr, nullptr, group, Kind::plain};
     prefetch_tensor(param);
     if (!params_.entry(i, param, l.state)) return false;
     if (l.state) prefetch_dict(l.state);
@@ -249,7 +205,7 @@ class Reader {
     }
     l.tensors.param = impl_of(l.tensors.object);
     prefetch_impl(l.tensors.param);
-    if (l.state && groups_[l.group].momentum && PyDict_CheckExact(l.state)) prefetch_keys(l.state);
+    if (l.state && looks_up(l) && PyDict_CheckExact(l.state)) prefetch_keys(l.state);
   }
 
   void heads(Links& l) const {
@@ -261,9 +217,32 @@ class Reader {
     }
     prefetch_meta(l.tensors.param->autograd_meta());
     prefetch_storage(l.tensors.param);
-    if (!groups_[l.group].momentum) return;
-    l.kind = find_buffer(l.state, l.buffer);
-    if (l.buffer) prefetch_tensor(l.buffer);
+    if (!looks_up(l)) return;
+    l.kind = find_own(l);
+    for (PyObject* own : {l.buffer, l.master})
+      if (own) prefetch_tensor(own);
+  }
+
+  // Whether the parameter's state matters.
+  bool looks_up(const Links& l) const { return groups_[l.group].momentum || kept_ != Master::none; }
+
+  // The tensors in a parameter's state.
+  Kind find_own(Links& l) const {
+    if (l.state == nullptr) return Kind::plain;
+    if (!PyDict_CheckExact(l.state)) return Kind::odd;
+    Py_ssize_t position = 0;
+    PyObject *key, *value;
+    while (PyDict_Next(l.state, &position, &key, &value)) {
+      PyObject** own = nullptr;
+      if (groups_[l.group].momentum && is_key(key, buffer_key(), kBufferKey))
+        own = &l.buffer;
+      else if (kept_ != Master::none && is_key(key, master_key(kept_), master_name(kept_)))
+        own = &l.master;
+      if (own == nullptr || value == Py_None) continue;
+      if (!THPVariable_CheckExact(value)) return Kind::odd;
+      *own = value;
+    }
+    return Kind::plain;
   }
 
   void gradient(Links& l) const {
@@ -276,14 +255,14 @@ class Reader {
     }
     t.grad = meta->grad_.unsafeGetTensorImpl();
     prefetch_impl(t.grad);
-    if (!l.buffer) return;
-    t.buffer = impl_of(l.buffer);
-    prefetch_impl(t.buffer);
+    if (l.buffer) prefetch_impl(t.buffer = impl_of(l.buffer));
+    if (l.master) prefetch_impl(t.master = impl_of(l.master));
   }
 
-  // Whether `other` is a stream that runs beside `param`.
-  bool beside(const c10::TensorImpl* other, const c10::TensorImpl* param) const {
-    return other->key_set() == found_.keys && other->dtype() == param->dtype() &&
+  // Whether `other`, of a dtype, is a stream that runs beside `param`.
+  bool beside(const c10::TensorImpl* other, at::ScalarType dtype,
+              const c10::TensorImpl* param) const {
+    return other->key_set() == found_.keys && other->dtype() == dtype &&
            other->sizes() == param->sizes() && same_order(param, other) &&
            (found_.on_cpu() || other->device() == param->device());
   }
@@ -291,13 +270,25 @@ class Reader {
   void storages(int64_t i, Links& l) {
     if (l.kind != Kind::plain) return;
     const Tensors& t = l.tensors;
-    if (!dtype_of(t.param, found_.slots[i].dtype) || !beside(t.param, t.param) ||
-        !beside(t.grad, t.param) || (t.buffer && !beside(t.buffer, t.param))) {
+    Slot& slot = found_.slots[i];
+    const auto dtype = c10::typeMetaToScalarType(t.param->dtype());
+    const bool half = dtype == at::kHalf;
+    slot.kept = half || dtype == at::kBFloat16 ? kept_ : Master::none;
+    const bool single = slot.kept != Master::none;
+    const auto wide = single ? at::kFloat : dtype;
+    const auto master = slot.kept == Master::whole ? at::kFloat : at::kShort;
+    if (!dtype_of(t.param, slot.dtype) || (half && slot.kept == Master::remainder) ||
+        !beside(t.param, dtype, t.param) ||
+        !(beside(t.grad, dtype, t.param) || (single && beside(t.grad, wide, t.param))) ||
+        (t.buffer && !beside(t.buffer, wide, t.param)) ||
+        (single && t.master && !beside(t.master, master, t.param))) {
       l.kind = Kind::odd;
       return;
     }
+    dtype_of(t.grad, slot.grad_dtype);
     prefetch_storage(t.grad);
     if (t.buffer) prefetch_storage(t.buffer);
+    if (t.master) prefetch_storage(t.master);
   }
 
   void finish(int64_t i, Links& l) {
@@ -309,11 +300,14 @@ class Reader {
       slot.param = address(t.param);
       slot.grad = address(t.grad);
       slot.buffer = t.buffer ? address(t.buffer) : nullptr;
-      if (slot.numel != 0 && (!slot.param || !slot.grad || (t.buffer && !slot.buffer)))
+      slot.master = t.master ? address(t.master) : nullptr;
+      if (slot.numel != 0 &&
+          (!slot.param || !slot.grad || (t.buffer && !slot.buffer) || (t.master && !slot.master)))
         l.kind = Kind::odd;
       if (found_.aligned && misaligned(slot, t.param->itemsize())) l.kind = Kind::odd;
     }
     kinds_[i] = l.kind;
+    slot.place = i;
     if (l.kind != Kind::plain) {
       found_.tensors[i].object = t.object;
       slot.group = l.group;
@@ -322,13 +316,14 @@ class Reader {
     }
     slot.group = l.group;
     slot.mode = !groups_[l.group].momentum ? Buffer::none : t.buffer ? Buffer::next : Buffer::first;
-    firsts += slot.mode == Buffer::first;
+    firsts += slot.mode == Buffer::first || (slot.kept != Master::none && !t.master);
     numel += slot.numel;
     found_.tensors[i] = t;
   }
 
   const Parameters& params_;
   const std::vector<Group>& groups_;
+  const Master kept_;
   Found& found_;
   Kind* kinds_;
 };
@@ -337,7 +332,8 @@ class Reader {
 void separate(Found& found, const Kind* kinds) {
   int64_t plain = 0;
   for (const auto i : c10::irange(found.slots.size())) {
-    if (kinds[i] == Kind::odd) found.odd.push_back({found.slots[i].group, found.tensors[i].object});
+    if (kinds[i] == Kind::odd)
+      found.odd.push_back({found.slots[i].group, static_cast<int64_t>(i), found.tensors[i].object});
     if (kinds[i] != Kind::plain) continue;
     found.slots[plain] = found.slots[i];
     found.tensors[plain++] = found.tensors[i];
@@ -349,16 +345,22 @@ void separate(Found& found, const Kind* kinds) {
 }  // namespace
 
 PyObject* buffer_key() {
-  static PyObject* const key = PyUnicode_InternFromString("momentum_buffer");
-  if (key == nullptr) throw py::error_already_set();
+  static PyObject* const key = interned(kBufferKey);
   return key;
 }
 
+PyObject* master_key(Master kept) {
+  static PyObject* const whole = interned(master_name(Master::whole));
+  static PyObject* const remainder = interned(master_name(Master::remainder));
+  return kept == Master::whole ? whole : remainder;
+}
+
 void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
-            c10::DeviceType device, Found& found) {
+            c10::DeviceType device, Master kept, Found& found) {
   static thread_local std::vector<Kind> kinds;
   found.keys = plain_keys(device);
   buffer_key();  // made here, not by the first thread to ask
+  master_key(kept);
   found.groups.clear();
   found.valid = true;
   for (const auto g : c10::irange(groups.size()))
@@ -377,7 +379,7 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
     numel = firsts = others = 0;
     in_order = true;
     at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-      Reader reader(params, found.groups, found, kind);
+      Reader reader(params, found.groups, kept, found, kind);
       if (!reader.read(begin, end)) in_order = false;
       numel += reader.numel;
       firsts += reader.firsts;
@@ -390,6 +392,7 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
     read();
   }
   found.numel = numel;
+  found.places = count;
   found.firsts = firsts;
   if (others > 0) separate(found, kind);
 }

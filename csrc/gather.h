@@ -16,16 +16,16 @@ namespace py = pybind11;
 
 namespace lrfused {
 
-// A parameter whose tensors are not three plain streams in one memory order.
+// A parameter whose tensors are not plain streams in one memory order.
 struct Odd {
-  int64_t group;
+  int64_t group, place;
   PyObject* param;  // borrowed
 };
 
 // The tensors behind a slot, borrowed.
 struct Tensors {
   PyObject* object;
-  c10::TensorImpl *param, *grad, *buffer;  // buffer is null before the first step
+  c10::TensorImpl *param, *grad, *buffer, *master;  // the last two are null before the first step
 };
 
 struct Found {
@@ -37,16 +37,19 @@ struct Found {
   std::vector<Odd> odd;
   bool valid = true;  // whether all groups' numbers are numbers, and in float32's range
   int64_t numel = 0;
-  int64_t firsts = 0;  // slots that have no momentum buffer yet
+  int64_t places = 0;  // all parameters
+  int64_t firsts = 0;  // slots that lack a momentum buffer or a master yet
 
   bool on_cpu() const { return keys.has(c10::DispatchKey::CPU); }
 };
 
-// The interned "momentum_buffer".
+// The interned "momentum_buffer", and "master" or "master_remainder".
 PyObject* buffer_key();
+PyObject* master_key(Master kept);
 
-// Read groups (a list of dicts) and state (the optimizer's). Group g's rate is cells[2 g].
+// Read groups (a list of dicts) and state (the optimizer's). Group g's rate is cells[2 g]; `kept`
+// is what 16-bit parameters have of a master.
 void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
-            c10::DeviceType device, Found& found);
+            c10::DeviceType device, Master kept, Found& found);
 
 }  // namespace lrfused

@@ -20,6 +20,7 @@ struct Hyper {
   M momentum;
   M undamped;  // 1 - dampening
   M minus_lr;
+  M clip = 1;  // what clipping multiplies by
 };
 
 // Which of its parts an update has, for those who know when they are compiled; others give a struct
@@ -30,12 +31,13 @@ struct Parts {
   static constexpr Buffer buffer = B;
 };
 
-template <class T, bool Fused, class P>
+template <class T, bool Fused, bool Clip = false, class P>
 LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h, const P& parts) {
   using M = opmath_t<T>;
   const M p = widen(param);
   M d = widen(grad);
   if (parts.scale) d = rn<T>(h.grad_scale * d);
+  if (Clip) d = rn<T>(h.clip * d);
   if (parts.decay) d = rn<T>(fma<Fused>(h.weight_decay, p, d));
   if (parts.buffer != Buffer::none) {
     M m = d;
@@ -47,9 +49,9 @@ LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h, co
   param = narrow<T>(fma<Fused>(h.minus_lr, d, p));
 }
 
-template <class T, bool Scale, bool Decay, Buffer B, bool Nesterov, bool Fused>
+template <class T, bool Scale, bool Decay, Buffer B, bool Nesterov, bool Fused, bool Clip = false>
 LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h) {
-  sgd<T, Fused>(param, grad, buffer, h, Parts<Scale, Decay, B, Nesterov>{});
+  sgd<T, Fused, Clip>(param, grad, buffer, h, Parts<Scale, Decay, B, Nesterov>{});
 }
 
 }  // namespace lrfused

@@ -31,21 +31,39 @@ struct Group {
   bool scale, decay, momentum, nesterov;
 };
 
-// A parameter to update: three streams of numel elements in the same memory order.
+// What is kept of a 16-bit parameter's fp32 master. With one, the update is fp32's, on the master.
+enum class Master : uint8_t {
+  none,
+  whole,      // the master
+  remainder,  // what a bfloat16 lacks of it: master.h
+};
+
+// A parameter to update: streams of numel elements in the same memory order.
 struct Slot {
   void* param;
   const void* grad;
   void* buffer;
+  void* master;
   int64_t numel;
+  int64_t place;  // among all parameters, with a gradient or without
   int32_t group;
-  DType dtype;
+  DType dtype, grad_dtype;  // they may differ where there is a master
   Buffer mode;
+  Master kept;
   int8_t device = 0;  // index
 };
+
+inline int64_t itemsize(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
 
 // Update every slot on the CPU, in one parallel region. `fused` as torch's own CPU kernels are;
 // `written` is called once for each slot, by some thread.
 void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
                 const std::function<void(int64_t)>& written);
+
+// Write the sums of the squares of the slots' gradients times inv_scale to sums[place]; norm.h.
+// `fused` only says that there are wide vectors.
+void square_sums_cpu(const Slot* slots, int64_t count, double inv_scale, bool fused, double* sums);
 
 }  // namespace lrfused

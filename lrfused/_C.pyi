@@ -1,6 +1,6 @@
 # What csrc/bindings.cpp binds.
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -24,15 +24,27 @@ class Program:
     def observe(self, metric: float) -> None: ...
     def cells(self) -> list[float]: ...
 
+class Master:
+    none: Master
+    whole: Master
+    remainder: Master
+
+class Odd(Protocol):
+    def square_sums(self) -> list[float]: ...
+    def __call__(self, clip: float) -> object: ...
+
 def step(
     groups: list[dict[str, Any]],
     state: dict[Tensor, dict[str, Any]],
     program: Program,
     inv_scale: float,
+    max_norm: float | None,
+    skip: bool,
+    kept: Master,
     advance: bool,
     fused: bool,
-    odd: Callable[[list[tuple[int, Tensor]]], Callable[[], object]],
-) -> bool: ...
+    odd: Callable[[list[tuple[int, Tensor]]], Odd],
+) -> tuple[bool, bool, float]: ...
 
 class Device:
     def __init__(self, index: int) -> None: ...

@@ -85,7 +85,7 @@ def check_range(g: int, group: dict[str, Any], lr: float, param: Tensor) -> None
             )
 
 
-def check_parameter(g: int, param: Tensor) -> None:
+def check_parameter(g: int, param: Tensor, mastered: bool = False) -> None:
     """Raise TypeError unless this parameter, which has a gradient, can be updated."""
     grad = param.grad
     assert grad is not None
@@ -99,13 +99,43 @@ def check_parameter(g: int, param: Tensor) -> None:
         _refuse(g, param, "was made in inference mode; clone it outside")
     if torch._debug_has_internal_overlap(param) == 1:
         _refuse(g, param, "has several elements in a single memory location; clone it")
-    _check_beside(g, param, "gradient", grad, ("dtype", "shape", "device"))
+    single = mastered and grad.dtype == torch.float32
+    _check_beside(g, param, "gradient", grad, torch.float32 if single else param.dtype)
 
 
-def check_buffer(g: int, param: Tensor, buffer: Any) -> None:
+def check_buffer(g: int, param: Tensor, buffer: Any, mastered: bool = False) -> None:
     """Raise TypeError unless `buffer` can be the parameter's momentum_buffer."""
     if buffer is not None:
-        _check_beside(g, param, "momentum_buffer", buffer, ("dtype", "shape", "device"))
+        dtype = torch.float32 if mastered else param.dtype
+        _check_beside(g, param, "momentum_buffer", buffer, dtype)
+
+
+def check_master(g: int, param: Tensor, key: str, master: Any) -> None:
+    """Raise TypeError unless `master` can be the parameter's state under this key."""
+    if key == "master_remainder" and param.dtype != torch.bfloat16:
+        _refuse(g, param, f"is {param.dtype}: master_weights='remainder' is for bfloat16; use True")
+    if master is not None:
+        dtype = torch.float32 if key == "master" else torch.int16
+        _check_beside(g, param, key, master, dtype)
+
+
+def check_whole(g: int, param: Tensor) -> None:
+    """Raise TypeError for a parameter of which other ranks hold other parts."""
+    if hasattr(param, "to_local"):
+        _refuse(
+            g, param, "is a DTensor, and max_grad_norm knows nothing of other ranks; "
+            "use torch.nn.utils.clip_grad_norm_",
+        )  # fmt: skip
+
+
+def check_max_grad_norm(value: Any) -> float | None:
+    """Return it as a float; raise TypeError or ValueError unless it is None, or at least 0."""
+    if value is None:
+        return None
+    bound = as_float("max_grad_norm", value)
+    if not bound >= 0:
+        raise ValueError(f"max_grad_norm must be at least 0, or None, got {value!r}")
+    return bound
 
 
 def check_cycles(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
@@ -119,11 +149,12 @@ def check_cycles(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None
                 )
 
 
-def _check_beside(g: int, param: Tensor, name: str, other: Any, traits: tuple[str, ...]) -> None:
+def _check_beside(g: int, param: Tensor, name: str, other: Any, dtype: torch.dtype) -> None:
     if not isinstance(other, Tensor):
         _refuse(g, param, f"has a {name} that is {type(other).__name__}, not a tensor")
-    for trait in traits:
-        here, there = getattr(param, trait), getattr(other, trait)
+    wanted = {"dtype": dtype, "shape": param.shape, "device": param.device}
+    for trait, here in wanted.items():
+        there = getattr(other, trait)
         if here != there:
             _refuse(g, param, f"has a {name} of another {trait}: {there}, not {here}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -12,10 +11,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from . import backends, external
+from . import backends, checkpoint, external
 from .chain import as_schedules
-from .checks import check_arguments, check_buffer, check_cycles, check_numbers, check_ticks
+from .checks import (
+    check_arguments,
+    check_cycles,
+    check_max_grad_norm,
+    check_numbers,
+    check_ticks,
+)
 from .history import LRHistory
+from .masters import key_of
 from .metrics import as_metric, mean
 from .rates import Rates
 from .scaling import Scaling
@@ -45,6 +51,11 @@ class FusedDecaySGD(Optimizer):
             it found infinities; None if the scaler is to do so before the step.
         advance: whether the schedule advances in a step without an update: "always", as torch's
             does in a loop, or "on_update".
+        max_grad_norm: clip gradients to this norm, taken over all groups together, inside the step;
+            `grad_norm` is what it was.
+        master_weights: True to update bfloat16 and float16 parameters through float32 masters,
+            `state[p]["master"]`, with float32 momentum; "remainder" to keep of a bfloat16's master
+            only the 16 bits that the parameter lacks, `state[p]["master_remainder"]`.
         backend: "auto", "compiled", "triton" or "reference".
         capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
         foreach: accepted, so that a call need not be changed, and ignored.
@@ -69,6 +80,8 @@ class FusedDecaySGD(Optimizer):
         schedule_every: int | None = 1,
         amp: str | None = None,
         advance: str = "always",
+        max_grad_norm: float | None = None,
+        master_weights: bool | str = False,
         backend: str = "auto",
         capturable: bool = False,
         foreach: bool | None = None,
@@ -83,7 +96,9 @@ class FusedDecaySGD(Optimizer):
         self._capturable = capturable
         self._schedule_every = schedule_every
         self._since = 0  # optimizer steps since the last schedule step
-        self._scaling = Scaling(amp, on_update=advance == "on_update")
+        self._scaling = Scaling(
+            amp, advance == "on_update", check_max_grad_norm(max_grad_norm), key_of(master_weights)
+        )
         self._rates: Any = None
         defaults = {
             "lr": float(lr),
@@ -211,11 +226,26 @@ class FusedDecaySGD(Optimizer):
 
     @property
     def lr_used(self) -> list[float]:
-        """Return the rates that the last step used, or would have used had it made an update.
-
-        `param_groups` has the next step's.
-        """
+        """Return the rates that the last update used; `param_groups` has the next step's."""
         return self._rates.used()
+
+    @property
+    def max_grad_norm(self) -> float | None:
+        """Return what the norm of the gradients is clipped to; it may be assigned."""
+        return self._scaling.max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, value: float | None) -> None:
+        self._scaling.max_grad_norm = check_max_grad_norm(value)
+
+    @property
+    def grad_norm(self) -> Tensor:
+        """Return the norm of all gradients in the last step, before clipping; nobody waits for it.
+
+        A tensor of one fp64 element. NaN before the first step, without `max_grad_norm`, and where
+        GradScaler's `found_inf` made the step one without an update.
+        """
+        return self._scaling.grad_norm
 
     def lr_history(self) -> LRHistory:
         """Return the rates after each of the last 1,024 schedule steps and plateau cuts.
@@ -304,9 +334,11 @@ class FusedDecaySGD(Optimizer):
         unless `override`: then it brings its own.
         """
         self._override = override
+        hook = self.register_load_state_dict_pre_hook(checkpoint.hold)
         try:
             super().load_state_dict(state_dict)
         finally:
+            hook.remove()
             del self._override
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -320,29 +352,13 @@ class FusedDecaySGD(Optimizer):
 
     def _load(self, state: dict[str, Any]) -> None:
         groups = state["param_groups"]
-        packed = [group.get("schedule") for group in groups]
-        for saved in packed:
-            if saved is not None and not (isinstance(saved, dict) and "schedulers" in saved):
-                raise ValueError(f"the checkpoint's 'schedule' is not one of lrfused's: {saved!r}")
-        for i, (group, saved) in enumerate(zip(groups, packed, strict=True)):
-            now = float(group["lr"])
-            if saved is not None and saved.get("lr", now) != now == now:  # a NaN is left to itself
-                warnings.warn(
-                    f"param_groups[{i}] of the checkpoint was saved at lr={saved['lr']} and has "
-                    f"lr={group['lr']}: another optimizer went on from there, so its schedule's "
-                    "state is left out; load the scheduler's own",
-                    stacklevel=4,
-                )
-                packed[i] = None
+        packed = checkpoint.schedules(groups)
         states = self._rates.unpack([saved and saved["schedulers"] for saved in packed])
         self._rates.check(states, getattr(self, "_override", False))
         if not getattr(self, "_override", False):
             check_cycles(groups, self.param_groups)
         check_numbers([{**self.defaults, **group} for group in groups])
-        for i, group in enumerate(groups):
-            for p in group["params"]:
-                if p in state["state"]:
-                    check_buffer(i, p, state["state"][p].get("momentum_buffer"))
+        checkpoint.release(groups, state["state"], self._scaling.master)
         rates = [float(group["lr"]) for group in groups]
         for new, old, rate in zip(groups, self.param_groups, rates, strict=True):
             new.update(fused=None, foreach=None, differentiable=False, lr=rate)

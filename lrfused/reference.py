@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from .chain import as_schedules
+from .masters import has_master, key_of, read, write
 from .metrics import as_metric
+from .norm import norm, square_sum
+from .scaling import Scaling
 
 _EXPLICIT = (torch.bfloat16, torch.float16)
 
@@ -20,17 +23,20 @@ def update(
     group: dict[str, Any],
     lr: float,
     inv_scale: float = 1.0,
+    clip: float = 1.0,
 ) -> Tensor | None:
     """Update one parameter in place, and its momentum buffer; return the buffer, made if None.
 
     The for-loop path of torch.optim.SGD. torch's 16-bit results on a CPU depend on where in a SIMD
     block an element falls, so there the same formula is spelt out: every operation is done in fp32
-    and rounded once to the tensor's dtype. `inv_scale` multiplies the gradient first.
+    and rounded once to the tensor's dtype. `inv_scale` multiplies the gradient first, and then
+    `clip` does.
     """
     momentum, weight_decay = float(group["momentum"]), float(group["weight_decay"])
-    explicit = param.device.type == "cpu" and param.dtype in _EXPLICIT
-    add, add_, mul, mul_ = _IN_FP32 if explicit else _AS_TORCH
-    d = grad if inv_scale == 1.0 else mul(grad, inv_scale)
+    add, add_, mul, mul_ = _operations(param)
+    d = unscaled(grad, inv_scale)
+    if clip != 1.0:
+        d = mul(d, clip)
     if group["maximize"]:
         d = -d
     if weight_decay != 0:
@@ -43,6 +49,51 @@ def update(
         d = add(d, buffer, momentum) if group["nesterov"] else buffer
     add_(param, d, -lr)
     return buffer
+
+
+def unscaled(grad: Tensor, inv_scale: float) -> Tensor:
+    """Return the gradient times what GradScaler unscales by."""
+    mul = _operations(grad)[2]
+    return grad if inv_scale == 1.0 else mul(grad, inv_scale)
+
+
+def gradient_square_sum(param: Tensor, inv_scale: float, master: str | None) -> float:
+    """Return the sum of the squares of a parameter's unscaled gradient; 0 if it has none."""
+    if param.grad is None:
+        return 0.0
+    grad = param.grad.float() if has_master(param, master) else param.grad
+    return float(square_sum(unscaled(grad, inv_scale)))
+
+
+def update_own(
+    param: Tensor,
+    own: dict[str, Any],
+    group: dict[str, Any],
+    lr: float,
+    inv_scale: float = 1.0,
+    clip: float = 1.0,
+    master: str | None = None,
+) -> None:
+    """Update one parameter that has a gradient, and its state.
+
+    If it has a master, that is updated, as an fp32 parameter with the gradient widened, and rounded
+    into the parameter. `master` is what the state calls it: `masters.key_of`.
+    """
+    grad = param.grad
+    assert grad is not None
+    momentum = group["momentum"] != 0
+    buffer = own.get("momentum_buffer") if momentum else None
+    wide = read(param, own, master) if master and has_master(param, master) else param
+    buffer = update(wide, grad.to(wide.dtype), buffer, group, lr, inv_scale, clip)
+    if momentum:
+        own["momentum_buffer"] = buffer
+    if master and wide is not param:
+        write(param, own, master, wide)
+
+
+def _operations(tensor: Tensor) -> Any:
+    explicit = tensor.device.type == "cpu" and tensor.dtype in _EXPLICIT
+    return _IN_FP32 if explicit else _AS_TORCH
 
 
 _AS_TORCH = (
@@ -78,6 +129,10 @@ class ReferenceDecaySGD(torch.optim.SGD):
         maximize: bool = False,
         schedule: Any = None,
         schedule_every: int | None = 1,
+        amp: str | None = None,
+        advance: str = "always",
+        max_grad_norm: float | None = None,
+        master_weights: bool | str = False,
         backend: str = "auto",
         capturable: bool = False,
         foreach: bool | None = None,
@@ -92,6 +147,9 @@ class ReferenceDecaySGD(torch.optim.SGD):
         )  # fmt: skip
         self.schedule_every = schedule_every
         self._since = 0
+        on_update = advance == "on_update"
+        self._scaling = Scaling(amp, on_update, max_grad_norm, key_of(master_weights))
+        self._step_supports_amp_scaling = amp == "fused"
         self._attach(as_schedules(schedule))
 
     def _attach(self, default: Any) -> None:
@@ -117,20 +175,36 @@ class ReferenceDecaySGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                buffer = self.state[p].get("momentum_buffer") if group["momentum"] != 0 else None
-                buffer = update(p, p.grad, buffer, group, group["lr"])
-                if group["momentum"] != 0:
-                    self.state[p]["momentum_buffer"] = buffer
+        updated = self._update()
+        if not updated and self._scaling.on_update:
+            return loss
         if self.schedule_every is not None:
             self._since += 1
             if self._since == self.schedule_every:
                 self._since = 0
                 self.scheduler.step()
         return loss
+
+    def _update(self) -> bool:
+        scaling = self._scaling
+        scaling.read(self)
+        if scaling.skips():
+            return False
+        inv_scale, clip = scaling.inv_scale(), 1.0
+        pairs = [(group, p) for group in self.param_groups for p in group["params"]]
+        if scaling.max_grad_norm is not None:
+            sums = [gradient_square_sum(p, inv_scale, scaling.master) for _, p in pairs]
+            coefficient = scaling.clip(norm(sums))
+            if coefficient is None:
+                return False
+            clip = coefficient
+        for group, p in pairs:
+            if p.grad is not None:
+                own = self.state.get(p, {})
+                update_own(p, own, group, group["lr"], inv_scale, clip, scaling.master)
+                if own:
+                    self.state[p] = own
+        return True
 
     @property
     def scheduler(self) -> ReferenceScheduler:

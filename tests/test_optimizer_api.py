@@ -15,7 +15,8 @@ from lrfused.reference import ReferenceDecaySGD
 
 SIGNATURE = (
     "(params, lr=0.001, momentum=0, dampening=0, weight_decay=0, nesterov=False, *, "
-    "maximize=False, schedule=None, schedule_every=1, backend='auto', capturable=False, "
+    "maximize=False, schedule=None, schedule_every=1, amp=None, advance='always', "
+    "max_grad_norm=None, master_weights=False, backend='auto', capturable=False, "
     "foreach=None, fused=None, differentiable=False)"
 )
 

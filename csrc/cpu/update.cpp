@@ -1,14 +1,11 @@
 // One parallel region over units of all tensors of all groups.
-#include <ATen/Parallel.h>
-
-#include <atomic>
 #include <bit>
 #include <cstring>
 #include <type_traits>
-#include <vector>
 
-#include "../chunks.h"
+#include "../master.h"
 #include "../step.h"
+#include "units.h"
 
 namespace lrfused {
 namespace {
@@ -49,31 +46,28 @@ LRFUSED_HD void store(bfloat16* p, int64_t pair, Pair x) {
 #define LRFUSED_FUSED true
 #include "update.inc"
 
-constexpr int64_t kSerial = 32768;  // elements below which waking threads costs more than it saves
-
-size_t itemsize(DType dtype) {
-  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
-}
-
 }  // namespace
 
 void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
                 const std::function<void(int64_t)>& written) {
-  static thread_local std::vector<Unit> units;
-  cut(count, [&](int64_t i) { return slots[i].numel; }, units);
   Update (*const choose)(DType, const Group&, Buffer) = fused ? with_fma::choose : baseline::choose;
+  const auto update_master = fused ? with_fma::update_master : baseline::update_master;
 
   const auto run = [&](int64_t i, int64_t begin, int64_t end) {
     const Slot& s = slots[i];
     const Group& group = groups[s.group];
-    const Update update = choose(s.dtype, group, s.mode);
-    const size_t offset = begin * itemsize(s.dtype);
-    const auto at = [&](auto* stream) { return stream ? stream + offset : nullptr; };
-    update(at(static_cast<char*>(s.param)), at(static_cast<const char*>(s.grad)),
-           at(static_cast<char*>(s.buffer)), end - begin, group.hypers);
+    if (s.kept != Master::none) {
+      update_master(s, begin, end, group);
+    } else {
+      const size_t offset = begin * itemsize(s.dtype);
+      const auto at = [&](auto* stream) { return stream ? stream + offset : nullptr; };
+      choose(s.dtype, group, s.mode)(at(static_cast<char*>(s.param)),
+                                     at(static_cast<const char*>(s.grad)),
+                                     at(static_cast<char*>(s.buffer)), end - begin, group.hypers);
+    }
     if (begin == 0) written(i);
   };
-  const auto run_unit = [&](const Unit& u) {
+  for_each_unit(slots, count, [&](const Unit& u) {
     if (u.last == u.first + 1) return run(u.first, u.begin, u.end);
     for (int64_t i = u.first; i < u.last; ++i) {
       // The next tensors' lines are in no stream the hardware could see coming.
@@ -85,19 +79,7 @@ void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fuse
       }
       run(i, 0, slots[i].numel);
     }
-  };
-
-  // Threads take units as they come free: a core that is slow just now does fewer.
-  const int64_t total = static_cast<int64_t>(units.size());
-  const Unit* first = units.data();  // not `units`: each thread would see its own
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;) run_unit(first[i]);
-  };
-  const int64_t threads =
-      total * kUnit <= kSerial ? 1 : std::min<int64_t>(at::get_num_threads(), total);
-  if (threads == 1) return work();
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+  });
 }
 
 }  // namespace lrfused

@@ -24,6 +24,12 @@ FUSED = not (
     and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
 )
 
+_MASTERS = {
+    None: _C.Master.none,
+    "master": _C.Master.whole,
+    "master_remainder": _C.Master.remainder,
+}
+
 
 def step(
     groups: list[dict[str, Any]],
@@ -39,14 +45,29 @@ def step(
     if scaling.skips():
         scaling.rest(program, advance)
         return False
-    inv_scale = scaling.inv_scale()
 
     def odd(params: list[tuple[int, Tensor]]) -> Any:
-        return reference.prepare(params, groups, state, program.cells()[::2], inv_scale)
+        return reference.Work(params, groups, state, program.cells()[::2], scaling)
 
-    if _C.step(groups, state, program, inv_scale, advance, FUSED, odd):
+    updated, created, norm = _C.step(
+        groups,
+        state,
+        program,
+        scaling.inv_scale(),
+        scaling.max_grad_norm,
+        scaling.scaled,
+        _MASTERS[scaling.master],
+        advance,
+        FUSED,
+        odd,
+    )
+    if scaling.max_grad_norm is not None:
+        scaling.grad_norm = torch.tensor(norm, dtype=torch.float64)
+    if not updated:
+        scaling.rest(program, advance)
+    if created:
         _order(groups, state)
-    return True
+    return updated
 
 
 def _order(groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]) -> None:

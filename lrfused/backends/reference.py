@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checks import check_buffer, check_numbers, check_parameter, check_range
-from ..reference import update
+from ..checks import (
+    check_buffer,
+    check_master,
+    check_numbers,
+    check_parameter,
+    check_range,
+    check_whole,
+)
+from ..masters import has_master
+from ..norm import norm
+from ..reference import gradient_square_sum, update_own
 from ..scaling import Scaling
 
 
@@ -128,33 +136,49 @@ def _observe(constants: list[float], state: list[float], metric: float, lr: floa
     return lr
 
 
-def prepare(
-    odd: list[tuple[int, Tensor]],
-    groups: list[dict[str, Any]],
-    state: dict[Tensor, dict[str, Any]],
-    rates: list[float],
-    inv_scale: float,
-) -> Callable[[], None]:
-    """Check parameters, given with their groups' indices, and return what updates them."""
-    check_numbers(groups)
-    todo = [(g, p, state.get(p, {})) for g, p in odd if p.grad is not None]
-    for g, p, own in todo:
-        check_parameter(g, p)
-        check_range(g, groups[g], rates[g], p)
-        if groups[g]["momentum"] != 0:
-            check_buffer(g, p, own.get("momentum_buffer"))
+class Work:
+    """Hold parameters that were checked: what their gradients sum up to, and what updates them.
+
+    Made of parameters with their groups' indices, those without a gradient included.
+    """
+
+    def __init__(
+        self,
+        params: list[tuple[int, Tensor]],
+        groups: list[dict[str, Any]],
+        state: dict[Tensor, dict[str, Any]],
+        rates: list[float],
+        scaling: Scaling,
+    ) -> None:
+        check_numbers(groups)
+        # torch reads all states first, which shows where a parameter is listed twice.
+        self._todo = [(g, p, state.get(p, {})) for g, p in params if p.grad is not None]
+        for g, p, own in self._todo:
+            mastered = has_master(p, scaling.master)
+            check_parameter(g, p, mastered)
+            check_range(g, groups[g], rates[g], p)
+            if scaling.max_grad_norm is not None:
+                check_whole(g, p)
+            if groups[g]["momentum"] != 0:
+                check_buffer(g, p, own.get("momentum_buffer"), mastered)
+            if scaling.master is not None and mastered:
+                check_master(g, p, scaling.master, own.get(scaling.master))
+        self._params, self._groups, self._state, self._rates = params, groups, state, rates
+        self._inv_scale, self._master = scaling.inv_scale(), scaling.master
 
     @torch.no_grad()
-    def run() -> None:
-        for g, p, own in todo:
-            group, grad = groups[g], p.grad
-            assert grad is not None
-            buffer = own.get("momentum_buffer") if group["momentum"] != 0 else None
-            buffer = update(p, grad, buffer, group, rates[g], inv_scale)
-            if group["momentum"] != 0:
-                state[p]["momentum_buffer"] = buffer
+    def square_sums(self) -> list[float]:
+        """Return the sum of the squares of each one's unscaled gradient."""
+        return [gradient_square_sum(p, self._inv_scale, self._master) for _, p in self._params]
 
-    return run
+    @torch.no_grad()
+    def __call__(self, clip: float = 1.0) -> None:
+        """Update them, their gradients multiplied by the clipping coefficient."""
+        for g, p, own in self._todo:
+            group, rate = self._groups[g], self._rates[g]
+            update_own(p, own, group, rate, self._inv_scale, clip, self._master)
+            if own:
+                self._state[p].update(own)
 
 
 def step(
@@ -172,9 +196,15 @@ def step(
         scaling.rest(program, advance)
         return False
     params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-    run = prepare(params, groups, state, program.cells()[::2], scaling.inv_scale())
+    work = Work(params, groups, state, program.cells()[::2], scaling)
+    clip: float | None = 1.0
+    if scaling.max_grad_norm is not None:
+        clip = scaling.clip(norm(work.square_sums()))
+    if clip is None:
+        scaling.rest(program, advance)
+        return False
     program.use()
-    run()
+    work(clip)
     if advance:
         program.advance()
     return True

@@ -61,7 +61,7 @@ def step(
             else group
             for g, group in enumerate(groups)
         ]
-        run_odd = reference.prepare(odd, now, state, cells[::2], scaling.inv_scale())
+        run_odd = reference.Work(odd, now, state, cells[::2], scaling)
     natives = {device: program.native(device, recording) for device in devices}
     cycled = [program.momentum_cells.get(g, -1) for g in range(len(groups))]
     inv_scale = 1.0 if on_device else scaling.inv_scale()

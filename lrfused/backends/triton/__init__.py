@@ -57,7 +57,7 @@ def step(
             else group
             for g, group in enumerate(groups)
         ]
-        run_odd = reference.prepare(found.odd, now, state, cells[::2], inv_scale)
+        run_odd = reference.Work(found.odd, now, state, cells[::2], scaling)
     devices = [*found.devices, *(p.device for _, p in found.odd if launch.runs_on(p.device))]
     recording = any(transfer.capturing(device) for device in dict.fromkeys(devices))
     if recording:

@@ -1,0 +1,56 @@
+// Sums of squares on the CPU, in one parallel region; the order is norm.h's.
+#include "../norm.h"
+
+#include <numeric>
+#include <vector>
+
+#include "units.h"
+
+namespace lrfused {
+namespace {
+
+using SquareSum = double (*)(const void*, int64_t, double);
+
+#define LRFUSED_ISA baseline
+#define LRFUSED_TARGET
+#include "norm.inc"
+#undef LRFUSED_ISA
+#undef LRFUSED_TARGET
+
+#define LRFUSED_ISA with_avx2
+#if defined(__x86_64__)
+#define LRFUSED_TARGET __attribute__((target("avx2")))
+#else
+#define LRFUSED_TARGET
+#endif
+#include "norm.inc"
+
+static_assert(kUnit % kPiece == 0, "a unit of one tensor begins with a piece");
+
+}  // namespace
+
+void square_sums_cpu(const Slot* slots, int64_t count, double inv_scale, bool fused, double* sums) {
+  const auto choose = fused ? with_avx2::choose : baseline::choose;
+  // Where each slot's pieces begin.
+  std::vector<int64_t> first(count + 1, 0);
+  for (int64_t i = 0; i < count; ++i)
+    first[i + 1] = first[i] + (slots[i].numel + kPiece - 1) / kPiece;
+  std::vector<double> pieces(first[count]);
+
+  const auto run = [&](int64_t i, int64_t begin, int64_t end) {
+    const Slot& s = slots[i];
+    const SquareSum sum = choose(s.grad_dtype, s.kept != Master::none, inv_scale != 1);
+    for (; begin < end; begin += kPiece)
+      pieces[first[i] + begin / kPiece] =
+          sum(static_cast<const char*>(s.grad) + begin * itemsize(s.grad_dtype),
+              std::min(kPiece, end - begin), inv_scale);
+  };
+  for_each_unit(slots, count, [&](const Unit& u) {
+    if (u.last == u.first + 1) return run(u.first, u.begin, u.end);
+    for (int64_t i = u.first; i < u.last; ++i) run(i, 0, slots[i].numel);
+  });
+  for (int64_t i = 0; i < count; ++i)
+    sums[slots[i].place] = ordered_sum(pieces.data() + first[i], first[i + 1] - first[i]);
+}
+
+}  // namespace lrfused

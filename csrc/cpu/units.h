@@ -1,0 +1,34 @@
+// All units of all tensors, in one parallel region.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "../chunks.h"
+#include "../step.h"
+
+namespace lrfused {
+
+constexpr int64_t kSerial = 32768;  // elements below which waking threads costs more than it saves
+
+// Threads take units as they come free: a core that is slow just now does fewer.
+template <class Run>
+void for_each_unit(const Slot* slots, int64_t count, Run run) {
+  static thread_local std::vector<Unit> units;
+  cut(count, [&](int64_t i) { return slots[i].numel; }, units);
+  const int64_t total = static_cast<int64_t>(units.size());
+  const Unit* first = units.data();  // not `units`: each thread would see its own
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;) run(first[i]);
+  };
+  const int64_t threads =
+      total * kUnit <= kSerial ? 1 : std::min<int64_t>(at::get_num_threads(), total);
+  if (threads == 1) return work();
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+}
+
+}  // namespace lrfused

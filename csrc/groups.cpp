@@ -1,0 +1,54 @@
+#include "groups.h"
+
+#include <cmath>
+#include <limits>
+
+namespace lrfused {
+namespace {
+
+double number(PyObject* dict, const char* name, bool& valid) {
+  const double value = PyFloat_AsDouble(item(dict, name));
+  if (value == -1.0 && PyErr_Occurred()) {
+    PyErr_Clear();
+    valid = false;
+  }
+  return value;
+}
+
+bool truth(PyObject* dict, const char* name) {
+  const int value = PyObject_IsTrue(item(dict, name));
+  if (value < 0) throw py::error_already_set();
+  return value != 0;
+}
+
+template <class M>
+Hyper<M> rounded(const Hyper<double>& h) {
+  // A NaN of the user's may have a payload, which wide_bfloat16 must not.
+  const auto r = [](double x) {
+    return std::isnan(x) ? std::numeric_limits<M>::quiet_NaN() : M(x);
+  };
+  return {r(h.grad_scale), r(h.weight_decay), r(h.momentum), r(h.undamped), r(h.minus_lr)};
+}
+
+}  // namespace
+
+PyObject* item(PyObject* dict, const char* name) {
+  PyObject* value = PyDict_GetItemString(dict, name);
+  if (value == nullptr) throw py::key_error(name);
+  return value;
+}
+
+Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
+  const double momentum = number(dict, "momentum", valid);
+  const double decay = number(dict, "weight_decay", valid);
+  const double dampening = number(dict, "dampening", valid);
+  const Hyper<double> h{truth(dict, "maximize") ? -inv_scale : inv_scale, decay, momentum,
+                        1 - dampening, -rate};
+  const bool nesterov = truth(dict, "nesterov");
+  // As in torch, where momentum alone only multiplies, and may become infinite.
+  for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
+    if (std::isfinite(x) && std::isinf(float(x))) valid = false;
+  return {{rounded<float>(h), h}, h.grad_scale != 1, decay != 0, momentum != 0, nesterov};
+}
+
+}  // namespace lrfused

@@ -1,0 +1,18 @@
+// A group's numbers, read from its dict.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "step.h"
+
+namespace py = pybind11;
+
+namespace lrfused {
+
+// A dict's value, borrowed; a KeyError if there is none.
+PyObject* item(PyObject* dict, const char* name);
+
+// Clears `valid` for what is not a number, or not one in float32: Python finds the words for it.
+Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid);
+
+}  // namespace lrfused

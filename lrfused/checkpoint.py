@@ -1,0 +1,100 @@
+"""What a checkpoint says, checked and made ready before any of it is taken over."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import check_buffer, check_master
+from .masters import KEYS, has_master
+
+_MASTERS = [key for key in KEYS.values() if key is not None]
+_OURS = ("momentum_buffer", *_MASTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Keep a tensor from load_state_dict, which casts all it sees to the parameter's dtype."""
+
+    tensor: Tensor
+
+
+def hold(_optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Hold the tensors whose dtype is ours to say: a load_state_dict pre-hook, the last of them."""
+
+    def held(own: Any) -> Any:
+        if not isinstance(own, dict):
+            return own
+        return {k: Held(v) if k in _OURS and isinstance(v, Tensor) else v for k, v in own.items()}
+
+    return {**state_dict, "state": {i: held(own) for i, own in state_dict["state"].items()}}
+
+
+def release(
+    groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]], master: str | None
+) -> None:
+    """Put held tensors back, each in the dtype that it has beside its parameter.
+
+    Raises TypeError for what cannot be there, ValueError for masters of the other kind.
+    """
+    for g, group in enumerate(groups):
+        for p in group["params"]:
+            if p not in state:
+                continue
+            own, mastered = state[p], has_master(p, master)
+            for key, value in own.items():
+                if isinstance(value, Held):
+                    dtype = _dtype(key, p, mastered)
+                    own[key] = value.tensor.to(dtype=dtype, device=p.device)
+            check_buffer(g, p, own.get("momentum_buffer"), mastered)
+            for key in _MASTERS:
+                if own.get(key) is not None:
+                    _check_or_drop(g, p, own, key, master if mastered else None)
+
+
+def _dtype(key: str, param: Tensor, mastered: bool) -> torch.dtype:
+    if key == "master_remainder":
+        return torch.int16
+    return torch.float32 if mastered or key == "master" else param.dtype
+
+
+def _check_or_drop(g: int, p: Tensor, own: dict[str, Any], key: str, wanted: str | None) -> None:
+    if wanted == key:
+        check_master(g, p, key, own[key])
+    elif wanted is None:
+        del own[key]
+        warnings.warn(
+            "the checkpoint has master weights where this optimizer has none, being of other "
+            "parameters or without master_weights: they are left out",
+            stacklevel=8,
+        )
+    else:
+        raise ValueError(
+            f"the checkpoint has {key!r}, and this optimizer's master_weights keep {wanted!r}"
+        )
+
+
+def schedules(groups: list[dict[str, Any]]) -> list[Any]:
+    """Return what each group says of its schedule, or None.
+
+    Raises ValueError for what is not lrfused's; warns of what another optimizer left behind.
+    """
+    packed = [group.get("schedule") for group in groups]
+    for saved in packed:
+        if saved is not None and not (isinstance(saved, dict) and "schedulers" in saved):
+            raise ValueError(f"the checkpoint's 'schedule' is not one of lrfused's: {saved!r}")
+    for i, (group, saved) in enumerate(zip(groups, packed, strict=True)):
+        now = float(group["lr"])
+        if saved is not None and saved.get("lr", now) != now == now:  # a NaN is left to itself
+            warnings.warn(
+                f"param_groups[{i}] of the checkpoint was saved at lr={saved['lr']} and has "
+                f"lr={group['lr']}: another optimizer went on from there, so its schedule's "
+                "state is left out; load the scheduler's own",
+                stacklevel=7,
+            )
+            packed[i] = None
+    return packed

@@ -1,0 +1,439 @@
+"""master_weights: fp32 SGD on the masters, then one rounding into the parameters, bit for bit."""
+
+import copy
+
+import pytest
+import torch
+from bits import as_integers, assert_same_bits
+from cases import HYPER, SIZES, with_lr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twin import assert_same_state, assert_unchanged, leaf, momentum, numbers, sgd, snapshot
+
+from lrfused import FusedDecaySGD
+from lrfused.masters import join, split
+from lrfused.norm import clip_coefficient
+
+KINDS = [(torch.bfloat16, True), (torch.float16, True), (torch.bfloat16, "remainder")]
+randomly = settings(
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+of_each_kind = pytest.mark.parametrize(("dtype", "kind"), KINDS, ids=str)
+
+
+def master(optimizer, p):
+    """Return a parameter's fp32 master, as it was kept."""
+    own = optimizer.state[p]
+    return join(p.detach(), own["master_remainder"]) if "master_remainder" in own else own["master"]
+
+
+def rounded(wide, dtype, kind):
+    return split(wide)[0] if kind == "remainder" else wide.to(dtype)
+
+
+class Masters:
+    """A FusedDecaySGD with masters, beside torch's for-loop over fp32 copies."""
+
+    def __init__(self, values, kind, backend, hyper, **kwargs):
+        self.kind = kind
+        self.mine = [leaf(value) for value in values]
+        self.other = [leaf(value.float()) for value in values]
+        self.ours = FusedDecaySGD(
+            self.mine, master_weights=kind, backend=backend, **with_lr(hyper), **kwargs
+        )
+        self.theirs = sgd(self.other, **with_lr(hyper))
+
+    def step(self, step, missing=(), wide=False):
+        for i, (p, q) in enumerate(zip(self.mine, self.other, strict=True)):
+            p.grad = q.grad = None
+            if i in missing:
+                continue
+            p.grad_dtype = torch.float32 if wide else p.dtype
+            p.grad = numbers(*p.shape, dtype=p.grad_dtype, seed=100 * step + i + 1)
+            q.grad = p.grad.float()
+        self.ours.step()
+        self.theirs.step()
+        self.check(f"step {step}")
+
+    def check(self, when=""):
+        for i, (p, q) in enumerate(zip(self.mine, self.other, strict=True)):
+            assert_same_bits(p, rounded(q.detach(), p.dtype, self.kind), f"{when}, parameter {i}")
+            if p not in self.ours.state:
+                continue
+            assert_same_bits(master(self.ours, p), q, f"{when}, master {i}")
+            want, got = momentum(self.theirs, q), momentum(self.ours, p)
+            assert (got is None) == (want is None)
+            if want is not None:
+                assert_same_bits(got, want, f"{when}, momentum {i}")
+
+
+def values_of(sizes, dtype):
+    return [numbers(n, dtype=dtype, seed=n) for n in sizes]
+
+
+@pytest.mark.parametrize("hyper", HYPER.values(), ids=HYPER)
+@of_each_kind
+def test_every_size_equals_fp32_on_the_master_and_one_rounding(backend, dtype, kind, hyper):
+    pair = Masters(values_of(SIZES, dtype), kind, backend, hyper)
+    for step in range(3):
+        pair.step(step)
+
+
+@pytest.mark.parametrize("hyper", ["plain", "maximize-nesterov-decay"])
+@of_each_kind
+def test_gradients_may_be_fp32(backend, dtype, kind, hyper):
+    pair = Masters(values_of([1, 33, 1025, 2049], dtype), kind, backend, HYPER[hyper])
+    for step in range(4):
+        pair.step(step, wide=step != 1)
+
+
+@of_each_kind
+def test_late_gradients_and_momentum_switched_on_later(backend, dtype, kind):
+    pair = Masters(values_of([5, 70, 1025], dtype), kind, backend, {"weight_decay": 0.01})
+    for step in range(6):
+        if step == 3:
+            for optimizer in (pair.ours, pair.theirs):
+                optimizer.param_groups[0]["momentum"] = 0.9
+        pair.step(step, missing=[1] if step < 4 else [step % 3])
+
+
+@of_each_kind
+def test_odd_layouts(backend, dtype, kind):
+    values = [
+        numbers(9, 5, 7, 3, dtype=dtype).to(memory_format=torch.channels_last),
+        numbers(65, 66, dtype=dtype, seed=1).t(),
+        numbers(130, 9, dtype=dtype, seed=2)[:, ::2],
+        numbers(33, dtype=dtype, seed=3)[1:],
+    ]
+    pair = Masters(values, kind, backend, HYPER["nesterov-decay"])
+    for step in range(3):
+        pair.step(step)
+
+
+@st.composite
+def runs(draw):
+    dtype, kind = draw(st.sampled_from(KINDS))
+    sizes = st.lists(st.integers(0, 70) | st.sampled_from([1023, 1025, 4097]), max_size=3)
+    return {
+        "dtype": dtype,
+        "kind": kind,
+        "sizes": draw(sizes.filter(len)),
+        "hyper": HYPER[draw(st.sampled_from(sorted(HYPER)))],
+        "scale": draw(st.sampled_from([None, 1024.0, 3.0, 0.7])),
+        "bound": draw(st.sampled_from([None, 1e-3, 1.0, 1e4])),
+        "skips": draw(st.sets(st.integers(0, 5))),
+        "wide": draw(st.sets(st.integers(0, 5))),
+        "missing": draw(st.integers(2, 5)),
+        "saves": draw(st.sets(st.integers(0, 5))),
+    }
+
+
+@settings(randomly, max_examples=80)
+@given(run=runs())
+def test_any_run_equals_unscaling_clipping_and_stepping_in_fp32(backend, run):
+    values = values_of(run["sizes"], run["dtype"])
+    pair = Masters(values, run["kind"], backend, run["hyper"], max_grad_norm=run["bound"])
+    for step in range(6):
+        for i, (p, q) in enumerate(zip(pair.mine, pair.other, strict=True)):
+            p.grad = q.grad = None
+            if (step + i) % run["missing"]:
+                p.grad_dtype = torch.float32 if step in run["wide"] else p.dtype
+                p.grad = numbers(*p.shape, dtype=p.grad_dtype, seed=31 * step + i)
+                q.grad = p.grad.float()
+        pair.ours.grad_scale = scale = run["scale"] and torch.tensor(run["scale"])
+        pair.ours.found_inf = torch.tensor(float(step in run["skips"]))
+        pair.ours.step()
+        if step not in run["skips"]:
+            inverse = 1.0 if scale is None else scale.double().reciprocal().float().item()
+            factors = [inverse]
+            if run["bound"] is not None:
+                factors.append(clip_coefficient(pair.ours.grad_norm.item(), run["bound"]))
+            for q in pair.other:
+                for factor in factors:
+                    q.grad = None if q.grad is None else q.grad.mul_(factor)
+            pair.theirs.step()
+        pair.check(f"step {step}")
+        if step in run["saves"]:
+            pair.ours.load_state_dict(copy.deepcopy(pair.ours.state_dict()))
+
+
+@of_each_kind
+def test_the_backends_agree_on_clipped_steps(backend, dtype, kind):
+    def run(backend):
+        params = [leaf(v) for v in values_of([33, 70_001, 9000], dtype)]
+        optimizer = FusedDecaySGD(
+            params, lr=0.1, momentum=0.9, max_grad_norm=0.5, master_weights=kind, backend=backend
+        )
+        for step in range(2):
+            for i, p in enumerate(params):
+                p.grad, p.grad_dtype = None, torch.float32 if step else dtype
+                p.grad = numbers(*p.shape, dtype=p.grad_dtype, seed=step + i)
+            optimizer.grad_scale = 3.0
+            optimizer.step()
+        return optimizer
+
+    ours, theirs = run(backend), run("reference")
+    assert_same_bits(ours.grad_norm, theirs.grad_norm)
+    assert_same_state(ours, theirs)
+
+
+def test_parameters_of_32_and_64_bits_are_their_own_masters(backend):
+    def params():
+        return [leaf(numbers(33, dtype=d)) for d in (torch.float32, torch.bfloat16, torch.float64)]
+
+    mine, other = params(), params()
+    ours = FusedDecaySGD(mine, lr=0.1, momentum=0.9, master_weights=True, backend=backend)
+    theirs = FusedDecaySGD(other, lr=0.1, momentum=0.9, backend=backend)
+    for group in (mine, other):
+        for p in group:
+            p.grad = numbers(33, dtype=p.dtype, seed=1)
+    ours.step()
+    theirs.step()
+    for i in (0, 2):
+        assert_same_bits(mine[i], other[i])
+        assert list(ours.state[mine[i]]) == ["momentum_buffer"]
+    assert list(ours.state[mine[1]]) == ["momentum_buffer", "master"]
+    assert ours.state[mine[1]]["momentum_buffer"].dtype == torch.float32
+
+
+# -- the 16 bits of a remainder ------------------------------------------------------------------
+
+
+def bits(*patterns):
+    as_signed = [x - (1 << 32) if x >= 1 << 31 else x for x in patterns]
+    return torch.tensor(as_signed, dtype=torch.int32).view(torch.float32)
+
+
+def masters_of_all_kinds():
+    """Every upper half beside lower halves about the ends and the middle, and random ones."""
+    high = torch.arange(1 << 16, dtype=torch.int64) << 16
+    low = torch.tensor([0, 1, 2, 0x7FFE, 0x7FFF, 0x8000, 0x8001, 0xFFFE, 0xFFFF, 0x1234, 0xABCD])
+    all_bits = (high[:, None] + low).flatten()
+    return (
+        torch.where(all_bits >= 1 << 31, all_bits - (1 << 32), all_bits).int().view(torch.float32)
+    )
+
+
+def test_a_master_is_its_rounding_and_its_remainder():
+    wide = masters_of_all_kinds()
+    param, remainder = split(wide)
+    assert (param.dtype, remainder.dtype) == (torch.bfloat16, torch.int16)
+    assert_same_bits(join(param, remainder), wide)
+    assert torch.equal(param.isnan(), wide.isnan())
+
+
+def test_the_rounding_is_to_nearest_and_differs_from_torchs_in_ties_alone():
+    wide = masters_of_all_kinds()
+    wide = wide[wide.isfinite()]
+    param, _ = split(wide)
+    tie = (wide.view(torch.int32) & 0xFFFF) == 0x8000
+    assert_same_bits(param[~tie], wide[~tie].bfloat16())
+    up = (wide[tie].view(torch.int32) + 0x8000).view(torch.float32)
+    assert_same_bits(param[tie].float(), up)  # away from zero
+
+
+def test_a_remainder_goes_through_the_step_unharmed(backend):
+    wide = masters_of_all_kinds()
+    wide = wide[~wide.isnan()]
+    param, remainder = split(wide)
+    p = leaf(param)
+    optimizer = FusedDecaySGD([p], lr=0.0, master_weights="remainder", backend=backend)
+    optimizer.state[p]["master_remainder"] = remainder.clone()
+    p.grad = torch.copysign(torch.ones_like(param), -param)  # keeps the sign of a zero
+    optimizer.step()
+    assert_same_bits(p, param)
+    assert torch.equal(optimizer.state[p]["master_remainder"], remainder)
+
+
+@of_each_kind
+def test_nans_of_any_payload_stay_nans_and_overflow_is_infinite(backend, dtype, kind):
+    p = leaf(torch.zeros(6, dtype=dtype))
+    p.grad_dtype = torch.float32
+    p.grad = -bits(0x7F800001, 0x7FFFFFFF, 0xFF80FFFF, 0x7FC00000, 0x7F7FFFFF, 0x7F800000)
+    optimizer = FusedDecaySGD([p], lr=1.0, master_weights=kind, backend=backend)
+    optimizer.step()
+    assert p[:4].isnan().all()
+    assert p[4:].tolist() == [torch.inf, torch.inf]
+    assert master(optimizer, p)[:4].isnan().all()
+    assert master(optimizer, p)[4:].tolist() == [torch.finfo(torch.float32).max, torch.inf]
+
+
+# -- nothing by halves ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amp", [None, "fused"])
+@of_each_kind
+def test_a_skipped_first_step_commits_nothing(backend, dtype, kind, amp):
+    p = leaf(numbers(70, dtype=dtype))
+    p.grad_dtype = torch.float32
+    optimizer = FusedDecaySGD(
+        [p], lr=0.1, momentum=0.9, master_weights=kind, amp=amp, backend=backend
+    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.zeros(()))
+    p.grad = torch.full((70,), torch.inf)
+    version = p._version
+    scaler.step(optimizer)
+    assert not optimizer.state
+    assert p._version == version
+
+
+def test_a_remainder_of_float16_is_refused(backend):
+    params = [leaf(numbers(9, dtype=d)) for d in (torch.bfloat16, torch.float16)]
+    optimizer = FusedDecaySGD(params, lr=0.1, master_weights="remainder", backend=backend)
+    for p in params:
+        p.grad = p.detach().clone()
+    before = snapshot(optimizer)
+    with pytest.raises(TypeError, match=r"(?s)float16.*use True"):
+        optimizer.step()
+    assert_unchanged(optimizer, before)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("value", [torch.ones(8), torch.ones(9).double(), 0.5], ids=str)
+@of_each_kind
+def test_a_master_that_is_none_is_refused(backend, dtype, kind, value):
+    p = leaf(numbers(9, dtype=dtype))
+    optimizer = FusedDecaySGD([p], lr=0.1, master_weights=kind, backend=backend)
+    key = "master" if kind is True else "master_remainder"
+    optimizer.state[p][key] = value
+    p.grad = p.detach().clone()
+    before = snapshot(optimizer)
+    with pytest.raises(TypeError, match=key):
+        optimizer.step()
+    assert_unchanged(optimizer, before)
+
+
+@pytest.mark.parametrize("value", ["whole", "master", 1, None, 16], ids=str)
+def test_other_arguments_are_refused(value):
+    with pytest.raises(ValueError, match="master_weights must be"):
+        FusedDecaySGD([leaf(numbers(3))], master_weights=value)
+
+
+def test_the_version_moves_with_every_update(backend):
+    p = leaf(numbers(33, dtype=torch.bfloat16))
+    optimizer = FusedDecaySGD([p], lr=0.1, master_weights=True, backend=backend)
+    for _ in range(2):
+        p.grad = torch.ones_like(p)
+        version = p._version
+        optimizer.step()
+        assert p._version > version
+
+
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+def through_a_file(state_dict, folder):
+    torch.save(state_dict, folder / "checkpoint.pt")
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+@of_each_kind
+def test_a_run_resumes_to_the_bit(backend, dtype, kind, tmp_path, model_first):
+    straight = Masters(values_of([33, 1025], dtype), kind, backend, HYPER["nesterov-decay"])
+    for step in range(3):
+        straight.step(step)
+    saved = through_a_file(straight.ours.state_dict(), tmp_path)
+    values = [p.detach().clone() for p in straight.mine]
+    resumed = [leaf(torch.zeros_like(v)) for v in values]
+    optimizer = FusedDecaySGD(resumed, master_weights=kind, backend=backend)
+
+    def load_model():
+        for p, value in zip(resumed, values, strict=True):
+            p.data.copy_(value)
+
+    if model_first:
+        load_model()
+    optimizer.load_state_dict(saved)
+    if not model_first:
+        load_model()
+    straight.ours, straight.mine = optimizer, resumed
+    straight.check("loaded")
+    for step in range(3, 6):
+        straight.step(step)
+
+
+def test_torchs_loading_alone_would_have_rounded_the_masters():
+    """The danger: Optimizer.load_state_dict casts all floating state to the parameter's dtype."""
+    p = leaf(numbers(33, dtype=torch.bfloat16))
+    state = {0: {"momentum_buffer": numbers(33), "master": numbers(33, seed=1)}}
+    theirs = sgd([p], lr=0.1, momentum=0.9)
+    theirs.load_state_dict({**theirs.state_dict(), "state": state})
+    assert theirs.state[p]["master"].dtype == torch.bfloat16
+    ours = FusedDecaySGD([p], lr=0.1, momentum=0.9, master_weights=True)
+    ours.load_state_dict({**ours.state_dict(), "state": state})
+    assert_same_bits(ours.state[p]["master"], state[0]["master"])
+    assert_same_bits(ours.state[p]["momentum_buffer"], state[0]["momentum_buffer"])
+
+
+def test_loading_sees_what_a_users_hook_makes_of_the_checkpoint():
+    p = leaf(numbers(33, dtype=torch.bfloat16))
+    ours = FusedDecaySGD([p], lr=0.1, momentum=0.9, master_weights=True)
+    ours.register_load_state_dict_pre_hook(
+        lambda _, saved: {**saved, "state": {0: {"master": saved["state"][0]["theirs"]}}}
+    )
+    ours.load_state_dict({**ours.state_dict(), "state": {0: {"theirs": numbers(33)}}})
+    assert_same_bits(ours.state[p]["master"], numbers(33))
+
+
+@of_each_kind
+def test_an_ordinary_checkpoint_gets_its_masters_from_the_parameters(backend, dtype, kind):
+    values = values_of([33, 1025], dtype)
+    plain = [leaf(value) for value in values]
+    before = FusedDecaySGD(plain, lr=0.1, momentum=0.9, backend=backend)
+    for p in plain:
+        p.grad = numbers(*p.shape, dtype=dtype, seed=9)
+    before.step()
+    pair = Masters([p.detach() for p in plain], kind, backend, HYPER["momentum"])
+    pair.ours.load_state_dict(before.state_dict())
+    pair.theirs.load_state_dict(before.state_dict())
+    for step in range(3):
+        pair.step(step)
+
+
+@of_each_kind
+def test_masters_are_left_out_with_a_warning_where_none_are_kept(backend, dtype, kind):
+    pair = Masters(values_of([33], dtype), kind, backend, HYPER["momentum"])
+    pair.step(0)
+    other = leaf(pair.mine[0])
+    plain = FusedDecaySGD([other], lr=0.1, momentum=0.9, backend=backend)
+    with pytest.warns(UserWarning, match="master weights"):
+        plain.load_state_dict(pair.ours.state_dict())
+    assert list(plain.state[other]) == ["momentum_buffer"]
+    assert_same_bits(momentum(plain, other), momentum(pair.ours, pair.mine[0]).to(dtype))
+
+
+def test_masters_of_the_other_kind_are_refused(backend):
+    pair = Masters(values_of([33], torch.bfloat16), True, backend, HYPER["momentum"])
+    pair.step(0)
+    other = leaf(pair.mine[0])
+    optimizer = FusedDecaySGD([other], lr=0.3, master_weights="remainder", backend=backend)
+    before = snapshot(optimizer)
+    with pytest.raises(ValueError, match=r"(?s)'master'.*'master_remainder'"):
+        optimizer.load_state_dict(pair.ours.state_dict())
+    assert_unchanged(optimizer, before)
+    assert not optimizer.state
+
+
+@of_each_kind
+def test_torchs_sgd_takes_the_checkpoint(backend, dtype, kind):
+    pair = Masters(values_of([33], dtype), kind, backend, HYPER["momentum"])
+    pair.step(0)
+    other = leaf(pair.mine[0])
+    theirs = sgd([other], lr=0.1, momentum=0.9)
+    theirs.load_state_dict(pair.ours.state_dict())
+    other.grad = numbers(33, dtype=dtype)
+    theirs.step()
+    assert not torch.equal(as_integers(other), as_integers(pair.mine[0]))
+
+
+@of_each_kind
+def test_copies_keep_their_masters(backend, dtype, kind):
+    pair = Masters(values_of([33, 70], dtype), kind, backend, HYPER["momentum"])
+    pair.step(0)
+    pair.ours, pair.mine = copy.deepcopy((pair.ours, pair.mine))
+    for step in range(1, 3):
+        pair.step(step)
