@@ -52,7 +52,7 @@ Packed pack(const std::vector<cuda::Row>& rows, const Slot* const* slots, size_t
     const cuda::Entry entry = entry_of(*slots[i]);
     put(entry);
     const cuda::Layout layout = cuda::layout_of(entry.param, entry.grad, entry.buffer, entry.numel,
-                                                cuda::itemsize(slots[i]->dtype));
+                                                itemsize(slots[i]->dtype));
     first.push_back(first.back() + static_cast<uint32_t>(cuda::items_of(layout)));
     if (static_cast<int>(slots[i]->dtype) != only) only = cuda::kMixed;
   }

@@ -236,13 +236,13 @@ class FusedDecaySGD(Optimizer):
 
     @max_grad_norm.setter
     def max_grad_norm(self, value: float | None) -> None:
-        self._scaling.max_grad_norm = check_max_grad_norm(value)
+        self._scaling = replace(self._scaling, max_grad_norm=check_max_grad_norm(value))
 
     @property
     def grad_norm(self) -> Tensor:
         """Return the norm of all gradients in the last step, before clipping; nobody waits for it.
 
-        A tensor of one fp64 element. NaN before the first step, without `max_grad_norm`, and where
+        A tensor of one fp64 element. NaN where none was taken: before the first step, and where
         GradScaler's `found_inf` made the step one without an update.
         """
         return self._scaling.grad_norm

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twin import assert_same_state, assert_unchanged, leaf, momentum, numbers, sgd, snapshot
 
-from lrfused import FusedDecaySGD
+from lrfused import ExponentialLR, FusedDecaySGD
 from lrfused.masters import join, split
 from lrfused.norm import clip_coefficient
+from lrfused.reference import ReferenceDecaySGD
 
 KINDS = [(torch.bfloat16, True), (torch.float16, True), (torch.bfloat16, "remainder")]
 randomly = settings(
@@ -177,6 +178,28 @@ def test_the_backends_agree_on_clipped_steps(backend, dtype, kind):
     ours, theirs = run(backend), run("reference")
     assert_same_bits(ours.grad_norm, theirs.grad_norm)
     assert_same_state(ours, theirs)
+
+
+@of_each_kind
+def test_the_definition_does_all_of_it_too(backend, dtype, kind):
+    def run(make, **kwargs):
+        params = [leaf(v) for v in values_of([33, 70, 9000], dtype)]
+        optimizer = make(
+            params, schedule=ExponentialLR(0.5), amp="fused", advance="on_update",
+            max_grad_norm=0.5, master_weights=kind, **HYPER["maximize-all"], **kwargs,
+        )  # fmt: skip
+        for step in range(4):
+            for i, p in enumerate(params):
+                p.grad = numbers(*p.shape, dtype=dtype, seed=step + i)
+            optimizer.grad_scale = 3.0
+            optimizer.found_inf = float(step == 1)
+            optimizer.step()
+        return optimizer
+
+    ours, theirs = run(FusedDecaySGD, backend=backend), run(ReferenceDecaySGD)
+    assert_same_state(ours, theirs)
+    assert theirs.param_groups[0]["lr"] == 1e-3 * 0.5**3
+    assert theirs._step_supports_amp_scaling
 
 
 def test_parameters_of_32_and_64_bits_are_their_own_masters(backend):

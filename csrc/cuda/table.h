@@ -60,10 +60,6 @@ constexpr size_t size_of(size_t groups, size_t count) {
   return groups * sizeof(Row) + count * sizeof(Entry) + (count + 1) * sizeof(uint32_t);
 }
 
-LRFUSED_HD int64_t itemsize(DType dtype) {
-  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
-}
-
 LRFUSED_HD Layout layout_of(const Entry& e) {
   return layout_of(e.param, e.grad, e.buffer, e.numel, itemsize(DType(e.dtype)));
 }

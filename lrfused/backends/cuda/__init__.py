@@ -16,7 +16,7 @@ from torch import Tensor
 from ... import _C
 from ...scaling import Scaling
 from .. import reference
-from ..device import transfer
+from ..device import fallback, transfer
 from . import driver
 from .driver import unavailable
 from .program import Program
@@ -35,6 +35,8 @@ def step(
 
     Returns whether the update was made; True, too, where only the device knows.
     """
+    if fallback.wanted(groups, scaling):
+        return fallback.step(groups, state, program, advance, scaling)
     cells = program.cells()
     found = _C.DeviceStep(groups, state, cells)
     devices = [driver.device_of(index) for index in found.devices]
@@ -55,12 +57,7 @@ def step(
         return False
     run_odd = None
     if odd:
-        now = [
-            {**group, "momentum": cells[program.momentum_cells[g]]}
-            if g in program.momentum_cells
-            else group
-            for g, group in enumerate(groups)
-        ]
+        now = fallback.groups_now(groups, program)
         run_odd = reference.Work(odd, now, state, cells[::2], scaling)
     natives = {device: program.native(device, recording) for device in devices}
     cycled = [program.momentum_cells.get(g, -1) for g in range(len(groups))]

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...masters import has_master
 from ...scaling import Scaling
 from .. import reference
-from ..device import transfer
+from ..device import fallback, transfer
 from ..device.mirror import image
 from . import launch
 from .launch import unavailable
@@ -35,8 +34,8 @@ def step(
 
     Returns whether the update was made.
     """
-    if scaling.max_grad_norm is not None or _any_master(groups, scaling.master):
-        return _by_the_reference(groups, state, program, advance, scaling)
+    if fallback.wanted(groups, scaling):
+        return fallback.step(groups, state, program, advance, scaling)
     if scaling.skips():
         scaling.rest(program, advance)
         return False
@@ -54,7 +53,9 @@ def step(
             found = found.all_odd()
     run_odd = None
     if found.odd:
-        run_odd = reference.Work(found.odd, _now(groups, program), state, cells[::2], scaling)
+        run_odd = reference.Work(
+            found.odd, fallback.groups_now(groups, program), state, cells[::2], scaling
+        )
     devices = [*found.devices, *(p.device for _, p in found.odd if launch.runs_on(p.device))]
     recording = any(transfer.capturing(device) for device in dict.fromkeys(devices))
     if recording:
@@ -89,38 +90,6 @@ def step(
     for mirror in mirrors.values() if recording else ():
         mirror.freeze()
     return True
-
-
-def _by_the_reference(
-    groups: list[dict[str, Any]],
-    state: dict[Tensor, dict[str, Any]],
-    program: Program,
-    advance: bool,
-    scaling: Scaling,
-) -> bool:
-    """Make a step that clips, or has masters, which no kernel here does."""
-    if any(launch.capturing(p.device) for group in groups for p in group["params"][:1]):
-        raise RuntimeError(
-            "this step cannot be captured: max_grad_norm and master_weights take the reference's "
-            "path on this backend, which waits for the device"
-        )
-    program.settle()  # it takes rates from the host
-    return reference.step(_now(groups, program), state, program, advance, scaling)
-
-
-def _any_master(groups: list[dict[str, Any]], master: str | None) -> bool:
-    return master is not None and any(
-        has_master(p, master) for group in groups for p in group["params"]
-    )
-
-
-def _now(groups: list[dict[str, Any]], program: Program) -> list[dict[str, Any]]:
-    """Return the groups with the momenta that a schedule gives them, as far as the host knows."""
-    cells, cycled = program.cells(), program.momentum_cells
-    return [
-        {**group, "momentum": cells[cycled[g]]} if g in cycled else group
-        for g, group in enumerate(groups)
-    ]
 
 
 def _refuse_to_capture(found: Found) -> None:
