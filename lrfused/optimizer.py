@@ -226,7 +226,10 @@ class FusedDecaySGD(Optimizer):
 
     @property
     def lr_used(self) -> list[float]:
-        """Return the rates that the last update used; `param_groups` has the next step's."""
+        """Return the rates that the last step used, or would have used had it made an update.
+
+        `param_groups` has the next step's.
+        """
         return self._rates.used()
 
     @property

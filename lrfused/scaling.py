@@ -62,6 +62,7 @@ class Scaling:
 
     def rest(self, program: Any, advance: bool) -> None:
         """Make a step without an update."""
+        program.use()
         if advance and not self.on_update:
             program.advance()
 
