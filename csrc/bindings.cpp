@@ -6,6 +6,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <tuple>
 
@@ -28,19 +29,24 @@ void set_item(PyObject* container, PyObject* key, PyObject* value) {
   if (PyObject_SetItem(container, key, value) < 0) throw py::error_already_set();
 }
 
+bool lacks_buffer(const Found& found, size_t i) { return found.slots[i].mode == Buffer::first; }
+bool lacks_master(const Found& found, size_t i) {
+  return found.slots[i].kept != Master::none && found.tensors[i].master == nullptr;
+}
+
 // Make what the slots lack: momentum buffers, and masters, which begin as their parameters.
 std::vector<at::Tensor> create(Found& found) {
   std::vector<at::Tensor> created;
   for (size_t i = 0; found.firsts && i < found.slots.size(); ++i) {
+    if (!lacks_buffer(found, i) && !lacks_master(found, i)) continue;
     Slot& slot = found.slots[i];
-    const bool master = slot.kept != Master::none;
-    if (slot.mode != Buffer::first && !(master && slot.master == nullptr)) continue;
     const at::Tensor param = THPVariable_Unpack(found.tensors[i].object).detach();
-    if (slot.mode == Buffer::first) {
-      created.push_back(at::empty_like(param, master ? at::kFloat : param.scalar_type()));
+    if (lacks_buffer(found, i)) {
+      created.push_back(
+          at::empty_like(param, slot.kept == Master::none ? param.scalar_type() : at::kFloat));
       slot.buffer = created.back().mutable_data_ptr();
     }
-    if (master && found.tensors[i].master == nullptr) {
+    if (lacks_master(found, i)) {
       created.push_back(slot.kept == Master::whole ? param.to(at::kFloat)
                                                    : at::zeros_like(param, at::kShort));
       slot.master = created.back().mutable_data_ptr();
@@ -53,13 +59,11 @@ std::vector<at::Tensor> create(Found& found) {
 void keep(const Found& found, const std::vector<at::Tensor>& created, const py::dict& state) {
   auto next = created.begin();
   for (size_t i = 0; next != created.end(); ++i) {
-    const Slot& slot = found.slots[i];
-    const bool first = slot.mode == Buffer::first;
-    const bool master = slot.kept != Master::none && found.tensors[i].master == nullptr;
-    if (!first && !master) continue;
+    if (!lacks_buffer(found, i) && !lacks_master(found, i)) continue;
     const py::object own = state[py::handle(found.tensors[i].object)];
-    if (first) set_item(own.ptr(), buffer_key(), py::cast(*next++).ptr());
-    if (master) set_item(own.ptr(), master_key(slot.kept), py::cast(*next++).ptr());
+    if (lacks_buffer(found, i)) set_item(own.ptr(), buffer_key(), py::cast(*next++).ptr());
+    if (lacks_master(found, i))
+      set_item(own.ptr(), master_key(found.slots[i].kept), py::cast(*next++).ptr());
   }
 }
 

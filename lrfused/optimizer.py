@@ -157,7 +157,7 @@ class FusedDecaySGD(Optimizer):
 
     def _prepare_capture(self) -> None:
         prepare = getattr(self._backend, "prepare", None)
-        if self._capturable and prepare is not None:
+        if self._capturable and prepare is not None and self._scaling.master is None:
             prepare(self.param_groups, self.state, self._rates.program)
 
     def _first_device_type(self) -> str:

@@ -1,7 +1,6 @@
 // Sums of squares on the CPU, in one parallel region; the order is norm.h's.
 #include "../norm.h"
 
-#include <numeric>
 #include <vector>
 
 #include "units.h"

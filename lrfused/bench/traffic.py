@@ -56,8 +56,8 @@ def _grads(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def _states(optimizer: torch.optim.Optimizer, *but: str) -> list[Tensor]:
-    return [v for own in optimizer.state.values() for k, v in own.items() if k not in but]
+def _states(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [value for own in optimizer.state.values() for value in own.values()]
 
 
 def _parameters(case: Sequence[shapes.Shape], dtype: torch.dtype) -> list[Tensor]:
