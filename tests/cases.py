@@ -12,13 +12,6 @@ from torch.optim import lr_scheduler
 import lrfused
 
 BACKENDS = ["compiled", "reference", "triton", "cuda"]
-# Files whose tests run on the devices' backends too; the schedule on a device has others, and
-# test_amp's is the CPU's.
-ON_GPU = ["test_layouts", "test_refusals", "test_swaps", "test_update"]
-ON_DEVICE = [
-    *ON_GPU, "test_amp", "test_amp_fused", "test_clipping", "test_compositions", "test_history",
-    "test_masters",
-]  # fmt: skip
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 TORCH_IS_ORACLE = (torch.float32, torch.float64)
 SIZES = [0, 1, 7, 8, 9, 31, 33, 1023, 1024, 1025, 65537]

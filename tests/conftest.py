@@ -5,9 +5,17 @@ import os
 import pytest
 import torch
 import twin
-from cases import BACKENDS, ON_DEVICE, ON_GPU
+from cases import BACKENDS
 
 from lrfused import backends
+
+# Files whose tests run on the devices' backends too; the schedule on a device has others, and those
+# of mixed precision are the CPU's.
+ON_GPU = ["test_layouts", "test_refusals", "test_swaps", "test_update"]
+ON_DEVICE = [
+    *ON_GPU, "test_amp", "test_amp_fused", "test_clipping", "test_compositions", "test_history",
+    "test_master_checkpoints", "test_masters",
+]  # fmt: skip
 
 NO_GPU = not torch.cuda.is_available()
 if NO_GPU:  # before anything imports triton

@@ -184,7 +184,7 @@ class Work:
 def step(
     groups: list[dict[str, Any]],
     state: dict[Tensor, dict[str, Any]],
-    program: Program,
+    program: Any,
     advance: bool,
     scaling: Scaling,
 ) -> bool:
