@@ -42,6 +42,7 @@ def _names(optimizer: Any) -> str:
         for holder in gc.get_objects()
         if issubclass(type(holder), LRScheduler)  # isinstance would ask proxies what they are
         and not issubclass(type(holder), (Scheduler, ReduceLROnPlateau))
-        and getattr(getattr(holder, "optimizer", None), "param_groups", ()) is optimizer.param_groups
+        and getattr(getattr(holder, "optimizer", None), "param_groups", ())
+        is optimizer.param_groups
     }
     return ", ".join(sorted(found))

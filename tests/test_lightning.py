@@ -11,7 +11,7 @@ import lrfused
 
 pl = pytest.importorskip("lightning", reason="the loop is that of the package lightning")
 
-from lightning.pytorch.callbacks import LearningRateMonitor  # noqa: E402
+from lightning.pytorch.callbacks import LearningRateMonitor, StochasticWeightAveraging  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 from lightning.pytorch.plugins import MixedPrecision  # noqa: E402
 
@@ -43,12 +43,12 @@ class Module(pl.LightningModule):
 class Fit:
     """One training, and what is left of it."""
 
-    def __init__(self, folder, module, resume=None, **kwargs):
+    def __init__(self, folder, module, resume=None, callbacks=(), **kwargs):
         self.monitor = LearningRateMonitor(logging_interval="step", log_momentum=True)
         self.trainer = pl.Trainer(
             **{"max_epochs": 2, **kwargs},
             accelerator="cpu",
-            callbacks=[self.monitor],
+            callbacks=[self.monitor, *callbacks],
             default_root_dir=folder,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -177,6 +177,20 @@ def test_fp16_leaves_out_steps_that_overflow(tmp_path):
     scales = [fit.trainer.precision_plugin.scaler.get_scale() for fit in (mine, theirs)]
     assert scales[0] == scales[1] < 2.0**21
     assert mine.optimizer.scheduler.last_epoch == 12  # Lightning steps the schedule all the same
+
+
+def test_stochastic_weight_averaging_takes_over(tmp_path):
+    mine, theirs = (
+        Fit(
+            tmp_path,
+            Module(stepped(make, KINDS[2], interval="epoch")),
+            callbacks=[StochasticWeightAveraging(0.03, swa_epoch_start=2, annealing_epochs=2)],
+            max_epochs=5,
+        )
+        for make in (ours, torchs)
+    )
+    assert_same_fit(mine, theirs)
+    assert rates(mine.optimizer) == [0.03, 0.03]
 
 
 @pytest.mark.parametrize(
