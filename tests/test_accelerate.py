@@ -149,3 +149,25 @@ def test_a_scheduler_on_the_prepared_optimizer_wins_and_is_named(name):
     assert mine.optimizer.optimizer.scheduler.last_epoch <= 2
     if case.kind != "StepLR":  # which multiplies what the other has left
         mine.check(theirs)
+
+
+def test_every_process_counts(monkeypatch):
+    """The schedule is stepped once for each process, as if there were so many."""
+    runs = [Run(make, KINDS[3]) for make in (ours, torchs)]
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", 3)
+    for run in runs:
+        run.epoch()
+    runs[0].check(runs[1])
+    assert runs[0].scheduler.scheduler.last_epoch == 18
+
+
+def test_parameters_that_are_switched_between_steps():
+    runs = [Run(make, KINDS[3]).epoch() for make in (ours, torchs)]
+    for run in runs:  # as is done for FSDP2
+        switched = {p: torch.nn.Parameter(p.detach() * 0.5) for p in run.model.parameters()}
+        run.optimizer._switch_parameters(switched)
+        for module in run.model.modules():
+            for name, param in list(module._parameters.items()):
+                module._parameters[name] = switched[param]
+        run.epoch()
+    runs[0].check(runs[1])

@@ -167,6 +167,14 @@ def test_precisions_clipping_and_accumulation(tmp_path, loop):
     assert_same_fit(mine, theirs)
 
 
+def test_what_keeps_torchs_fused_from_being_clipped_is_not_there(tmp_path):
+    fused = Module(lambda params: torch.optim.SGD(params, lr=0.1, fused=True))
+    with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
+        Fit(tmp_path, fused, **in_fp16(2.0**10))
+    mine = Fit(tmp_path, Module(stepped(ours, KINDS[3])), **in_fp16(2.0**10))
+    assert mine.optimizer.scheduler.last_epoch == 12
+
+
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # a step is left out
 def test_fp16_leaves_out_steps_that_overflow(tmp_path):
     mine, theirs = (
