@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .scheduler import Scheduler
@@ -14,15 +17,13 @@ from .scheduler import Scheduler
 def attached(optimizer: Any) -> bool:
     """Say whether a torch scheduler moves the rates, and warn once that the built-in one rests.
 
-    One that is on a wrapper of the optimizer, as accelerate's is, is found when a rate has been
-    written for the first time.
+    To be called within the step, by what the step calls.
     """
     own = optimizer.__dict__
-    if not hasattr(own.get("step"), "_wrapped_by_lr_sched") and not own.get("_opt_called"):
-        if "_around" not in own:
-            optimizer._around = _names(optimizer)
-        if not optimizer._around:
+    if not _has_one(own) and "_around" not in own:
+        if not any(_has_one(caller.__dict__) for caller in _callers(optimizer)):
             return False
+        optimizer._around = True
     if not own.get("_warned_of_external"):
         optimizer._warned_of_external = True
         names = [type(s).__name__ for chain in optimizer._rates.chains for s in chain.members]
@@ -35,8 +36,24 @@ def attached(optimizer: Any) -> bool:
     return True
 
 
+def _has_one(own: dict[str, Any]) -> bool:
+    # torch's schedulers wrap an optimizer's step, which others may wrap in turn.
+    return hasattr(own.get("step"), "_wrapped_by_lr_sched") or bool(own.get("_opt_called"))
+
+
+def _callers(optimizer: Any) -> Iterator[Any]:
+    """Yield the optimizers that are calling this one's step: wrappers, accelerate's for one."""
+    frame: Any = sys._getframe()
+    for _ in range(16):  # between theirs and ours are hooks, GradScaler, and this search
+        caller = frame.f_locals.get("self")
+        if issubclass(type(caller), Optimizer) and caller is not optimizer:
+            yield caller
+        if (frame := frame.f_back) is None:
+            return
+
+
 def _names(optimizer: Any) -> str:
-    # torch's schedulers leave no trace of themselves on the optimizer but its wrapped step.
+    # They leave no trace of themselves on the optimizer but its wrapped step.
     found = {
         type(holder).__name__
         for holder in gc.get_objects()

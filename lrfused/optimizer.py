@@ -269,7 +269,11 @@ class FusedDecaySGD(Optimizer):
 
     def _rests(self) -> bool:
         """Say whether the schedule rests because a torch scheduler is attached on top."""
-        return ("step" in self.__dict__ or self._rates.written) and external.attached(self)
+        own = self.__dict__
+        if not (self._rates.written or "step" in own or "_around" in own):
+            return False
+        self._rates.written = False
+        return external.attached(self)
 
     def _advance_by_hand(self) -> None:
         if not self._rates.chains:

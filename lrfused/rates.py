@@ -47,7 +47,7 @@ class Rates:
         self._views: list[Tensor] = []  # capturable: one cell each, the same object always
         self._shown: list[Any] = []
         self._shown_momentum: dict[int, float] = {}  # of the groups in which it is cycled
-        self.written = False  # whether the user, or a scheduler on a wrapper, ever wrote a rate
+        self.written = True  # whether a rate was, since a step last looked by whom
         self._bind(groups, range(len(groups)), fresh)
         self.restart(groups)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from bits import assert_same_bits
-from cases import Schedule, named
+from cases import Schedule
 from frameworks import KINDS, PLATEAU, Network, dataset, ours, torchs
 from torch.utils.data import DataLoader
 from twin import assert_same_state, rates
@@ -137,18 +137,25 @@ def test_a_step_that_overflows_is_left_out_with_its_schedule_step(every):
     assert runs[0][1].last_epoch == runs[1][1].last_epoch == 4
 
 
-@pytest.mark.parametrize("name", ["LambdaLR-warmup", "OneCycleLR-linear", "StepLR-each"])
-def test_a_scheduler_on_the_prepared_optimizer_wins_and_is_named(name):
-    """It wraps the wrapper's step, not ours: the first rate that it writes gives it away."""
-    (case,) = named(name)
-    mine, theirs = Run(ours, KINDS[2], every=1), Run(torchs, case).epoch().epoch()
-    mine.scheduler = case.torchs(mine.optimizer)
-    mine.steps_schedule = True
-    with pytest.warns(UserWarning, match=rf"{case.kind} was attached .* ExponentialLR"):
-        mine.epoch().epoch()
-    assert mine.optimizer.optimizer.scheduler.last_epoch <= 2
-    if case.kind != "StepLR":  # which multiplies what the other has left
-        mine.check(theirs)
+@pytest.mark.parametrize("case", KINDS, ids=str)
+def test_a_scheduler_on_the_prepared_optimizer_wins_and_is_named(case):
+    """It wraps the wrapper's step, not ours."""
+    mine, theirs = Run(ours, KINDS[2], every=1), Run(torchs, KINDS[2])
+    for run in (mine, theirs):
+        run.scheduler, run.steps_schedule = case.torchs(run.optimizer), True
+    with pytest.warns(UserWarning, match=rf"{case.kind}.* attached .* ExponentialLR"):
+        mine.epoch()
+    mine.epoch().check(theirs.epoch().epoch())
+    assert mine.optimizer.optimizer.scheduler.last_epoch == 0
+
+
+def test_one_that_is_attached_later_is_noticed_when_it_writes():
+    mine = Run(ours, KINDS[2], every=1).epoch()
+    attached = KINDS[4].torchs(mine.optimizer)
+    with pytest.warns(UserWarning, match=r"LambdaLR was attached .* ExponentialLR"):
+        mine.epoch()
+    assert mine.optimizer.optimizer.scheduler.last_epoch == 6
+    assert attached.get_last_lr() == rates(mine.optimizer)
 
 
 def test_every_process_counts(monkeypatch):
