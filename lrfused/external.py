@@ -45,7 +45,8 @@ def _callers(optimizer: Any) -> Iterator[Any]:
     """Yield the optimizers that are calling this one's step: wrappers, accelerate's for one."""
     frame: Any = sys._getframe()
     for _ in range(16):  # between theirs and ours are hooks, GradScaler, and this search
-        caller = frame.f_locals.get("self")
+        # Looking at a frame's locals keeps them alive as long as it runs: not at the user's own.
+        caller = frame.f_locals.get("self") if frame.f_code.co_name == "step" else None
         if issubclass(type(caller), Optimizer) and caller is not optimizer:
             yield caller
         if (frame := frame.f_back) is None:

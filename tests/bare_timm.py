@@ -14,6 +14,8 @@ from importlib.util import find_spec
 
 def schedulers():
     """Import timm.scheduler, without the rest where that fails; None where timm is missing."""
+    if "timm.scheduler" in sys.modules:
+        return sys.modules["timm.scheduler"]
     spec = find_spec("timm")
     if spec is None:
         return None
