@@ -23,12 +23,11 @@ HYPER = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 class Network(nn.Module):
     """A small regression, the same each time it is made; gives loss and prediction by name."""
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
         for i, param in enumerate(self.parameters()):
             param.data.copy_(numbers(*param.shape, seed=i).clamp(-1, 1))
-        self.to(dtype)
 
     def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         outputs = self.layers(inputs)
@@ -52,8 +51,8 @@ def torchs(params: Any, case: Schedule | None) -> tuple[torch.optim.Optimizer, A
     return optimizer, case and case.torchs(optimizer)
 
 
-def ours(params: Any, case: Schedule | None, every: int | None = None, **extra: Any) -> Any:
+def ours(params: Any, case: Schedule | None, every: int | None = None) -> tuple[Any, Any]:
     """Make ours and its handle, which the loop steps unless the optimizer does."""
     schedule = case and case.ours()
-    optimizer = FusedDecaySGD(params, schedule=schedule, schedule_every=every, **HYPER, **extra)
+    optimizer = FusedDecaySGD(params, schedule=schedule, schedule_every=every, **HYPER)
     return optimizer, case and optimizer.scheduler

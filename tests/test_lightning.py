@@ -24,9 +24,9 @@ pytestmark = [
 class Module(pl.LightningModule):
     """Train the network with what `configure` makes of its groups."""
 
-    def __init__(self, configure, dtype=torch.float32):
+    def __init__(self, configure):
         super().__init__()
-        self.network, self.configure, self.losses = Network(dtype), configure, []
+        self.network, self.configure, self.losses = Network(), configure, []
 
     def training_step(self, batch, _):
         loss = self.network(*batch)["loss"]

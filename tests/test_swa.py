@@ -2,6 +2,7 @@
 
 import pytest
 from bits import assert_same_bits
+from cases import STEPPED
 from frameworks import KINDS, Network, dataset, ours, torchs
 from torch import nn
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, update_bn
@@ -64,6 +65,10 @@ def compare_averages(mine, theirs):
             if value.is_floating_point():
                 assert_same_bits(value, other.state_dict()[key], f"{name} {key}")
         assert int(average.n_averaged) == (EPOCHS - START if name == "swa" else 3 * EPOCHS)
+
+
+def test_each_kind_of_schedule_has_a_case_for_frameworks():
+    assert sorted(case.kind for case in KINDS) == sorted({case.kind for case in STEPPED})
 
 
 @pytest.mark.parametrize("strategy", ["linear", "cos"])
