@@ -29,7 +29,7 @@ def main():
         {"params": model[0].parameters(), "lr_scale": 1 / 3},
         {"params": model[2].parameters(), "lr_scale": 1.0},
     ]
-    optimizer = FusedDecaySGD(groups, lr=0.2, momentum=0.9, nesterov=True)
+    optimizer = FusedDecaySGD(groups, lr=0.4, momentum=0.9, nesterov=True)
     scheduler, epochs = create_scheduler_v2(
         optimizer,
         sched="cosine",

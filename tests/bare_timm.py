@@ -8,23 +8,18 @@ runs a script that imports timm.scheduler.
 import importlib
 import runpy
 import sys
-import types
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec
 
 
 def schedulers():
     """Import timm.scheduler, without the rest where that fails; None where timm is missing."""
-    if "timm.scheduler" in sys.modules:
-        return sys.modules["timm.scheduler"]
     spec = find_spec("timm")
     if spec is None:
         return None
     try:
         return importlib.import_module("timm.scheduler")
     except (ImportError, RuntimeError):  # no torchvision, or one made for another torch
-        bare = types.ModuleType("timm")
-        bare.__path__ = spec.submodule_search_locations
-        sys.modules["timm"] = bare
+        sys.modules["timm"] = module_from_spec(spec)
         return importlib.import_module("timm.scheduler")
 
 

@@ -41,7 +41,7 @@ def test_a_script_recognises_digits(script, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
-    assert float(re.search(r"accuracy (\S+)$", last)[1]) > 0.9, done.stdout
+    assert float(re.search(r"accuracy (\S+)$", last)[1]) > 0.85, done.stdout
     assert not list(tmp_path.iterdir()), "it left something behind"
 
 
