@@ -25,7 +25,7 @@ from .masters import key_of
 from .metrics import as_metric, mean
 from .rates import Rates
 from .scaling import Scaling
-from .scheduler import PlateauScheduler, Scheduler
+from .scheduler import Scheduler, handle_of
 
 
 class FusedDecaySGD(Optimizer):
@@ -125,10 +125,7 @@ class FusedDecaySGD(Optimizer):
         # The handle keeps the optimizer alive, so the optimizer must not keep the handle.
         handle = self.__dict__.get("_handle", lambda: None)()
         if handle is None:
-            rates = self._rates
-            by_hand = rates.stepped and self._schedule_every is None
-            only_fed = rates.has_plateau and not by_hand
-            handle = PlateauScheduler(self) if only_fed else Scheduler(self)
+            handle = handle_of(self)
             self._handle = weakref.ref(handle)
         return handle
 

@@ -99,3 +99,10 @@ class PlateauScheduler(Scheduler, ReduceLROnPlateau):  # type: ignore[misc]
 
     Loops of frameworks step one and feed the other, by class.
     """
+
+
+def handle_of(optimizer: FusedDecaySGD) -> Scheduler:
+    """Return a new handle, of the class by which loops know what to do with it."""
+    stepped = optimizer._rates.stepped and optimizer._schedule_every is None
+    only_fed = optimizer._rates.has_plateau and not stepped
+    return PlateauScheduler(optimizer) if only_fed else Scheduler(optimizer)
