@@ -90,6 +90,7 @@ $(BUILT): $(VENV)/.torch pyproject.toml setup.py $(shell find csrc)
 	@echo "==> what the build, the demo, the tests, the linters and the documentation need"
 	@$(PIP) install "setuptools>=77" ninja pybind11
 	@echo "==> lrfused"
-	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint,docs]"
+	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint,docs,frameworks]"
+	@$(PIP) install --no-deps timm  # its schedulers need no torchvision, which a CPU may not have
 	@$(PY) -c '$(SHOW_BACKENDS)'
 	@touch $@

@@ -25,7 +25,7 @@ from .masters import key_of
 from .metrics import as_metric, mean
 from .rates import Rates
 from .scaling import Scaling
-from .scheduler import Scheduler
+from .scheduler import Scheduler, handle_of
 
 
 class FusedDecaySGD(Optimizer):
@@ -121,11 +121,11 @@ class FusedDecaySGD(Optimizer):
 
     @property
     def scheduler(self) -> Scheduler:
-        """Return the handle for loops that hold a scheduler."""
+        """Return the handle for loops that hold a scheduler, or a ReduceLROnPlateau."""
         # The handle keeps the optimizer alive, so the optimizer must not keep the handle.
         handle = self.__dict__.get("_handle", lambda: None)()
         if handle is None:
-            handle = Scheduler(self)
+            handle = handle_of(self)
             self._handle = weakref.ref(handle)
         return handle
 
@@ -266,7 +266,11 @@ class FusedDecaySGD(Optimizer):
 
     def _rests(self) -> bool:
         """Say whether the schedule rests because a torch scheduler is attached on top."""
-        return "step" in self.__dict__ and external.attached(self)
+        own = self.__dict__
+        if not (self._rates.written or "step" in own or "_around" in own):
+            return False
+        self._rates.written = False
+        return external.attached(self)
 
     def _advance_by_hand(self) -> None:
         if not self._rates.chains:
@@ -279,8 +283,6 @@ class FusedDecaySGD(Optimizer):
             )
         if not self._rates.stepped:
             raise ValueError("scheduler.step() needs a schedule other than ReduceLROnPlateau")
-        if self._rests():
-            return
         self._rates.take_written(self.param_groups)
         self._rates.ready()
         self._rates.program.advance()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 if TYPE_CHECKING:
     from .optimizer import FusedDecaySGD
@@ -47,6 +47,26 @@ class Scheduler(LRScheduler):
         return [float(g.get("initial_lr", g["lr"])) for g in self.optimizer.param_groups]
 
     @property
+    def total_steps(self) -> int:
+        """Return the step at which OneCycleLR ends; with other schedules there is no such name."""
+        return int(self._record().total_steps)
+
+    # accelerate counts here the steps that it leaves out, so that OneCycleLR ends in time.
+    @property
+    def _step_count(self) -> int:
+        return int(self._record()._step_count)
+
+    @_step_count.setter
+    def _step_count(self, count: int) -> None:
+        self._record()._step_count = count
+
+    def _record(self) -> Any:
+        for chain in self.optimizer._rates.chains:
+            chain.catch_up()
+            return chain.members[0]
+        raise AttributeError("this optimizer has no schedule")
+
+    @property
     def _last_lr(self) -> list[float]:
         return self.get_last_lr()
 
@@ -72,3 +92,17 @@ class Scheduler(LRScheduler):
         if the state is that of another schedule; or of one with other settings, unless `override`.
         """
         self.optimizer._load_scheduler_state(state_dict, override)
+
+
+class PlateauScheduler(Scheduler, ReduceLROnPlateau):  # type: ignore[misc]
+    """Be a `ReduceLROnPlateau` too, where a loop has nothing to do but to feed it.
+
+    Loops of frameworks step one and feed the other, by class.
+    """
+
+
+def handle_of(optimizer: FusedDecaySGD) -> Scheduler:
+    """Return a new handle, of the class by which loops know what to do with it."""
+    stepped = optimizer._rates.stepped and optimizer._schedule_every is None
+    only_fed = optimizer._rates.has_plateau and not stepped
+    return PlateauScheduler(optimizer) if only_fed else Scheduler(optimizer)

@@ -69,3 +69,34 @@ def test_a_plateau_on_top_multiplies(backend):
     assert rates(ours) == [0.1 * 0.5 * 0.1]
     ours.step()
     assert rates(ours) == [0.1 * 0.5 * 0.1 * 0.5]
+
+
+@pytest.mark.parametrize("case", CASES[::4], ids=str)
+def test_two_that_are_stepped_by_hand_take_turns_as_in_torch(backend, case):
+    first = ExponentialLR(0.9)
+    ours = FusedDecaySGD(
+        groups_of(RATES[2]), lr=0.5, schedule=first, schedule_every=None, backend=backend
+    )
+    theirs = sgd(groups_of(RATES[2]), lr=0.5)
+    pairs = [(ours.scheduler, lr_scheduler.ExponentialLR(theirs, 0.9))]
+    pairs.append((case.torchs(ours), case.torchs(theirs)))
+    for step in range(30):
+        ours.step()
+        theirs.step()
+        for mine, other in pairs if step % 5 else pairs[::-1]:
+            mine.step()
+            other.step()
+        assert_same_rates(rates(ours), rates(theirs), f"step {step}")
+        assert_same_rates(momenta(ours), momenta(theirs), f"step {step}")
+
+
+def test_one_whose_wrapped_step_was_wrapped_again_wins_too(backend):
+    ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5), backend=backend)
+    attached = lr_scheduler.StepLR(ours, 1, gamma=0.3)
+    wrapped = ours.step
+    ours.step = lambda *args: wrapped(*args)  # as accelerate does, for one step
+    with pytest.warns(UserWarning, match=r"StepLR .* ExponentialLR"):
+        ours.step()
+    ours.step = wrapped
+    attached.step()
+    assert rates(ours) == [0.1 * 0.3]

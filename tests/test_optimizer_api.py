@@ -10,7 +10,7 @@ from cases import HYPER, with_lr
 from torch.optim import lr_scheduler
 from twin import Twin, assert_same_state, leaf, numbers, rates, sgd
 
-from lrfused import ExponentialLR, FusedDecaySGD, StepLR
+from lrfused import ExponentialLR, FusedDecaySGD, OneCycleLR, ReduceLROnPlateau, StepLR
 from lrfused.reference import ReferenceDecaySGD
 
 SIGNATURE = (
@@ -364,3 +364,32 @@ def test_defaults_reach_groups_added_later(backend):
     group = optimizer.param_groups[1]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.5, 0.9, 0.1)
     assert optimizer.defaults["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("every", [1, None])
+@pytest.mark.parametrize("plateau", [False, True])
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_handle_that_is_only_fed_is_a_plateau(backend, every, plateau, stepped):
+    schedule = [ExponentialLR(0.5)] * stepped + [ReduceLROnPlateau()] * plateau
+    handle = one(backend, schedule=schedule, schedule_every=every).scheduler
+    only_fed = plateau and not (stepped and every is None)
+    assert isinstance(handle, lr_scheduler.ReduceLROnPlateau) is only_fed
+    assert isinstance(handle, lr_scheduler.LRScheduler)
+    if only_fed:
+        handle.step(1.0)
+        assert handle.get_last_lr() == [0.1]
+
+
+def test_a_handle_tells_what_onecycle_has_left(backend):
+    optimizer = one(backend, momentum=0.9, schedule=OneCycleLR(0.3, 5), schedule_every=None)
+    handle, theirs = optimizer.scheduler, sgd([leaf(numbers(9))], lr=0.1, momentum=0.9)
+    other = lr_scheduler.OneCycleLR(theirs, 0.3, 5)
+    theirs.step()
+    for _ in range(2):
+        assert (handle._step_count, handle.total_steps) == (other._step_count, other.total_steps)
+        for each in (handle, other):
+            each.step()
+            each._step_count += 1
+    assert handle.state_dict()["_step_count"] == other.state_dict()["_step_count"] == 5
+    assert not hasattr(one(backend, schedule=StepLR(3)).scheduler, "total_steps")
+    assert not hasattr(one(backend).scheduler, "_step_count")
