@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from . import backends, checkpoint, external
+from . import backends, blank, checkpoint, external
 from .chain import as_schedules
 from .checks import (
     check_arguments,
@@ -100,6 +100,7 @@ class FusedDecaySGD(Optimizer):
             amp, advance == "on_update", check_max_grad_norm(max_grad_norm), key_of(master_weights)
         )
         self._rates: Any = None
+        self._blank: dict[Tensor, Any] = {}
         defaults = {
             "lr": float(lr),
             "momentum": momentum,
@@ -195,6 +196,8 @@ class FusedDecaySGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if (self._blank or not self.state) and blank.made(self):
+            return loss
         rates, groups = self._rates, self.param_groups
         if self._first_device_type() != self._device_type:  # the model was moved
             self._choose_backend()
@@ -369,11 +372,13 @@ class FusedDecaySGD(Optimizer):
             for name, value in {**self.defaults, "nesterov": False, "maximize": False}.items():
                 new.setdefault(name, value)  # for old checkpoints, as torch does
         super().__setstate__(state)
+        self._blank = {}  # something was loaded into them
         self._since = next((s["steps_since"] for s in packed if s is not None), self._since)
         self._rates.load(states)
         self._rates.restart(self.param_groups)
 
     def __getstate__(self) -> dict[str, Any]:
+        blank.forget(self)
         self._rates.take_written(self.param_groups)
         self._rates.refresh(self.param_groups)
         return {
@@ -389,6 +394,7 @@ class FusedDecaySGD(Optimizer):
     def _unpickle(self, state: dict[str, Any]) -> None:
         chain_states = state.pop("_chain_states")
         super().__setstate__(state)
+        self._blank = {}
         self._choose_backend()
         self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)
