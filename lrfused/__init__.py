@@ -1,7 +1,9 @@
 """SGD and its learning-rate schedule in one fused step, bit for bit torch's."""
 
 from .fuse import fuse
+from .in_backward import update_in_backward
 from .optimizer import FusedDecaySGD
+from .ranks import check_ranks
 from .schedules import (
     ChainedScheduler,
     ConstantLR,
@@ -45,9 +47,11 @@ __all__ = [
     "Schedule",
     "SequentialLR",
     "StepLR",
+    "check_ranks",
     "cosine_with_warmup",
     "fuse",
     "inverse_sqrt",
+    "update_in_backward",
     "warmup",
     "warmup_stable_decay",
 ]
