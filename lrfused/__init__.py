@@ -1,5 +1,6 @@
 """SGD and its learning-rate schedule in one fused step, bit for bit torch's."""
 
+from . import ops as _ops  # noqa: F401, registers torch.ops.lrfused
 from .fuse import fuse
 from .in_backward import update_in_backward
 from .optimizer import FusedDecaySGD

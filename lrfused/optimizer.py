@@ -20,6 +20,7 @@ from .checks import (
     check_numbers,
     check_ticks,
 )
+from .eager import stay_in_eager
 from .history import LRHistory
 from .masters import key_of
 from .metrics import as_metric, mean
@@ -151,6 +152,10 @@ class FusedDecaySGD(Optimizer):
                 raise
             self._choose_step()
             self._prepare_capture()
+
+    def _patch_step_function(self) -> None:
+        super()._patch_step_function()
+        stay_in_eager(type(self))
 
     def _choose_backend(self) -> None:
         self._device_type = self._first_device_type()
