@@ -1,7 +1,10 @@
 """SGD and its learning-rate schedule in one fused step, bit for bit torch's."""
 
+from . import ops as _ops  # noqa: F401, registers torch.ops.lrfused
 from .fuse import fuse
+from .in_backward import update_in_backward
 from .optimizer import FusedDecaySGD
+from .ranks import check_ranks
 from .schedules import (
     ChainedScheduler,
     ConstantLR,
@@ -45,9 +48,11 @@ __all__ = [
     "Schedule",
     "SequentialLR",
     "StepLR",
+    "check_ranks",
     "cosine_with_warmup",
     "fuse",
     "inverse_sqrt",
+    "update_in_backward",
     "warmup",
     "warmup_stable_decay",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from . import backends, checkpoint, external
+from . import backends, blank, checkpoint, external
 from .chain import as_schedules
 from .checks import (
     check_arguments,
@@ -20,6 +20,7 @@ from .checks import (
     check_numbers,
     check_ticks,
 )
+from .eager import stay_in_eager
 from .history import LRHistory
 from .masters import key_of
 from .metrics import as_metric, mean
@@ -100,6 +101,7 @@ class FusedDecaySGD(Optimizer):
             amp, advance == "on_update", check_max_grad_norm(max_grad_norm), key_of(master_weights)
         )
         self._rates: Any = None
+        self._blank: dict[Tensor, Any] = {}
         defaults = {
             "lr": float(lr),
             "momentum": momentum,
@@ -151,6 +153,10 @@ class FusedDecaySGD(Optimizer):
             self._choose_step()
             self._prepare_capture()
 
+    def _patch_step_function(self) -> None:
+        super()._patch_step_function()
+        stay_in_eager(type(self))
+
     def _choose_backend(self) -> None:
         self._device_type = self._first_device_type()
         self._backend = backends.choose(self._backend_name, self._device_type)
@@ -195,6 +201,8 @@ class FusedDecaySGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if (self._blank or not self.state) and blank.made(self):
+            return loss
         rates, groups = self._rates, self.param_groups
         if self._first_device_type() != self._device_type:  # the model was moved
             self._choose_backend()
@@ -371,11 +379,13 @@ class FusedDecaySGD(Optimizer):
             for name, value in {**self.defaults, "nesterov": False, "maximize": False}.items():
                 new.setdefault(name, value)  # for old checkpoints, as torch does
         super().__setstate__(state)
+        self._blank = {}  # something was loaded into them
         self._since = next((s["steps_since"] for s in packed if s is not None), self._since)
         self._rates.load(states)
         self._rates.restart(self.param_groups)
 
     def __getstate__(self) -> dict[str, Any]:
+        blank.forget(self)
         self._rates.take_written(self.param_groups)
         self._rates.refresh(self.param_groups)
         return {
@@ -391,6 +401,7 @@ class FusedDecaySGD(Optimizer):
     def _unpickle(self, state: dict[str, Any]) -> None:
         chain_states = state.pop("_chain_states")
         super().__setstate__(state)
+        self._blank = {}
         self._choose_backend()
         self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)

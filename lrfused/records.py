@@ -24,8 +24,14 @@ _MOVES = {
 
 
 def plain_state(scheduler: Any) -> dict[str, Any]:
-    """Return the state under the class's name: numbers, strings, lists, dicts and tensors."""
+    """Return the state under the class's name: numbers, strings, lists, dicts and tensors.
+
+    torch.distributed.checkpoint makes strings of a dict's integer keys and drops what is empty: so
+    there is none of the former, and of the latter none whose absence is not understood.
+    """
     state = {k: _plain(v) for k, v in scheduler.state_dict().items()}
+    if "lr_lambdas" in state:
+        state["lr_lambdas"] = [function or None for function in state["lr_lambdas"]]
     if "_schedulers" in state:
         state["_schedulers"] = [plain_state(member) for member in scheduler._schedulers]
     return {**state, "name": type(scheduler).__name__}
@@ -33,7 +39,7 @@ def plain_state(scheduler: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Counter):
-        return dict(sorted(value.items()))
+        return sorted(value.elements())
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -76,7 +82,8 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
                 "override=True takes the checkpoint's"
             )
     for key in sorted(compared, key=lambda key: (key.startswith("_"), key)):
-        here, there = own[key], _plain(state.get(key))
+        here = own[key]
+        there = _plain(state.get(key, [] if here == [] else None))
         if not _same(here, there):
             raise ValueError(
                 f"the checkpoint's {name} has {key}={there!r}, this optimizer's {here!r}; "

@@ -1,9 +1,6 @@
 """What ReduceLROnPlateau does beyond torch's, off by default: equal to torch's fed otherwise."""
 
 import math
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
@@ -126,45 +123,3 @@ def test_the_state_of_one_without_them_is_torchs_and_nothing_else():
 def test_what_has_no_meaning_is_refused(kwargs, match):
     with pytest.raises((ValueError, TypeError), match=match):
         FusedDecaySGD([parameter()], lr=0.1, schedule=ReduceLROnPlateau(**kwargs))
-
-
-RANK = """
-    import sys
-    import torch
-    import torch.distributed as dist
-    from torch.optim import lr_scheduler
-    from lrfused import FusedDecaySGD, ReduceLROnPlateau
-
-    rank, store = int(sys.argv[1]), sys.argv[2]
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    kwargs = {"patience": 0, "factor": 0.5}
-    p, q = (torch.ones(3, requires_grad=True) for _ in range(2))
-    plateau = ReduceLROnPlateau(**kwargs, process_group=dist.group.WORLD)
-    ours = FusedDecaySGD([p], lr=0.1, schedule=plateau)
-    theirs = torch.optim.SGD([q], lr=0.1)
-    other = lr_scheduler.ReduceLROnPlateau(theirs, **kwargs)
-    for step in range(20):
-        metrics = [1.0 + (step * 7) % 5, 3.0 - (step * 3) % 4]
-        ours.scheduler.step(torch.tensor(metrics[rank]))
-        other.step((metrics[0] + metrics[1]) / 2)
-        assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"], step
-    assert ours.param_groups[0]["lr"] < 0.1
-    print("equal on rank", rank)
-    dist.destroy_process_group()
-"""
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_ranks_decide_on_the_mean_of_their_metrics(tmp_path):
-    script = tmp_path / "rank.py"
-    script.write_text(textwrap.dedent(RANK))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for rank, process in enumerate(ranks):
-        output, _ = process.communicate(timeout=120)
-        assert f"equal on rank {rank}" in output, output

@@ -1,4 +1,4 @@
-"""The step in C++ (csrc), for dense tensors on the CPU; what is not goes to the reference."""
+"""The step in C++ (csrc), for dense tensors on the CPU; what is not goes to shards.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..scaling import Scaling
-from . import reference
+from . import shards
 
 try:
     from .. import _C
@@ -47,7 +47,10 @@ def step(
         return False
 
     def odd(params: list[tuple[int, Tensor]]) -> Any:
-        return reference.Work(params, groups, state, program.cells()[::2], scaling)
+        return shards.Work(
+            params, groups, state, program.cells()[::2], scaling,
+            lambda parts, momenta: step(parts, momenta, program, False, scaling),
+        )  # fmt: skip
 
     updated, created, norm = _C.step(
         groups,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ... import _C
 from ...scaling import Scaling
-from .. import reference
+from .. import shards
 from ..device import fallback, transfer
 from . import driver
 from .driver import unavailable
@@ -58,7 +58,10 @@ def step(
     run_odd = None
     if odd:
         now = fallback.groups_now(groups, program)
-        run_odd = reference.Work(odd, now, state, cells[::2], scaling)
+        run_odd = shards.Work(
+            odd, now, state, cells[::2], scaling,
+            lambda parts, momenta: step(parts, momenta, program, False, scaling),
+        )  # fmt: skip
     natives = {device: program.native(device, recording) for device in devices}
     cycled = [program.momentum_cells.get(g, -1) for g in range(len(groups))]
     inv_scale = 1.0 if on_device else scaling.inv_scale()

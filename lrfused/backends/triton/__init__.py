@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...scaling import Scaling
-from .. import reference
+from .. import shards
 from ..device import fallback, transfer
 from ..device.mirror import image
 from . import launch
@@ -53,9 +53,10 @@ def step(
             found = found.all_odd()
     run_odd = None
     if found.odd:
-        run_odd = reference.Work(
-            found.odd, fallback.groups_now(groups, program), state, cells[::2], scaling
-        )
+        run_odd = shards.Work(
+            found.odd, fallback.groups_now(groups, program), state, cells[::2], scaling,
+            lambda parts, momenta: step(parts, momenta, program, False, scaling),
+        )  # fmt: skip
     devices = [*found.devices, *(p.device for _, p in found.odd if launch.runs_on(p.device))]
     recording = any(transfer.capturing(device) for device in dict.fromkeys(devices))
     if recording:
