@@ -47,7 +47,8 @@ class InBackward:
         if p in optimizer.state:
             state[p] = optimizer.state[p]
         optimizer._rates.take_written(groups)
-        optimizer._backend_step(alone, state, optimizer._rates.program, False, Scaling())
+        scaling = Scaling(master=optimizer._scaling.master)
+        optimizer._backend_step(alone, state, optimizer._rates.program, False, scaling)
         optimizer.state.update(state)
         p.grad = None
 
@@ -73,13 +74,15 @@ def update_in_backward(optimizer: FusedDecaySGD) -> InBackward:
     are not accumulated over several, nor scaled by a GradScaler. Parameters may be sharded by
     FSDP2; where ranks hold plain ones, whose gradients DistributedDataParallel averages only
     later, `backward()` raises RuntimeError. Returns a handle with `remove()`. Raises ValueError for
-    an optimizer with amp="fused".
+    an optimizer with amp="fused" or max_grad_norm.
     """
-    if optimizer._scaling.amp is not None:
-        raise ValueError(
-            'update_in_backward cannot take amp="fused": that a gradient overflowed may be known '
-            "only when others have been used"
-        )
+    scaling = optimizer._scaling
+    for name, value in (("amp", scaling.amp), ("max_grad_norm", scaling.max_grad_norm)):
+        if value is not None:
+            raise ValueError(
+                f"update_in_backward cannot take {name}={value!r}, which looks at all gradients "
+                "before the first update"
+            )
     return InBackward(optimizer)
 
 

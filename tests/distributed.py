@@ -159,5 +159,5 @@ def assert_same_run(ours: Any, theirs: Any, when: str) -> None:
 def without_the_reference() -> Iterator[None]:
     """Fail where a parameter is updated one by one."""
     error = AssertionError("a parameter went to the reference")
-    with mock.patch.object(reference, "update", side_effect=error):
+    with mock.patch.object(reference, "update_own", side_effect=error):
         yield

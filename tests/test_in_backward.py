@@ -198,9 +198,10 @@ def test_gradients_that_are_not_averaged_yet_are_refused():
     on_ranks(2, data_parallel)
 
 
-def test_what_is_known_only_after_the_backward_pass_is_refused():
-    _, ours, _ = pair(amp="fused")
-    with pytest.raises(ValueError, match="amp"):
+@pytest.mark.parametrize("extra", [{"amp": "fused"}, {"max_grad_norm": 1.0}], ids=str)
+def test_what_looks_at_all_gradients_first_is_refused(extra):
+    _, ours, _ = pair(**extra)
+    with pytest.raises(ValueError, match=f"cannot take {next(iter(extra))}="):
         update_in_backward(ours)
 
 
