@@ -39,6 +39,20 @@ def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
     return several or None
 
 
+def shared_schedules(groups: Sequence[dict[str, Any]], schedule: Any) -> Any:
+    """Return one tuple for one schedule, so that groups given the same list share its state."""
+    made = as_schedules(schedule)
+    for group in groups:
+        if group["schedule"] is schedule or (
+            made is not None
+            and group["schedule"] is not None
+            and len(made) == len(group["schedule"])
+            and all(a is b for a, b in zip(made, group["schedule"], strict=True))
+        ):
+            return group["schedule"]
+    return made
+
+
 class Chain:
     """Hold torch's schedulers as the record of a chain's configuration and state.
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from . import backends, blank, checkpoint, external
-from .chain import as_schedules
+from .chain import as_schedules, shared_schedules
 from .checks import (
     check_arguments,
     check_cycles,
@@ -116,6 +116,7 @@ class FusedDecaySGD(Optimizer):
             "schedule": as_schedules(schedule),
         }
         super().__init__(params, defaults)
+        stay_in_eager(type(self))
         self._choose_backend()
         self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, capturable)
@@ -137,7 +138,7 @@ class FusedDecaySGD(Optimizer):
         Raises ValueError for a schedule with arguments for each group, or that sets them.
         """
         if isinstance(param_group, dict) and param_group.get("schedule") is not None:
-            param_group["schedule"] = self._own_schedule(param_group["schedule"])
+            param_group["schedule"] = shared_schedules(self.param_groups, param_group["schedule"])
         if self._rates is not None:
             schedule = self.defaults["schedule"]
             if isinstance(param_group, dict):
@@ -152,10 +153,6 @@ class FusedDecaySGD(Optimizer):
                 raise
             self._choose_step()
             self._prepare_capture()
-
-    def _patch_step_function(self) -> None:
-        super()._patch_step_function()
-        stay_in_eager(type(self))
 
     def _choose_backend(self) -> None:
         self._device_type = self._first_device_type()
@@ -177,19 +174,6 @@ class FusedDecaySGD(Optimizer):
         lists = [group["params"] for group in self.param_groups]
         twice = any(len(params) != len(set(params)) for params in lists)
         self._backend_step = (backends.choose("reference") if twice else self._backend).step
-
-    def _own_schedule(self, schedule: Any) -> Any:
-        """Return one tuple for one schedule, so that groups given the same list share its state."""
-        made = as_schedules(schedule)
-        for group in self.param_groups:
-            if group["schedule"] is schedule or (
-                made is not None
-                and group["schedule"] is not None
-                and len(made) == len(group["schedule"])
-                and all(a is b for a, b in zip(made, group["schedule"], strict=True))
-            ):
-                return group["schedule"]
-        return made
 
     def step(self, closure: Any = None) -> Any:
         """Perform a single optimization step and, once in `schedule_every`, the schedule's.
@@ -401,6 +385,7 @@ class FusedDecaySGD(Optimizer):
     def _unpickle(self, state: dict[str, Any]) -> None:
         chain_states = state.pop("_chain_states")
         super().__setstate__(state)
+        stay_in_eager(type(self))
         self._blank = {}
         self._choose_backend()
         self._choose_step()

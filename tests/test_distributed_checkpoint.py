@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.optim import lr_scheduler
-from twin import assert_unchanged, momentum, numbers, rates, snapshot
+from twin import assert_same_state, assert_unchanged, momentum, numbers, rates, snapshot
 
 from lrfused import FusedDecaySGD, LambdaLR, MultiStepLR, StepLR
 
@@ -250,3 +250,35 @@ def test_buffers_loaded_in_place_are_the_ones_used(tmp_path):
     for each, optimizer in ((model, saved), (other, loaded)):
         train(each, optimizer, [2])
     assert_same_run(loaded, saved, "trained")
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("masters", [True, "remainder"])
+def test_masters_come_back_and_are_not_those_of_an_unloaded_run(masters, tmp_path):
+    def build():
+        model = network().bfloat16()
+        hyper = {**HYPER, "dampening": 0.5, "nesterov": False}
+        return model, FusedDecaySGD(model.parameters(), master_weights=masters, **hyper)
+
+    def train(model, optimizer, steps):
+        for step in steps:
+            for i, p in enumerate(model.parameters()):
+                p.grad = numbers(*p.shape, dtype=p.dtype, seed=10 * step + i)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    model, plain = build()
+    other, saved = build()
+    get_optimizer_state_dict(other, saved)
+    for each, optimizer in ((model, plain), (other, saved)):
+        train(each, optimizer, range(3))
+    assert_same_state(saved, plain)
+    save(tmp_path, other, saved)
+    third, loaded = build()
+    load(tmp_path, third, loaded)
+    for each, optimizer in ((model, plain), (third, loaded)):
+        train(each, optimizer, range(3, 6))
+    assert_same_state(loaded, plain)
+    key = "master" if masters is True else "master_remainder"
+    for p, q in zip(parameters(loaded), parameters(plain), strict=True):
+        assert torch.equal(loaded.state[p][key], plain.state[q][key])
