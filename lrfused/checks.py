@@ -128,6 +128,12 @@ def check_whole(g: int, param: Tensor) -> None:
         )  # fmt: skip
 
 
+def check_joinable(g: int, param: Tensor) -> None:
+    """Raise TypeError for a parameter whose bits cannot be read as integers."""
+    if hasattr(param, "to_local"):
+        _refuse(g, param, "is a DTensor, which has no remainder; use master_weights=True")
+
+
 def check_max_grad_norm(value: Any) -> float | None:
     """Return it as a float; raise TypeError or ValueError unless it is None, or at least 0."""
     if value is None:

@@ -159,6 +159,25 @@ def test_what_is_refused_of_a_sharded_parameter_changes_nothing():
     assert_unchanged(ours, before)
 
 
+@pytest.mark.usefixtures("alone")
+def test_masters_of_sharded_parameters_are_sharded_and_remainders_refused():
+    values = [numbers(8, 4, dtype=torch.bfloat16)]
+    hyper = {"lr": 0.1, "momentum": 0.9, "master_weights": True}
+    mine, other = sharded(values), [leaf(v) for v in values]
+    ours, plain = FusedDecaySGD(mine, **hyper), FusedDecaySGD(other, **hyper)
+    refusing = FusedDecaySGD(mine, **{**hyper, "master_weights": "remainder"})
+    for step in range(3):
+        other[0].grad = numbers(8, 4, dtype=torch.bfloat16, seed=step)
+        mine[0].grad = sharded([other[0].grad])[0].detach()
+        with pytest.raises(TypeError, match="use master_weights=True"):
+            refusing.step()
+        ours.step()
+        plain.step()
+        assert_same_bits(local(mine[0]), other[0])
+        for key in ("momentum_buffer", "master"):
+            assert_same_bits(local(ours.state[mine[0]][key]), plain.state[other[0]][key])
+
+
 def zero_redundancy(path):
     from torch.distributed.optim import ZeroRedundancyOptimizer
 

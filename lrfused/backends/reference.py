@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..checks import (
     check_buffer,
+    check_joinable,
     check_master,
     check_numbers,
     check_parameter,
@@ -159,6 +160,8 @@ class Work:
             check_range(g, groups[g], rates[g], p)
             if scaling.max_grad_norm is not None:
                 check_whole(g, p)
+            if mastered and scaling.master == "master_remainder":
+                check_joinable(g, p)
             if groups[g]["momentum"] != 0:
                 check_buffer(g, p, own.get("momentum_buffer"), mastered)
             if scaling.master is not None and mastered:
