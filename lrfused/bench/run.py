@@ -21,8 +21,8 @@ SECONDS_ELSEWHERE, SECONDS_QUICK = 1.0, 1.5
 def run(options: argparse.Namespace, results: Path | None = None) -> int:
     """Run the cases asked for; return 1 when lrfused's bits are not the oracle's.
 
-    `results` is a folder of a git checkout, where the numbers go unless `--json` says otherwise;
-    without it they are written only where that says.
+    `results` is a folder of a git checkout, where the numbers of a whole run go unless `--json` says
+    otherwise; all others are written only where that says.
     """
     names = options.case or (QUICK if options.quick else CASES)
     threads = sorted(set(options.threads or (1, torch.get_num_threads())))
@@ -37,7 +37,8 @@ def run(options: argparse.Namespace, results: Path | None = None) -> int:
         return 1
     tables.everything(found)
     tables.target_lines(report.targets(found))
-    path = options.json or (results and report.default_path(results))
+    whole = set(names) == set(CASES) and not options.quick and options.shrink == 1
+    path = options.json or (report.default_path(results) if results and whole else None)
     if path:
         given = {"quick": options.quick, "threads": threads, "cases": list(names)}
         if options.shrink > 1:
