@@ -21,8 +21,8 @@ SECONDS_ELSEWHERE, SECONDS_QUICK = 1.0, 1.5
 def run(options: argparse.Namespace, results: Path | None = None) -> int:
     """Run the cases asked for; return 1 when lrfused's bits are not the oracle's.
 
-    `results` is a folder of a git checkout, where the numbers of a whole run go unless `--json` says
-    otherwise; all others are written only where that says.
+    `results` is a folder of a git checkout, where the numbers of a whole run go unless `--json`
+    says otherwise; all others are written only where that says.
     """
     names = options.case or (QUICK if options.quick else CASES)
     threads = sorted(set(options.threads or (1, torch.get_num_threads())))
