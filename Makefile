@@ -28,7 +28,7 @@ help:
 	@echo "make lint       check format, style and types"
 	@echo "make format     put the format right"
 	@echo "make docs       build the documentation into site/, warnings as errors"
-	@echo "make bench      validate, then time the step beside torch's"
+	@echo "make bench      validate, then time the step beside its competitors, and draw both"
 	@echo "make sanitize   run the C++ under ASan and UBSan"
 	@echo "make clean      remove what was built; distclean removes .venv too"
 
@@ -53,9 +53,16 @@ docs: $(BUILT)
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs --quiet build --strict --clean
 	@echo "==> site/index.html"
 
-bench: $(BUILT)
+bench: $(BUILT) $(VENV)/.competitors
 	@$(PY) benchmarks/bench_step.py $(ARGS)
+	@$(PY) benchmarks/draw.py
 	@$(PY) benchmarks/readme.py
+
+$(VENV)/.competitors: $(BUILT)
+	@echo "==> the competitors that the benchmark is run beside"
+	@$(PIP) install --no-build-isolation --editable ".[bench]" \
+	  || echo "==> not all could be installed: the benchmark will name those that are missing"
+	@touch $@
 
 sanitize: $(BUILT)
 	@PYTHON=$(PY) bash tests/sanitize.sh

@@ -1,37 +1,59 @@
-"""Write the README's speed block from the newest results file; with --check, only compare."""
+"""Write the README's speed block from the newest results; with --check, only compare."""
 
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
+from newest import newest
+
+from lrfused.bench import report
+
+README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- speed -->\n", "<!-- /speed -->\n"
+SHOWN = (
+    "torch for-loop",
+    "torch foreach",
+    "torch fused",
+    "torch.compile, tensor lr",
+    "optax on JAX",
+)
 
 
 def block() -> str:
     """Return the block for the newest results: a row a case, a column a competitor."""
-    results = [json.loads(path.read_text()) for path in (HERE / "results").glob("step-*.json")]
-    newest = max(results, key=lambda result: result["date"])
-    device, versions = newest["device"], newest["versions"]
-    rivals = [n for n in next(iter(newest["cases"].values()))["rates"] if n.startswith("torch")]
+    found, _ = newest()
+    device, versions = found["device"], found["versions"]
+    threads = max(step["threads"] for step in found["steps"])
+    steps = [step for step in found["steps"] if step["threads"] == threads]
+    timed = [report.rates(step) for step in steps if "in_place_gb_per_s" in step]
+    rivals = [name for name in SHOWN if any(name in rates for rates in timed)]
     lines = [
         f"One step with its schedule, median ms, on {device['cpu']}"
-        f" ({device['torch_threads']} threads, {device['capability']}), torch {versions['torch']},"
-        f" {newest['date'][:10]}, commit {newest['commit']['hash'][:9]}:",
+        f" ({threads} threads, {device['capability']}), torch {versions['torch']},"
+        f" {found['date'][:10]}, commit {found['commit']['hash'][:9]}:",
         "",
         "| | lrfused | " + " | ".join(rivals) + " | of in-place bandwidth |",
         "|---|" + "---:|" * (len(rivals) + 2),
     ]
-    for case in newest["cases"].values():
-        rates = case["rates"]
-        other = {name for name, d in case["distance_to_oracle"].items() if d["differing"]}
-        row = [f"{rates[name]['median_ms']:.2f}{' *' * (name in other)}" for name in rivals]
-        share = f"{rates['lrfused']['share_of_in_place']:.0%}"
-        ours = f"**{rates['lrfused']['median_ms']:.2f}**"
-        lines.append(f"| {case['title']} | {ours} | {' | '.join(row)} | {share} |")
-    lines += ["", "\\* computes other bits than the reference."]
+    lines += [row(step, rivals) for step in steps if "in_place_gb_per_s" in step]
+    lines += [
+        "",
+        "\\* computes other bits than the oracle. — computes another update, or cannot run.",
+    ]
     return "\n".join(lines) + "\n"
+
+
+def row(step: dict[str, Any], rivals: list[str]) -> str:
+    """Return a case's line."""
+    rates = report.rates(step)
+    other = {r["name"] for r in step["rows"] if not r["not_timed"] and r["distance"]["differing"]}
+    cells = [
+        f"{rates[name]['median_ms']:.2f}{' *' * (name in other)}" if name in rates else "—"
+        for name in rivals
+    ]
+    ours = rates["lrfused"]
+    share = f"{ours['share_of_in_place']:.0%}"
+    return f"| {step['title']} | **{ours['median_ms']:.2f}** | {' | '.join(cells)} | {share} |"
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Run lrfused's commands: `lrfused <command>`, or `python -m lrfused <command>`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_bench(commands)
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
+        status = int(args.run(args))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads, head say, has read enough
+        # What is still to be written must not be tried again as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except CommandError as error:
         print(f"lrfused {args.command}: {error}", file=sys.stderr)
         return 2

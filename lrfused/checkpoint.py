@@ -23,6 +23,27 @@ class Held:
     tensor: Tensor
 
 
+def check_form(state: Any) -> None:
+    """Raise ValueError unless this has the form of an optimizer's checkpoint."""
+    rule = "state_dict must be an optimizer's checkpoint: "
+    if not isinstance(state, dict) or not {"state", "param_groups"} <= set(state):
+        raise ValueError(
+            f"{rule}a dict with 'state' and 'param_groups', got {type(state).__name__}"
+        )
+    if not isinstance(state["state"], dict):
+        raise ValueError(f"{rule}'state' is {type(state['state']).__name__}, not a dict")
+    if not isinstance(state["param_groups"], list):
+        raise ValueError(
+            f"{rule}'param_groups' is {type(state['param_groups']).__name__}, not a list"
+        )
+    for i, group in enumerate(state["param_groups"]):
+        if not isinstance(group, dict) or not isinstance(group.get("params"), list):
+            raise ValueError(f"{rule}param_groups[{i}] is no dict with a list 'params'")
+    for key, entry in state["state"].items():
+        if not isinstance(entry, dict):
+            raise ValueError(f"{rule}state[{key!r}] is {type(entry).__name__}, not a dict")
+
+
 def hold(_optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Hold the tensors whose dtype is ours to say: a load_state_dict pre-hook, the last of them."""
 
@@ -87,6 +108,11 @@ def schedules(groups: list[dict[str, Any]]) -> list[Any]:
     for saved in packed:
         if saved is not None and not (isinstance(saved, dict) and "schedulers" in saved):
             raise ValueError(f"the checkpoint's 'schedule' is not one of lrfused's: {saved!r}")
+        if saved is not None and type(saved.get("steps_since")) is not int:
+            raise ValueError(
+                "the checkpoint's schedule has no integer 'steps_since', got "
+                f"{saved.get('steps_since')!r}"
+            )
     for i, (group, saved) in enumerate(zip(groups, packed, strict=True)):
         now = float(group["lr"])
         if saved is not None and saved.get("lr", now) != now == now:  # a NaN is left to itself

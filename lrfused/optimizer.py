@@ -330,6 +330,7 @@ class FusedDecaySGD(Optimizer):
         Raises ValueError, and changes nothing, if its schedule has other settings than this one's,
         unless `override`: then it brings its own.
         """
+        checkpoint.check_form(state_dict)
         self._override = override
         hook = self.register_load_state_dict_pre_hook(checkpoint.hold)
         try:

@@ -47,6 +47,8 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
     """Raise ValueError unless `state` can be loaded; with `override`, settings may differ."""
     name = type(scheduler).__name__
     own = plain_state(scheduler)
+    if not isinstance(state, dict):
+        raise ValueError(f"the checkpoint's {name} is {type(state).__name__}, not a dict")
     numbers = [] if isinstance(scheduler, ChainedScheduler) else ["last_epoch"]
     if isinstance(scheduler, ReduceLROnPlateau):
         numbers += ["best", "num_bad_epochs", "cooldown_counter"]
@@ -56,11 +58,13 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
     if state.get("name", name) != name:
         raise ValueError(f"the checkpoint's schedule is {state['name']}, this optimizer's {name}")
     for key in ("base_lrs", "min_lrs", "lr_lambdas", "_schedulers"):
-        if key in own and len(state.get(key) or ()) != len(own[key]):
+        saved = state.get(key)
+        if key in own and (not isinstance(saved, (list, tuple)) or len(saved) != len(own[key])):
             raise ValueError(
                 f"the checkpoint's {name} has {key}={state.get(key)!r}, this optimizer's has "
                 f"{len(own[key])} of them"
             )
+    _check_kinds(name, own, state)
     if "_scale_fn_custom" in own:
         if "_scale_fn_custom" not in state:
             raise ValueError(f"the checkpoint's {name} has no '_scale_fn_custom'")
@@ -91,6 +95,48 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
             )
 
 
+_ENDLESS = 2**62  # more steps than a counter holds
+_FUNCTIONS = ("lr_lambdas", "_scale_fn_custom", "_schedulers")  # looked at elsewhere
+
+
+def _check_kinds(name: str, own: dict[str, Any], state: Any) -> None:
+    """Raise ValueError unless every entry is of the kind that this scheduler works with."""
+    functions = [state.get("_scale_fn_custom"), *state.get("lr_lambdas", ())]
+    if not all(saved is None or isinstance(saved, dict) for saved in functions):
+        raise ValueError(f"the checkpoint's {name} has functions that are no dicts: {functions}")
+    for key, here in own.items():
+        there = _plain(state.get(key, here))
+        if key not in _FUNCTIONS and not _alike(here, there):
+            raise ValueError(
+                f"the checkpoint's {name} has {key}={there!r}, of another kind than {here!r}"
+            )
+
+
+def _alike(here: Any, there: Any) -> bool:
+    if isinstance(here, Tensor):
+        return isinstance(there, Tensor) and here.dim() == there.dim()
+    if isinstance(here, int) and not isinstance(here, bool):
+        # torch counts with what it was given: 3.0 may come where 3 was.
+        return isinstance(there, (int, float)) and abs(there) < _ENDLESS
+    if isinstance(here, (float, bool)):
+        return _is_number(there)
+    if isinstance(here, dict) and isinstance(there, dict):
+        if all(isinstance(key, int) for key in here):  # milestones
+            return all(isinstance(number, int) for pair in there.items() for number in pair)
+        return here.keys() == there.keys() and all(_alike(here[k], there[k]) for k in here)
+    if isinstance(here, list) and isinstance(there, list):
+        if any(isinstance(one, dict) for one in here):
+            return len(here) == len(there) and all(map(_alike, here, there))
+        return all(map(_is_number, there))
+    return here is None or type(here) is type(there)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, (int, float))
+
+
 def _is_formula(scheduler: Any) -> bool:
     return all(isinstance(function, Formula) for function in scheduler.lr_lambdas)
 
@@ -103,7 +149,9 @@ def _same(a: Any, b: Any) -> bool:
 
 def load(scheduler: Any, state: dict[str, Any]) -> None:
     """Take over a state that `check` let pass."""
-    state = {k: v for k, v in state.items() if k != "name"}
+    # An entry of another name would hide one of the scheduler's methods.
+    own = plain_state(scheduler)
+    state = {k: v for k, v in state.items() if k in own and k != "name"}
     if "milestones" in state:
         state["milestones"] = Counter(state["milestones"])
     members = state.pop("_schedulers", None)

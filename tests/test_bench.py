@@ -1,60 +1,185 @@
 """The benchmark validates before it times, and refuses to time other bits."""
 
+import argparse
 import json
+import sys
 
 import pytest
 import torch
 
 from lrfused import bench
 from lrfused.__main__ import main
-from lrfused.bench import contenders, run, shapes, timing
+from lrfused.bench import cases, contenders, footprint, rivals, rounds, run, shapes, validate
+from lrfused.bench.numbers import POOL, Numbers
+
+FP32 = cases.Case("tiny", "tiny fp32", [(3, 5), (7,), (1000,)], torch.float32)
+BF16 = cases.Case("tiny-bf16", "tiny bf16", [(3, 5), (7,), (1000,)], torch.bfloat16)
+TORCHS = [contenders.FOR_LOOP, contenders.FOREACH, contenders.FUSED]
+OTHERS = {
+    "optax on JAX": "optax",
+    "torch-optimi": "optimi",
+    "flashoptim": "flashoptim",
+}
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """Shrink every case, and time a few rounds."""
-    cases = [
-        contenders.Case("resnet50", "tiny fp32", [(3, 5), (7,)], torch.float32),
-        contenders.Case("resnet50-bf16", "tiny bf16", [(3, 5), (7,)], torch.bfloat16),
-    ]
-    monkeypatch.setattr(contenders, "CASES", cases)
-    monkeypatch.setattr(shapes, "resnet50", lambda: [(9,)])
-    monkeypatch.setattr(
-        run, "interleave", lambda calls, seconds: timing.interleave(calls, seconds=0)
-    )
-    return cases
+def by_name(result):
+    return {row["name"]: row for row in result["rows"]}
 
 
 def test_the_names_are_those_of_the_cases():
-    assert (*(case.name for case in contenders.CASES), "schedule") == bench.CASES
+    assert tuple(cases.CASES) == bench.STEPS
+    assert set(bench.QUICK) < set(bench.CASES)
 
 
-def test_it_validates_then_times(tiny, tmp_path, capsys):
-    path = tmp_path / "bench.json"
-    arguments = ["--case", "resnet50", "--case", "resnet50-bf16", "--json", str(path)]
-    assert main(["bench", "--quick", "--threads", "1", *arguments]) == 0
-    out = capsys.readouterr().out
-    assert out.index("tiny fp32: validating") < out.index("timing ...") < out.index("competitor")
-    found = json.loads(path.read_text())
-    assert set(found["cases"]) == {"resnet50", "resnet50-bf16"}
-    assert found["commit"] is None
-    assert found["versions"]["backend"] == contenders.fastest()
+@pytest.mark.parametrize(
+    ("model", "tensors", "elements"),
+    [
+        (shapes.resnet50, 161, 25_557_032),
+        (shapes.vit_l16, 296, 304_326_632),
+        (shapes.gpt2_medium, 292, 354_823_168),
+        (shapes.many_small, 10_000, 640_000),
+        (shapes.one_large, 1, 100_000_000),
+    ],
+)
+def test_the_shapes_are_those_of_the_published_models(model, tensors, elements):
+    assert len(model()) == tensors
+    assert shapes.elements(model()) == elements
 
 
-def test_other_bits_are_not_timed(tiny, capsys, monkeypatch):
-    right = contenders.fused_decay_sgd
+def test_numbers_depend_on_seed_and_turn_alone():
+    def drawn(seed, turn, size=POOL + 9):
+        tensors = [torch.empty(5), torch.empty(size)]
+        Numbers(torch.float32, seed).fill(tensors, turn)
+        return torch.cat(tensors)
 
-    def wrong(parameters):
-        made = right(parameters)
-        made.step = lambda: (made.optimizer.step(), parameters[0].data[0, 0].mul_(1.5))
+    first = drawn(1, 0)
+    assert torch.equal(first, drawn(1, 0))
+    assert torch.equal(first[:14], first[-14:])  # past the pool's end it begins again
+    for other in (drawn(1, 1), drawn(2, 0)):
+        assert (first == other).sum() < 100
+
+
+def test_all_that_compute_the_update_are_timed():
+    result = rounds.run(FP32, 0, [contenders.LRFUSED, *TORCHS])
+    rows = by_name(result)
+    assert list(rows) == [contenders.LRFUSED, *TORCHS]
+    for row in rows.values():
+        assert row["not_timed"] is None
+        assert row["samples"] == rounds.FEWEST_ROUNDS
+        assert row["distance"]["oracle"] == contenders.FOR_LOOP
+    for name in (contenders.LRFUSED, contenders.FOR_LOOP, contenders.FOREACH):
+        assert rows[name]["distance"]["differing"] == 0
+    assert result["in_place_gb_per_s"] > 0
+
+
+def test_a_field_is_split_where_memory_does_not_hold_it(monkeypatch):
+    monkeypatch.setattr(rounds, "HELD_AT_ONCE", 0)
+    rows = by_name(rounds.run(FP32, 0, [contenders.LRFUSED, *TORCHS]))
+    assert rows[contenders.LRFUSED]["samples"] == len(TORCHS) * rounds.FEWEST_ROUNDS
+    assert rows[contenders.FUSED]["samples"] == rounds.FEWEST_ROUNDS
+
+
+def test_a_case_that_memory_cannot_hold_says_so(monkeypatch):
+    monkeypatch.setattr(rounds, "_available", lambda: 17)
+    for row in rounds.run(FP32, 0, TORCHS)["rows"]:
+        assert row["not_timed"].endswith("GB are free")
+
+
+def test_lrfused_with_other_bits_is_an_error_and_nothing_is_timed(monkeypatch):
+    def wrong(case):
+        made = contenders.fused_decay_sgd(case)
+        right = made.step
+        made.step = lambda: (right(), made.parameters[0].data[0, 0].mul_(1 + 2**-23))
         return made
 
-    monkeypatch.setattr(contenders, "fused_decay_sgd", wrong)
-    monkeypatch.setattr(run, "interleave", pytest.fail)
-    assert main(["bench", "--case", "resnet50"]) == 1
-    assert "NOT TIMED: tiny fp32: lrfused is not torch for-loop to the bit" in (
-        capsys.readouterr().err
-    )
+    monkeypatch.setitem(rounds.CONTENDERS, contenders.LRFUSED, wrong)
+    monkeypatch.setattr(rounds, "interleave", pytest.fail)
+    with pytest.raises(AssertionError, match="tiny fp32: lrfused is not torch for-loop to the bit"):
+        rounds.run(FP32, 0)
+
+
+def test_other_bits_end_the_run(monkeypatch, capsys):
+    def differ(*_):
+        raise AssertionError("tiny: lrfused is not the oracle to the bit")
+
+    monkeypatch.setattr(run, "measure", differ)
+    assert main(["bench", "--case", "small"]) == 1
+    assert "NOT TIMED: tiny: lrfused is not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", [FP32, BF16], ids=lambda case: case.name)
+def test_a_competitor_of_another_update_is_named_and_not_timed(monkeypatch, case):
+    def without_momentum(case):
+        parameters = contenders.parameters_of(case)
+        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.01)
+        return contenders.OfTorch(parameters, optimizer, contenders.followed(optimizer))
+
+    monkeypatch.setitem(rounds.CONTENDERS, "another", without_momentum)
+    row = by_name(rounds.run(case, 0, ["another"]))["another"]
+    assert row["not_timed"].startswith("computes something else: ")
+    assert "median" not in row
+
+
+def test_a_result_of_nan_is_another_update():
+    def spoilt(case):
+        made = contenders.fused_decay_sgd(case)
+        made.parameters[1].data[3] = torch.nan
+        return made
+
+    with pytest.raises(contenders.Unable, match="computes something else"):
+        validate.Truth(BF16).check("another", spoilt(BF16))
+
+
+@pytest.mark.parametrize("case", [FP32, BF16], ids=lambda case: case.name)
+@pytest.mark.parametrize(("name", "module"), OTHERS.items())
+def test_competitors_that_are_installed_are_within_rounding(name, module, case):
+    pytest.importorskip(module)
+    row = by_name(rounds.run(case, 0, [name]))[name]
+    assert row["not_timed"] is None, row
+
+
+@pytest.mark.parametrize(("name", "module"), [*OTHERS.items(), ("schedulefree", "schedulefree")])
+def test_a_competitor_that_is_not_installed_is_a_row_that_says_so(monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    if module == "optax":
+        monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(contenders.Unable, match=r"is not installed: pip install lrfused\[bench\]"):
+        rivals.RIVALS[name](FP32)
+
+
+@pytest.mark.parametrize("name", ["torch.compile, float lr", "torch.compile, tensor lr"])
+def test_what_takes_minutes_to_compile_is_refused(name):
+    with pytest.raises(contenders.Unable, match="minutes to compile 10,000 tensors"):
+        rivals.RIVALS[name](cases.CASES["small"])
+
+
+def test_the_peak_is_less_what_must_be_held():
+    found = footprint.peak(contenders.LRFUSED, cases.CASES["resnet50"].shrunk(1000))
+    assert found["not_measured"] is None
+    assert found["beyond_mb"] < 500
+
+
+def test_import_is_timed_beyond_torch(monkeypatch):
+    monkeypatch.setattr(footprint, "IMPORTS", 1)
+    assert 0 < footprint.import_ms() < 10_000
+
+
+def test_a_whole_run_is_printed_and_kept(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    arguments = ["--case", "growth", "--shrink", "10000", "--threads", "1", "--json", str(path)]
+    assert main(["bench", "--quick", *arguments]) == 0
+    assert "equal bits" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert [step["tensors"] for step in found["growth"]] == [1, 1, 1, 1, 10]
+    assert found["commit"] is None
+    assert found["versions"]["backend"] == contenders.fastest()
+    assert found["options"]["shrink"] == 10_000
+
+
+def test_the_shrinking_is_not_offered():
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    assert "--shrink" not in parser.format_help()
 
 
 def test_a_wrong_case_is_refused(capsys):

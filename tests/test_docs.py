@@ -13,7 +13,7 @@ import lrfused
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = {"python", "cpp", "console", "text"}
+LANGUAGES = {"python", "cpp", "console", "diff", "text"}
 
 
 def name(page):

@@ -17,7 +17,8 @@ PACKAGES = {
     "swa": [],
     "timm_schedule": ["timm"],
 }
-SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+# test_robust.py runs atomic_checkpoint, and kills it.
+SCRIPTS = sorted(set((ROOT / "examples").glob("*.py")) - {ROOT / "examples/atomic_checkpoint.py"})
 
 
 def test_every_script_is_known_here():

@@ -1,6 +1,9 @@
 """lrfused preview draws torch's rates, evaluates nothing else, and refuses in one line."""
 
 import builtins
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -170,3 +173,12 @@ def test_a_rate_that_is_nowhere_finite_or_positive():
                 preview.run(text, lr=0.0, log=log)
         else:
             assert preview.run(text, lr=0.0, log=log) == 0
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "lrfused", "preview", "StepLR(30)"]
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writer)
+        os.close(reader)  # before anything is written
+        assert process.stderr.read() == ""

@@ -1,12 +1,42 @@
-"""The README's figures are the newest measured; test_docs.py runs its code."""
+"""The README's figures and the pictures are the newest measured; test_docs.py runs its code."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
-def test_the_readme_figures_are_the_newest():
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "readme.py", "--check"])
-    assert done.returncode == 0, "run benchmarks/readme.py"
+@pytest.fixture
+def draw(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import draw
+
+    return draw
+
+
+@pytest.mark.parametrize("script", ["readme.py", "draw.py"])
+def test_the_newest_figures_are_shown(script):
+    command = [sys.executable, BENCHMARKS / script, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"run benchmarks/{script}\n{done.stdout}{done.stderr}"
+
+
+def test_pictures_of_other_results_are_noticed(draw, tmp_path):
+    for path in draw.RESULTS.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    assert set(draw.undrawn(tmp_path)) == draw.wanted(draw.newest(tmp_path)[0])
+    draw.draw(tmp_path)
+    assert draw.undrawn(tmp_path) == []
+    newest = max(tmp_path.glob("*.json"), key=lambda path: json.loads(path.read_text())["date"])
+    newest.write_text(newest.read_text().replace('"torch for-loop"', '"torch  for-loop"'))
+    assert draw.undrawn(tmp_path)
+    (tmp_path / "of-old.svg").write_text("<svg/>")
+    draw.draw(tmp_path)
+    assert draw.undrawn(tmp_path) == []
+    assert not (tmp_path / "of-old.svg").exists()

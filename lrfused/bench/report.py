@@ -1,5 +1,6 @@
 """Describe the machine, weigh the timings against the targets, and print or write them."""
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -14,10 +15,8 @@ import torch
 
 import lrfused
 
-from . import schedule_cost
-from .contenders import fastest
-
-YARDSTICK = "in-place x.mul_"
+from .contenders import FOR_LOOP, FOREACH, FUSED, LRFUSED, fastest
+from .rivals import PACKAGES
 
 
 @dataclass(frozen=True)
@@ -51,20 +50,27 @@ def device() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cores": usable,
-        "torch_threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str | None]:
     """List the versions of what was measured."""
     return {
         "lrfused": lrfused.__version__,
         "backend": fastest(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def commit(folder: Path) -> dict[str, Any]:
@@ -87,71 +93,78 @@ def commit(folder: Path) -> dict[str, Any]:
 
 
 def default_path(folder: Path) -> Path:
-    """Name the results file after the processor, its cores and the threads used."""
-    name = f"{cpu_model()} {device()['cores']} cores {torch.get_num_threads()} threads"
+    """Name the results file after the processor and its cores."""
+    name = f"{cpu_model()} {device()['cores']} cores"
     return folder / f"step-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
 
 
-def rates(case: dict[str, Any]) -> dict[str, dict[str, float]]:
+def rates(step: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Turn a case's timings into GB/s, shares of the in-place pass and ratios to lrfused."""
-    timings = case["timings"]
-    ours = timings["lrfused"].median
-    yardstick = 8 * case["yardstick_elements"] / timings[YARDSTICK].median / 1e6
-    rows = {}
-    for name, timing in timings.items():
-        moved = case["elements"] * case["bytes_per_element"]
-        speed = yardstick if name == YARDSTICK else moved / timing.median / 1e6
-        rows[name] = {
-            "median_ms": timing.median,
-            "iqr_ms": timing.iqr,
-            "gb_per_s": speed,
-            "share_of_in_place": speed / yardstick,
-            "ratio_to_lrfused": timing.median / ours,
+    timed = {row["name"]: row for row in step["rows"] if not row["not_timed"]}
+    moved = step["elements"] * step["bytes_per_element"] / 1e6
+    return {
+        name: {
+            "median_ms": row["median"],
+            "iqr_ms": row["high"] - row["low"],
+            "gb_per_s": moved / row["median"],
+            "share_of_in_place": moved / row["median"] / step["in_place_gb_per_s"],
+            "ratio_to_lrfused": row["median"] / timed[LRFUSED]["median"],
         }
-    return rows
+        for name, row in timed.items()
+    }
 
 
-def targets(cases: dict[str, dict[str, Any]], schedule: dict[str, Any] | None) -> list[Target]:
-    """Set what was measured beside what was promised."""
-    rows = {name: rates(case) for name, case in cases.items()}
+def limit_ms(step: dict[str, Any]) -> float:
+    """Give the time in which an in-place pass moves as many bytes as the step must."""
+    return float(step["elements"] * step["bytes_per_element"] / step["in_place_gb_per_s"] / 1e6)
+
+
+def added(row: dict[str, Any]) -> tuple[float, float]:
+    """Give what a schedule adds to a step, in milliseconds: in lrfused, and in torch."""
+    return (
+        row["with"]["median"] - row["without"]["median"],
+        row["torch with"]["median"] - row["torch without"]["median"],
+    )
+
+
+def targets(found: dict[str, Any]) -> list[Target]:
+    """Set what was measured with the most threads beside what was promised."""
+    most = max((step["threads"] for step in found["steps"]), default=0)
+    rows = {step["case"]: rates(step) for step in found["steps"] if step["threads"] == most}
 
     def bandwidth(case: str, floor: float, title: str) -> list[Target]:
-        if case not in rows:
-            return []
-        value = rows[case]["lrfused"]["share_of_in_place"]
-        return [Target(f"{title}: share of the in-place pass's bandwidth", value, floor)]
+        ours = rows.get(case, {}).get(LRFUSED)
+        text = f"{title}: share of the in-place pass's bandwidth"
+        return [Target(text, ours["share_of_in_place"], floor)] if ours else []
 
     def ratio(case: str, rival: str, floor: float, title: str) -> list[Target]:
-        if case not in rows:
-            return []
-        return [Target(f"{title}: times {rival}", rows[case][rival]["ratio_to_lrfused"], floor)]
+        theirs = rows.get(case, {}).get(rival)
+        return (
+            [Target(f"{title}: times {rival}", theirs["ratio_to_lrfused"], floor)] if theirs else []
+        )
 
-    found = [
+    goals = [
         *bandwidth("resnet50", 0.90, "ResNet-50 fp32"),
-        *ratio("resnet50", "torch fused", 1.25, "ResNet-50 fp32"),
-        *ratio("resnet50", "torch for-loop", 2.2, "ResNet-50 fp32"),
-        *ratio("resnet50-bf16", "torch foreach", 3.0, "ResNet-50 bf16"),
-        *ratio("small", "torch fused", 60.0, "10,000 tensors of 64"),
-        *ratio("large", "torch fused", 1.0, "one tensor of 25 M"),
-        *bandwidth("large", 0.90, "one tensor of 25 M"),
+        *ratio("resnet50", FUSED, 1.25, "ResNet-50 fp32"),
+        *ratio("resnet50", FOR_LOOP, 2.2, "ResNet-50 fp32"),
+        *ratio("resnet50-bf16", FOREACH, 3.0, "ResNet-50 bf16"),
+        *ratio("small", FUSED, 60.0, "10,000 tensors of 64"),
+        *ratio("large", FUSED, 1.0, "one large tensor"),
+        *bandwidth("large", 0.90, "one large tensor"),
     ]
-    for name, timings in (schedule or {}).items():
-        ours, theirs = schedule_cost.added(timings)
+    for row in found["schedule"]:
+        ours, theirs = added(row)
         # A plateau's metric comes by a call of its own; the others cost no call at all.
-        bound = 1.0 if name == "ReduceLROnPlateau" else 0.10
-        text = f"{name}: cost as a share of torch's scheduler.step()"
+        bound = 1.0 if row["name"] == "ReduceLROnPlateau" else 0.10
+        text = f"{row['name']}: cost as a share of torch's scheduler.step()"
         share = ours / max(theirs, 1e-6)  # a difference of medians can be noise below zero
-        found.append(Target(text, share, bound, most=True))
-    return found
+        goals.append(Target(text, share, bound, most=True))
+    if "import_ms" in found:
+        goals.append(Target("import, ms beyond torch's", found["import_ms"], 100.0, most=True))
+    return goals
 
 
-def save(
-    path: Path,
-    cases: dict[str, dict[str, Any]],
-    schedule: dict[str, Any] | None,
-    options: dict[str, Any],
-    checkout: Path | None,
-) -> None:
+def save(path: Path, found: dict[str, Any], options: dict[str, Any], checkout: Path | None) -> None:
     """Write every number, with what is needed to judge it; `checkout` is a folder below git's."""
     content = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -159,22 +172,8 @@ def save(
         "versions": versions(),
         "commit": commit(checkout) if checkout else None,
         "options": options,
-        "cases": {
-            name: {
-                "title": case["title"],
-                "elements": case["elements"],
-                "bytes_per_element": case["bytes_per_element"],
-                "distance_to_oracle": case["distances"],
-                "timings_ms": {k: asdict(v) for k, v in case["timings"].items()},
-                "rates": rates(case),
-            }
-            for name, case in cases.items()
-        },
-        "schedule_ms": {
-            name: {k: asdict(v) for k, v in timings.items()}
-            for name, timings in (schedule or {}).items()
-        },
-        "targets": [{**asdict(t), "reached": t.reached} for t in targets(cases, schedule)],
+        **found,
+        "targets": [{**asdict(t), "reached": t.reached} for t in targets(found)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -2,78 +2,95 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import CASES, contenders, report, schedule_cost, shapes, tables
-from .timing import interleave
+from . import CASES, QUICK, STEPS, cases, footprint, report, rounds, schedule_cost, tables, worker
+from .contenders import FOR_LOOP, FOREACH, FUSED, LRFUSED, fastest
 
-
-def run_case(case: contenders.Case, seconds: float) -> dict[str, Any]:
-    """Validate one case, then time its contenders and the in-place pass together."""
-    print(f"{case.title}: validating ...", flush=True)
-    field, oracle = contenders.build(case)
-    distances = contenders.validate(case, field, oracle)
-    ulps = ", ".join(f"{name} {d['max_ulp']:,}" for name, d in distances.items())
-    print(f"{case.title}: largest distance to {oracle.name} in ulp: {ulps}; timing ...", flush=True)
-    del oracle  # where it is no contender, it need not hold memory
-    yardstick = torch.ones(shapes.elements(shapes.resnet50()))
-    calls: dict[str, Callable[[], object]] = {c.name: c.step for c in field}
-    calls[report.YARDSTICK] = lambda: yardstick.mul_(0.9999999)
-    return {
-        "title": case.title,
-        "elements": case.elements,
-        "bytes_per_element": case.bytes_per_element,
-        "yardstick_elements": yardstick.numel(),
-        "distances": distances,
-        "timings": interleave(calls, seconds=seconds),
-    }
+GROWERS = (LRFUSED, FOR_LOOP, FOREACH, FUSED, "optax on JAX")
+# A field of contenders is timed for so long, and for three rounds at least: minutes in all.
+SECONDS = {"resnet50": 6.0, "small": 10.0}
+SECONDS_ELSEWHERE, SECONDS_QUICK = 1.0, 1.5
 
 
 def run(options: argparse.Namespace, results: Path | None = None) -> int:
     """Run the cases asked for; return 1 when lrfused's bits are not the oracle's.
 
-    `results` is a folder of a git checkout, where the numbers go unless `--json` says otherwise;
-    without it they are written only where that says.
+    `results` is a folder of a git checkout, where the numbers of a whole run go unless `--json`
+    says otherwise; all others are written only where that says.
     """
-    names = options.case or list(CASES)
-    before = torch.get_num_threads()
-    torch.set_num_threads(options.threads or before)
-    try:
-        return _run(options, names, results)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _run(options: argparse.Namespace, names: list[str], results: Path | None) -> int:
+    names = options.case or (QUICK if options.quick else CASES)
+    threads = sorted(set(options.threads or (1, torch.get_num_threads())))
     print(
-        f"lrfused's {contenders.fastest()} backend beside torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, {report.cpu_model()}"
+        f"lrfused's {fastest()} backend beside torch {torch.__version__}, "
+        f"{' and '.join(map(str, threads))} threads, {report.cpu_model()}"
     )
-    cases: dict[str, dict[str, Any]] = {}
-    schedule = None
     try:
-        for case in contenders.CASES:
-            if case.name in names:
-                cases[case.name] = run_case(case, seconds=3 if options.quick else 22)
-        if "schedule" in names:
-            print("schedules: validating, timing ...", flush=True)
-            schedule = schedule_cost.measure(seconds=0.5 if options.quick else 4)
+        found = measure(names, threads, options.quick, options.shrink)
     except AssertionError as difference:
         print(f"NOT TIMED: {difference}", file=sys.stderr)
         return 1
-    path = options.json or (results and report.default_path(results))
-    print()
-    if cases:
-        tables.step_table(cases)
-    if schedule:
-        tables.schedule_table(schedule)
-    tables.target_lines(report.targets(cases, schedule))
+    tables.everything(found)
+    tables.target_lines(report.targets(found))
+    whole = set(names) == set(CASES) and not options.quick and options.shrink == 1
+    path = options.json or (report.default_path(results) if results and whole else None)
     if path:
-        given = {"quick": options.quick, "threads": options.threads, "cases": names}
-        report.save(path, cases, schedule, given, checkout=results)
+        given = {"quick": options.quick, "threads": threads, "cases": list(names)}
+        if options.shrink > 1:
+            given["shrink"] = options.shrink
+        report.save(path, found, given, checkout=results)
         print(f"written to {path}")
     return 0
+
+
+def measure(names: tuple[str, ...], threads: list[int], quick: bool, shrink: int) -> dict[str, Any]:
+    """Give what each measurement found, in the form that is kept."""
+    found: dict[str, Any] = {"steps": [], "growth": [], "schedule": [], "memory": []}
+    for number in threads:
+        with worker.process(number) as call:
+            for name in STEPS:
+                if name in names:
+                    found["steps"].append(_step(call, name, number, quick, shrink))
+    with worker.process(threads[-1]) as call:
+        if "growth" in names:
+            seconds = _seconds(SECONDS_QUICK, quick, shrink)
+            for case in cases.GROWING:
+                shown = list(GROWERS)
+                print(f"growth: {case.title} ...", flush=True)
+                case = case.shrunk(shrink)
+                found["growth"].append(call(rounds.run, case, seconds, shown))
+        if "schedule" in names:
+            print("schedules ...", flush=True)
+            found["schedule"] = call(schedule_cost.measure, 0.5 if quick else 4.0)
+    if "memory" in names:
+        case = cases.CASES["resnet50"].shrunk(shrink)
+        for name in footprint.MEASURED:
+            print(f"peak memory: {name} ...", flush=True)
+            with worker.process(threads[-1]) as call:
+                found["memory"].append(call(footprint.peak, name, case))
+    if "import" in names:
+        print("import ...", flush=True)
+        found["import_ms"] = footprint.import_ms()
+    return found
+
+
+def _step(call: Callable[..., Any], name: str, number: int, quick: bool, shrink: int) -> Any:
+    case = cases.CASES[name].shrunk(shrink)
+    print(f"{case.title}, {number} threads: validating, timing ...", flush=True)
+    seconds = SECONDS.get(name.removesuffix("-bf16"), SECONDS_ELSEWHERE)
+    begin = time.perf_counter()
+    result = call(rounds.run, case, _seconds(seconds, quick, shrink))
+    print(f"    {time.perf_counter() - begin:.0f} s", flush=True)
+    return result
+
+
+def _seconds(usually: float, quick: bool, shrink: int) -> float:
+    """Give how long a field is timed; shrunk tensors are for tests alone, which want no times."""
+    if shrink > 1:
+        return 0.0
+    return min(usually, SECONDS_QUICK) if quick else usually

@@ -1,6 +1,8 @@
 """Measure what a schedule costs inside the step, beside torch's `scheduler.step()`."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch.optim import lr_scheduler
@@ -20,14 +22,14 @@ SCHEDULES: dict[str, dict[str, float]] = {
 }
 
 
-def measure(seconds: float) -> dict[str, dict[str, Timing]]:
+def measure(seconds: float) -> list[dict[str, Any]]:
     """Time, per schedule, a step without and with it, for lrfused and for torch.
 
     The parameter is tiny, so that nothing else hides the schedule. What a schedule adds is measured
     in both as the difference of two steps, for a call repeated alone is faster than in a loop. A
     plateau is fed the same loss, a tensor, in both.
     """
-    results = {}
+    results = []
     for name in SCHEDULES:
         _validate(name)
         calls = {
@@ -36,16 +38,10 @@ def measure(seconds: float) -> dict[str, dict[str, Timing]]:
             "torch without": _torch(None)[1],
             "torch with": _torch(name)[1],
         }
-        results[name] = interleave(calls, seconds=seconds, batch=BATCH, max_rounds=5_000)
+        samples = interleave(calls, seconds=seconds, batch=BATCH, max_rounds=5_000)
+        timings = {key: asdict(Timing.of(values)) for key, values in samples.items()}
+        results.append({"name": name, **timings})
     return results
-
-
-def added(timings: dict[str, Timing]) -> tuple[float, float]:
-    """Give what the schedule adds to a step, in milliseconds: in lrfused, and in torch."""
-    return (
-        timings["with"].median - timings["without"].median,
-        timings["torch with"].median - timings["torch without"].median,
-    )
 
 
 def _tiny() -> list[torch.Tensor]:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from . import report, schedule_cost
+from . import report
 
-COLUMNS = ["case", "competitor", "ms", "IQR", "GB/s", "of in-place", "time / lrfused"]
+COLUMNS = ["case", "competitor", "result", "ms", "IQR", "GB/s", "of in-place", "time / lrfused"]
+LEFT = 3  # columns of words
 
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -17,7 +18,9 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
         return
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=True)
+        table.add_column(
+            column, justify="left" if index < LEFT else "right", no_wrap=index != LEFT - 1
+        )
     for row in rows:
         if row[0] and table.row_count:
             table.add_section()
@@ -25,7 +28,7 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_row(*row, style="bold" if bold else None)
     # A table cut to a narrow pipe would lose its numbers.
     console = Console()
-    console.width = max(console.width, 110)
+    console.width = max(console.width, 150)
     console.print(table)
 
 
@@ -34,52 +37,70 @@ def _plain(title: str, columns: list[str], rows: list[list[str]]) -> None:
     print(title)
     for row in [columns, *rows]:
         cells = [
-            cell.ljust(width) if index < 2 else cell.rjust(width)
+            cell.ljust(width) if index < LEFT else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
 
 
-def step_table(cases: dict[str, dict[str, Any]]) -> None:
-    """Show all competitors of all cases."""
+def everything(found: dict[str, Any]) -> None:
+    """Show all that was measured."""
+    print()
+    for threads in sorted({step["threads"] for step in found["steps"]}):
+        shown = [step for step in found["steps"] if step["threads"] == threads]
+        step_table(f"One optimizer step with its schedule, {threads} threads", shown)
+    if found["growth"]:
+        step_table("Cost growth", found["growth"])
+    if found["schedule"]:
+        schedule_table(found["schedule"])
+    if found["memory"]:
+        rows = [[r["name"], r["not_measured"] or f"{r['beyond_mb']:.0f}"] for r in found["memory"]]
+        title = "Peak memory of a step beyond parameters, gradients and momenta"
+        show(title, ["competitor", "MB"], rows)
+    if "import_ms" in found:
+        print(f"import lrfused, beyond torch: {found['import_ms']:.1f} ms")
+
+
+def step_table(title: str, steps: list[dict[str, Any]]) -> None:
+    """Show all competitors of some cases, those that were not timed with the reason."""
     rows = []
-    for case in cases.values():
-        title = case["title"]
-        for name, row in report.rates(case).items():
-            note = case["distances"].get(name, {})
-            wrong = " *" if note.get("differing") else ""
-            rows.append(
-                [
-                    title,
-                    name + wrong,
-                    f"{row['median_ms']:.3f}",
-                    f"{row['iqr_ms']:.3f}",
-                    f"{row['gb_per_s']:.1f}",
-                    f"{row['share_of_in_place']:.1%}",
-                    f"{row['ratio_to_lrfused']:.2f}x",
+    for step in steps:
+        rates = report.rates(step) if "in_place_gb_per_s" in step else {}
+        first = step["title"]
+        for row in step["rows"]:
+            numbers = [row["not_timed"], "", "", "", "", ""]
+            if not row["not_timed"]:
+                rate = rates[row["name"]]
+                numbers = [
+                    "; ".join(filter(None, [distance(row["distance"]), row["note"]])),
+                    f"{rate['median_ms']:.3f}",
+                    f"{rate['iqr_ms']:.3f}",
+                    f"{rate['gb_per_s']:.1f}",
+                    f"{rate['share_of_in_place']:.1%}",
+                    f"{rate['ratio_to_lrfused']:.2f}x",
                 ]
-            )
-            title = ""
-    show("One optimizer step with its schedule", COLUMNS, rows)
-    for case in cases.values():
-        for name, note in case["distances"].items():
-            if note["differing"]:
-                print(
-                    f"* {case['title']}, {name}: differs from {note['oracle']} in "
-                    f"{note['differing']:,} values, by up to {note['max_ulp']:,} ulp"
-                )
+            rows.append([first, row["name"], *numbers])
+            first = ""
+    show(title, COLUMNS, rows)
 
 
-def schedule_table(schedule: dict[str, Any]) -> None:
+def distance(found: dict[str, Any]) -> str:
+    """Say in a few words how far a result is from the oracle's."""
+    if not found["differing"]:
+        return "equal bits"
+    return f"within {found['share']:.1g} of the largest value"
+
+
+def schedule_table(schedules: list[dict[str, Any]]) -> None:
     """Show what each schedule adds to a step, in lrfused and in torch."""
     rows = []
-    for name, timings in schedule.items():
+    for row in schedules:
         steps = [
-            f"{timings[key].median * 1e3:.2f} ± {timings[key].iqr * 5e2:.2f}"
+            f"{row[key]['median'] * 1e3:.2f} ± {(row[key]['high'] - row[key]['low']) * 5e2:.2f}"
             for key in ("without", "with", "torch without", "torch with")
         ]
-        ours, theirs = (f"{ms * 1e3:+.2f}" for ms in schedule_cost.added(timings))
-        rows.append([name, *steps[:2], ours, *steps[2:], theirs])
+        ours, theirs = (f"{ms * 1e3:+.2f}" for ms in report.added(row))
+        rows.append([row["name"], *steps[:2], ours, *steps[2:], theirs])
     columns = ["schedule", "lrfused", "with it", "added", "torch", "with it", "added"]
     show("What a schedule adds to a step, us on a tiny parameter (± half the IQR)", columns, rows)
 

@@ -3,7 +3,7 @@
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import quantiles
@@ -17,6 +17,13 @@ class Timing:
     low: float
     high: float
     samples: int
+
+    @classmethod
+    def of(cls, samples: Iterable[float]) -> "Timing":
+        """Summarise at least two samples."""
+        samples = list(samples)
+        low, median, high = quantiles(samples, n=4, method="inclusive")
+        return cls(median=median, low=low, high=high, samples=len(samples))
 
     @property
     def iqr(self) -> float:
@@ -45,11 +52,11 @@ def interleave(
     min_rounds: int = 5,
     max_rounds: int = 1_000,
     batch: int = 1,
-) -> dict[str, Timing]:
+) -> dict[str, list[float]]:
     """Time every callable once per round, for as many rounds as fit in `seconds`.
 
     Each round runs in a new order, so that none always finds the caches its neighbour left.
-    A sample is the mean of `batch` calls in a row.
+    A sample is the mean of `batch` calls in a row, in milliseconds.
     """
     names = list(calls)
     samples: dict[str, list[float]] = {name: [] for name in names}
@@ -67,7 +74,7 @@ def interleave(
             for name in names:
                 samples[name].append(_sample(calls[name], batch))
             rounds += 1
-    return {name: _summary(samples[name]) for name in calls}
+    return {name: samples[name] for name in calls}
 
 
 def _sample(call: Callable[[], object], batch: int) -> float:
@@ -75,8 +82,3 @@ def _sample(call: Callable[[], object], batch: int) -> float:
     for _ in range(batch):
         call()
     return (time.perf_counter_ns() - begin) / batch / 1e6
-
-
-def _summary(samples: list[float]) -> Timing:
-    low, median, high = quantiles(samples, n=4, method="inclusive")
-    return Timing(median=median, low=low, high=high, samples=len(samples))

@@ -17,7 +17,8 @@ from torch.nn.utils import clip_grad_norm_
 import lrfused
 
 from . import report, shapes
-from .timing import interleave
+from .rounds import YARDSTICK
+from .timing import Timing, interleave
 
 HYPER: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 MAX_NORM = 1.0
@@ -203,8 +204,9 @@ def measure(case: Sequence[shapes.Shape], seconds: float) -> dict[str, Any]:
         field = build(case)
         yardstick = torch.ones(shapes.elements(list(case)))
         calls: dict[str, Callable[[], object]] = {c.name: c.step for c in field}
-        calls[report.YARDSTICK] = partial(yardstick.mul_, 0.9999999)
-        timings = interleave(calls, seconds=seconds)
+        calls[YARDSTICK] = partial(yardstick.mul_, 0.9999999)
+        samples = interleave(calls, seconds=seconds)
+        timings = {name: Timing.of(values) for name, values in samples.items()}
         found[title] = {
             "contenders": {
                 c.name: {
@@ -215,7 +217,7 @@ def measure(case: Sequence[shapes.Shape], seconds: float) -> dict[str, Any]:
                 }
                 for c in field
             },
-            "in_place_ms": asdict(timings[report.YARDSTICK]),
+            "in_place_ms": asdict(timings[YARDSTICK]),
             "elements": yardstick.numel(),
         }
     return found

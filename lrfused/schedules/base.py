@@ -30,6 +30,8 @@ class Schedule:
     _arguments: dict[str, Any]
 
     def __init__(self, **arguments: Any) -> None:
+        if type(self) is Schedule:
+            raise TypeError("Schedule is what all schedules are; make one of them, StepLR say")
         object.__setattr__(self, "_arguments", arguments)
 
     @property

@@ -1,0 +1,58 @@
+"""List the sets of tensors that are stepped over."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from . import shapes
+
+
+@dataclass(frozen=True)
+class Case:
+    """Name a set of tensors to step over."""
+
+    name: str
+    title: str
+    shapes: list[shapes.Shape]
+    dtype: torch.dtype
+
+    @property
+    def elements(self) -> int:
+        """Count the elements of all tensors."""
+        return shapes.elements(self.shapes)
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Count the bytes that must move: read p, g, m; write p, m."""
+        return 5 * self.dtype.itemsize
+
+    @property
+    def bytes_held(self) -> int:
+        """Count the bytes of one contender's parameters, gradients and momenta."""
+        return 3 * self.dtype.itemsize * self.elements
+
+    def shrunk(self, by: int) -> "Case":
+        """Give the same case with tensors of a fraction of the size."""
+        return replace(self, shapes=shapes.shrunk(self.shapes, by))
+
+
+_TENSORS = [
+    ("resnet50", "ResNet-50", shapes.resnet50()),
+    ("vit-l16", "ViT-L/16", shapes.vit_l16()),
+    ("gpt2-medium", "GPT-2 medium", shapes.gpt2_medium()),
+    ("small", "10,000 tensors of 64", shapes.many_small()),
+    ("large", "one tensor of 100 M", shapes.one_large()),
+]
+_DTYPES = [("", "fp32", torch.float32), ("-bf16", "bf16", torch.bfloat16)]
+
+CASES = {
+    name + suffix: Case(name + suffix, f"{title}, {word}", sizes, dtype)
+    for name, title, sizes in _TENSORS
+    for suffix, word, dtype in _DTYPES
+}
+GROWING = [
+    Case(
+        f"growth-{count}", f"{count:,} tensors of 64, fp32", shapes.many_small(count), torch.float32
+    )
+    for count in (10, 100, 1_000, 10_000, 100_000)
+]

@@ -1,0 +1,226 @@
+"""Build the optimizers of others, where they are installed and can express the update.
+
+A competitor that cannot be timed raises Unable, with the reason. None of them is needed by
+lrfused: `pip install lrfused[bench]`.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .cases import Case
+from .contenders import (
+    GAMMA,
+    HYPER,
+    LEARNING_RATE,
+    MOMENTUM,
+    STEP_SIZE,
+    WEIGHT_DECAY,
+    Contender,
+    Maker,
+    OfTorch,
+    Unable,
+    followed,
+    parameters_of,
+)
+from .numbers import Numbers
+
+# What each compiler is given: more takes it minutes. A float rate is compiled anew at every
+# change, until torch gives up at the eighth.
+TENSORS_FOR_INDUCTOR = 200
+TENSORS_FOR_INDUCTOR_EIGHT_TIMES = 1
+TENSORS_FOR_XLA = 1_000
+
+
+def _installed(make: Maker) -> Maker:
+    def made(case: Case) -> Contender:
+        try:
+            return make(case)
+        except ModuleNotFoundError as error:
+            raise Unable(f"{error.name} is not installed: pip install lrfused[bench]") from error
+
+    return made
+
+
+def _compilable(case: Case, most: int, times: str = "") -> None:
+    if len(case.shapes) > most:
+        raise Unable(f"takes minutes to compile {len(case.shapes):,} tensors{times}")
+
+
+@dataclass
+class Compiled(OfTorch):
+    """Be torch's SGD under torch.compile."""
+
+    alone: bool = True  # what was compiled for one counts towards the limit of another
+
+    def settle(self) -> None:
+        """Make so many steps that all compiling is done, or given up."""
+        begin = time.perf_counter()
+        for _ in range(STEP_SIZE * (torch._dynamo.config.recompile_limit + 1)):
+            self.step()
+        if isinstance(self.optimizer.param_groups[0]["lr"], float):
+            seconds = time.perf_counter() - begin
+            self.note = f"eager after 8 compilations, one a change of the rate: {seconds:.0f} s"
+
+    def close(self) -> None:
+        """Drop what was compiled."""
+        torch._dynamo.reset()
+
+
+def _torch_compile(case: Case, lr: float | torch.Tensor) -> Contender:
+    torch._logging.set_logs(dynamo=logging.ERROR)
+    torch._inductor.config.cpp.dynamic_threads = True  # as many as there are when it runs
+    parameters = parameters_of(case)
+    optimizer = torch.optim.SGD(parameters, **{**HYPER, "lr": lr})
+    first = True
+
+    def update() -> None:
+        optimizer.step()
+
+    compiled: Callable[[], object] = torch.compile(update)
+
+    def step() -> None:
+        nonlocal first
+        if first:  # it makes the momenta: another graph than all later steps
+            optimizer.step()
+        else:
+            compiled()
+        first = False
+
+    return Compiled(parameters, optimizer, followed(optimizer, step))
+
+
+def torch_compile_float(case: Case) -> Contender:
+    """Compile torch's SGD, with the rate as a float."""
+    _compilable(case, TENSORS_FOR_INDUCTOR_EIGHT_TIMES, ", anew for every change of the rate")
+    return _torch_compile(case, LEARNING_RATE)
+
+
+def torch_compile_tensor(case: Case) -> Contender:
+    """Compile torch's SGD, with the rate as a tensor, which is compiled once."""
+    _compilable(case, TENSORS_FOR_INDUCTOR)
+    return _torch_compile(case, torch.tensor(LEARNING_RATE, dtype=torch.float64))
+
+
+def optimi(case: Case) -> Contender:
+    """Take torch-optimi's SGD; Kahan summation, its default for bf16, is another update."""
+    from optimi import SGD
+
+    parameters = parameters_of(case)
+    optimizer = SGD(parameters, **HYPER, kahan_sum=False)
+    return OfTorch(parameters, optimizer, followed(optimizer), momentum_key="exp_avg")
+
+
+@dataclass
+class OfFlashOptim(OfTorch):
+    """Be FlashOptim's SGD, whose momenta are in a class of its own."""
+
+    def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Give the parameters and the momenta."""
+        state = self.optimizer.state
+        momenta = [state[p][self.momentum_key].materialize() for p in self.parameters]
+        return [p.detach() for p in self.parameters], momenta
+
+
+def flashoptim(case: Case) -> Contender:
+    """Take FlashOptim's SGD without what it needs a GPU for: kernels, and states in 8 bits."""
+    from flashoptim import FlashSGD
+
+    parameters = parameters_of(case)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "master_weight_bits=None with non-fp32")
+        optimizer = FlashSGD(
+            parameters, **HYPER, quantize=False, master_weight_bits=None, fused=False
+        )
+    return OfFlashOptim(parameters, optimizer, followed(optimizer))
+
+
+def schedulefree(case: Case) -> Contender:
+    """Refuse: no setting of it is SGD with momentum and a schedule."""
+    import schedulefree  # noqa: F401
+
+    raise Unable("computes something else: averages the iterates in the place of a schedule")
+
+
+class OfOptax:
+    """Be optax's SGD, jitted, with parameters and state donated; JAX runs on the CPU."""
+
+    alone = False
+    note = ""
+
+    def __init__(self, case: Case) -> None:
+        import jax
+        import optax
+
+        _compilable(case, TENSORS_FOR_XLA)
+        self._jax = jax
+        rate = optax.exponential_decay(LEARNING_RATE, STEP_SIZE, GAMMA, staircase=True)
+        optimizer = optax.chain(
+            optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(rate, momentum=MOMENTUM)
+        )
+
+        def update(parameters: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
+            updates, state = optimizer.update(gradients, state, parameters)
+            return optax.apply_updates(parameters, updates), state
+
+        self._update = jax.jit(update, donate_argnums=(0, 1))
+        self._drawn = parameters_of(case)  # whose gradients are where torch draws
+        self._parameters = [self._to_jax(p.detach()) for p in self._drawn]
+        self._gradients: list[Any] = []
+        self._state = optimizer.init(self._parameters)
+        for p in self._drawn:
+            p.data = torch.empty(0)
+
+    def _to_jax(self, tensor: torch.Tensor) -> Any:
+        import ml_dtypes
+
+        if tensor.dtype == torch.bfloat16:
+            return self._jax.numpy.array(tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16))
+        return self._jax.numpy.array(tensor.numpy())
+
+    def _to_torch(self, array: Any) -> torch.Tensor:
+        import numpy as np
+
+        numbers = np.array(array)
+        if numbers.dtype != np.float32:
+            return torch.from_numpy(numbers.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(numbers)
+
+    def give(self, numbers: Numbers, turn: int) -> None:
+        """Fill the gradients."""
+        gradients = [p.grad for p in self._drawn if p.grad is not None]
+        numbers.fill(gradients, turn)
+        self._gradients = [self._to_jax(gradient) for gradient in gradients]
+
+    def step(self) -> None:
+        """Update the parameters with the rate of the step, and wait."""
+        self._parameters, self._state = self._update(self._parameters, self._state, self._gradients)
+        self._jax.block_until_ready(self._parameters)
+
+    def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Give the parameters and the momenta."""
+        momenta = self._state[1][0].trace
+        return [self._to_torch(p) for p in self._parameters], [self._to_torch(m) for m in momenta]
+
+    def settle(self) -> None:
+        """Do nothing: all was compiled by the second step."""
+
+    def close(self) -> None:
+        """Drop what was compiled."""
+        self._jax.clear_caches()
+
+
+RIVALS: dict[str, Maker] = {
+    "torch.compile, float lr": torch_compile_float,
+    "torch.compile, tensor lr": torch_compile_tensor,
+    "optax on JAX": _installed(OfOptax),
+    "torch-optimi": _installed(optimi),
+    "flashoptim": _installed(flashoptim),
+    "schedulefree": _installed(schedulefree),
+}
+PACKAGES = ("optax", "jax", "torch-optimi", "flashoptim", "schedulefree")

@@ -1,0 +1,125 @@
+"""Validate and time all contenders of one case, within the memory there is."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .cases import Case
+from .contenders import LRFUSED, OWN, Contender, Maker, Unable
+from .rivals import RIVALS
+from .timing import Timing, interleave
+from .validate import Distance, Truth
+
+CONTENDERS: dict[str, Maker] = {**OWN, **RIVALS}
+YARDSTICK = "in-place x.mul_"
+YARDSTICK_ELEMENTS = 25_557_032  # those of ResNet-50
+HELD_AT_ONCE = 5_000_000_000  # bytes of contenders' tensors
+FEWEST_ROUNDS = 3
+
+
+def run(case: Case, seconds: float, names: Iterable[str] = CONTENDERS) -> dict[str, Any]:
+    """Time a case's contenders in as few fields as memory allows; lrfused is in each.
+
+    Gives a row for every name: its timing, or the reason why there is none. Raises AssertionError
+    where bits are promised and others are found.
+    """
+    lacking = memory_lacking(case)
+    if lacking:
+        return _described(case, [{"name": name, "not_timed": lacking} for name in names])
+    truth = Truth(case)
+    ours = CONTENDERS[LRFUSED](case)
+    distance = truth.check(LRFUSED, ours)
+    yardstick = torch.ones(min(YARDSTICK_ELEMENTS, max(case.elements, 1 << 20)))
+    timer = _Timer(ours, yardstick, seconds)
+    rows: dict[str, dict[str, Any]] = {LRFUSED: _row(LRFUSED, distance)}
+    field: dict[str, Contender] = {}
+    for name in names:
+        if name == LRFUSED:
+            continue
+        try:
+            rival = CONTENDERS[name](case)
+            distance = truth.check(name, rival)
+            rival.settle()
+        except Unable as reason:
+            rows[name] = {"name": name, "not_timed": str(reason)}
+            continue
+        rows[name] = _row(name, distance, rival.note)
+        if rival.alone:
+            timer.time({name: rival})
+            continue
+        field[name] = rival
+        if (len(field) + 2) * case.bytes_held > HELD_AT_ONCE:
+            timer.time(field)
+    timer.time(field)
+    for name, timing in timer.timings().items():
+        if name in rows:
+            rows[name] |= asdict(timing)
+    in_place = timer.timings()[YARDSTICK].median
+    result = _described(case, list(rows.values()))
+    return {**result, "in_place_gb_per_s": 8 * yardstick.numel() / in_place / 1e6}
+
+
+class _Timer:
+    """Time fields of rivals, each beside lrfused and the in-place pass."""
+
+    def __init__(self, ours: Contender, yardstick: torch.Tensor, seconds: float) -> None:
+        self._own = {LRFUSED: ours.step, YARDSTICK: lambda: yardstick.mul_(0.9999999)}
+        self._seconds = seconds
+        self._samples: dict[str, list[float]] = {}
+
+    def time(self, field: dict[str, Contender]) -> None:
+        """Time a field, and empty it."""
+        calls = {**self._own, **{name: rival.step for name, rival in field.items()}}
+        if not field and self._samples:
+            return
+        found = interleave(calls, seconds=self._seconds, warm_up=1, min_rounds=FEWEST_ROUNDS)
+        for name, samples in found.items():
+            self._samples.setdefault(name, []).extend(samples)
+        for rival in field.values():
+            rival.close()
+        field.clear()
+
+    def timings(self) -> dict[str, Timing]:
+        """Summarise what was timed so far."""
+        return {name: Timing.of(samples) for name, samples in self._samples.items()}
+
+
+def _row(name: str, distance: Distance, note: str = "") -> dict[str, Any]:
+    return {"name": name, "not_timed": None, "note": note, "distance": asdict(distance)}
+
+
+def _described(case: Case, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "case": case.name,
+        "title": case.title,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "tensors": len(case.shapes),
+        "elements": case.elements,
+        "bytes_per_element": case.bytes_per_element,
+        "rows": rows,
+    }
+
+
+def memory_lacking(case: Case) -> str:
+    """Say how much memory is missing for lrfused, a rival and the oracle; "" where none is."""
+    needed = 3.5 * case.bytes_held
+    there = _available()
+    if there is None or needed <= there:
+        return ""
+    return f"needs {needed / 1e9:.0f} GB of memory, {there / 1e9:.0f} GB are free"
+
+
+def _available() -> int | None:
+    """Read how many bytes can be had without swapping, where the system says."""
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return None
+    for line in info.read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * 1024
+    return None

@@ -1,0 +1,91 @@
+"""Compare what contenders compute before any of them is timed."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .cases import Case
+from .contenders import Contender, Unable, must_be_equal, oracle
+from .numbers import Numbers
+
+STEPS = 3  # the rate changes after the second
+PIECE = 1 << 22  # elements compared at a time
+INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Hold how far a contender's parameters and momenta are from the oracle's.
+
+    `share` is the largest difference, as a share of the largest parameter or momentum.
+    """
+
+    oracle: str
+    max_ulp: int
+    differing: int
+    share: float
+
+
+class Truth:
+    """Hold the oracle's parameters and momenta after some steps on a case."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.gradients = Numbers(case.dtype, seed=2)
+        self.oracle, make = oracle(case.dtype)
+        self._results = self._run(make(case))
+
+    @property
+    def bound(self) -> float:
+        """Give the share that rounding alone may come to: two units in each step."""
+        return 2 * STEPS * torch.finfo(self.case.dtype).eps
+
+    def check(self, name: str, contender: Contender) -> Distance:
+        """Let a contender make the same steps and give its distance.
+
+        Raises AssertionError where bits are promised and others are found, Unable where the
+        distance is more than rounding.
+        """
+        found = self._distance(self._run(contender))
+        if found.differing and name in must_be_equal(self.case.dtype):
+            raise AssertionError(
+                f"{self.case.title}: {name} is not {self.oracle} to the bit: {found}"
+            )
+        if not found.share <= self.bound:
+            raise Unable(
+                f"computes something else: {found.differing:,} values differ, by up to "
+                f"{found.share:.2g} of the largest"
+            )
+        return found
+
+    def _run(self, contender: Contender) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        for turn in range(STEPS):
+            contender.give(self.gradients, turn)
+            contender.step()
+        return contender.results()
+
+    def _distance(self, results: tuple[list[torch.Tensor], list[torch.Tensor]]) -> Distance:
+        largest, differing, share = 0, 0, 0.0
+        integer = INTEGER[self.case.dtype]
+        for theirs, ours in zip(results, self._results, strict=True):
+            scale = max(float(want.abs().max()) for want in ours)
+            for got, want in zip(theirs, ours, strict=True):
+                got = got.to(self.case.dtype)  # one keeps its momentum in more bits than asked for
+                if torch.equal(got.view(integer), want.view(integer)):
+                    continue
+                pieces = (x.reshape(-1).split(PIECE) for x in (got, want))
+                for a, b in zip(*pieces, strict=True):
+                    gap = (_ordered(a) - _ordered(b)).abs()
+                    largest = max(largest, int(gap.max()))
+                    differing += int(gap.count_nonzero())
+                    apart = float((a.double() - b.double()).abs().max())
+                    share = max(share, apart / scale) if apart == apart else math.nan
+        return Distance(self.oracle, largest, differing, share)
+
+
+def _ordered(values: torch.Tensor) -> torch.Tensor:
+    """Map floats to integers in the same order, one apart where the floats are neighbours."""
+    bits = values.view(INTEGER[values.dtype]).long()
+    sign = -(1 << (8 * values.element_size() - 1))
+    return torch.where(bits < 0, sign - 1 - bits, bits)

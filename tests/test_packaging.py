@@ -1,0 +1,197 @@
+"""What is built installs and runs: an sdist, a wheel from it, one without a compiler."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import lrfused
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILT = (".*", "build", "dist", "site", "*.so", "*.egg-info", "__pycache__")
+SHIPPED = ("csrc", "lrfused", "tests", "docs", "benchmarks", "examples")
+EXTRAS = {"bench", "cli", "demo", "docs", "lint", "plot", "test"}
+
+# What is there must be as in a user's process, not as in the tests'.
+ENVIRONMENT = {
+    key: value
+    for key, value in os.environ.items()
+    if key not in ("PYTHONPATH", "TRITON_INTERPRET", "LRFUSED_REQUIRE_EXTENSION")
+}
+
+USE = """
+import warnings, torch
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    import lrfused
+    for _ in range(2):
+        p, q = (torch.full((33,), 0.7).requires_grad_() for _ in range(2))
+        ours = lrfused.FusedDecaySGD([p], lr=0.1, momentum=0.9, schedule=lrfused.StepLR(1))
+        theirs = torch.optim.SGD([q], lr=0.1, momentum=0.9, foreach=False)
+        scheduler = torch.optim.lr_scheduler.StepLR(theirs, 1)
+        for step in range(3):
+            p.grad, q.grad = (torch.full((33,), 0.3 + step) for _ in range(2))
+            ours.step(); theirs.step(); scheduler.step()
+        assert torch.equal(p.view(torch.int32), q.view(torch.int32))
+        assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
+print(lrfused.__file__)
+print(*(str(w.message) for w in told), sep="\\n")
+"""
+
+IMPORTED = """
+import sys, torch
+before = set(sys.modules)
+import lrfused
+print(*sorted(set(sys.modules) - before), sep="\\n")
+"""
+
+
+def run(*command, folder, **environment):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+def pip(*arguments, folder, **environment):
+    offline = ("--no-index", "--no-deps", "--disable-pip-version-check")
+    return run("-m", "pip", *arguments, *offline, folder=folder, **environment)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Give a folder that all of pytest's processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def dist(shared):
+    """Build the sdist, and from it the wheel, once."""
+    pytest.importorskip("build")
+    out = shared / "dist"
+    with FileLock(shared / "dist.lock"):
+        if not out.exists():
+            checkout = shared / "checkout"
+            shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*BUILT))
+            shutil.copy(ROOT / ".clang-format", checkout)
+            run("-m", "build", "--no-isolation", "--outdir", shared / "made", folder=checkout)
+            (shared / "made").rename(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def sdist(dist):
+    (path,) = dist.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="session")
+def wheel(dist):
+    (path,) = dist.glob("*.whl")
+    return path
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """Install a wheel into an empty folder, which torch alone is beside; give its environment."""
+
+    def install(wheel):
+        target = tmp_path / "site"
+        pip("install", "--target", target, wheel, folder=tmp_path)
+        return {"PYTHONPATH": str(target)}
+
+    return install
+
+
+def test_the_sdist_holds_every_source(sdist):
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    ignored = shutil.ignore_patterns(*BUILT)
+    for top in SHIPPED:
+        for folder, _, names in os.walk(ROOT / top):
+            if "__pycache__" not in folder:
+                for name in set(names) - ignored(folder, names):
+                    assert str((Path(folder) / name).relative_to(ROOT)) in held
+    assert held >= {"LICENSE", "CHANGELOG.md", "README.md", "Makefile", "mkdocs.yml", "setup.py"}
+
+
+def test_the_wheel_holds_the_extension_the_types_and_the_licence(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (licence,) = (name for name in names if name.endswith("licenses/LICENSE"))
+        assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+        (path,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(path).decode())
+        (points,) = (name for name in names if name.endswith("entry_points.txt"))
+        assert "lrfused = lrfused.__main__:main" in archive.read(points).decode()
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "lrfused").rglob("*.py")}
+    assert modules | {"lrfused/py.typed", "lrfused/_C.pyi"} <= set(names)
+    assert any(re.fullmatch(r"lrfused/_C\.\S+\.so", name) for name in names)
+    assert all(name.startswith(("lrfused/", "lrfused-")) for name in names)
+    assert metadata["Version"] == lrfused.__version__
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert set(metadata.get_all("Provides-Extra")) == EXTRAS
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+    assert [r for r in metadata.get_all("Requires-Dist") if "extra" not in r] == ["torch>=2.9"]
+
+
+def test_the_wheel_installed_alone_passes_verify(wheel, installed, tmp_path):
+    there = installed(wheel)
+    used = run("-W", "error", "-c", USE, folder=tmp_path, **there)
+    assert used.stdout.startswith(there["PYTHONPATH"])
+    script = Path(there["PYTHONPATH"]) / "bin" / "lrfused"
+    told = run(script, "verify", "--quick", folder=tmp_path, **there).stdout
+    assert "all equal, bit for bit" in told
+    assert "compiled" in told
+
+
+def test_without_a_compiler_it_installs_says_so_and_has_the_same_bits(sdist, installed, tmp_path):
+    arguments = ("wheel", "--no-build-isolation", "--verbose", "--wheel-dir", tmp_path, sdist)
+    built = pip(*arguments, folder=tmp_path, CXX="/none")
+    told = built.stdout + built.stderr
+    assert told.count("lrfused: the compiled extension could not be built") == 1
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
+    there = installed(wheel)
+    place, *warned = run("-c", USE, folder=tmp_path, **there).stdout.splitlines()
+    assert place.startswith(there["PYTHONPATH"])
+    assert len(warned) == 1, warned
+    assert warned[0].startswith("lrfused has no compiled backend here")
+
+
+def test_with_the_extension_required_a_failed_build_is_an_error(sdist, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index"]
+        + ["--wheel-dir", str(tmp_path), str(sdist)],
+        env={**ENVIRONMENT, "CXX": "/none", "LRFUSED_REQUIRE_EXTENSION": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert not list(tmp_path.glob("*.whl"))
+
+
+def test_import_brings_in_no_backend_no_command_and_no_other_package():
+    done = run("-c", IMPORTED, folder=ROOT, PYTHONPATH=str(ROOT))
+    new = done.stdout.split()
+    others = {name.partition(".")[0] for name in new} - {"lrfused"}
+    assert others <= sys.stdlib_module_names, others
+    needless = re.compile(
+        r"lrfused\.(backends\.\w+|bench|verify|preview|demo|curves|info|arguments|reference|_C)"
+    )
+    assert [name for name in new if needless.match(name)] == []
