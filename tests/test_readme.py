@@ -1,6 +1,7 @@
 """The README's figures and the pictures are the newest measured; test_docs.py runs its code."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
@@ -40,3 +42,13 @@ def test_pictures_of_other_results_are_noticed(draw, tmp_path):
     draw.draw(tmp_path)
     assert draw.undrawn(tmp_path) == []
     assert not (tmp_path / "of-old.svg").exists()
+
+
+def test_every_test_and_benchmark_it_names_exists():
+    text = (ROOT / "README.md").read_text()
+    names = re.findall(r"`(test_[\w*]+\.py)`", text)
+    assert len(names) > 20
+    for name in names:
+        assert list((ROOT / "tests").glob(name)), name
+    for name in re.findall(r"`(benchmarks/\w+\.py)`", text):
+        assert (ROOT / name).exists(), name
