@@ -35,7 +35,7 @@ help:
 demo: $(BUILT)
 	@$(PY) -m lrfused demo $(ARGS)
 
-test: $(BUILT)
+test: $(BUILT) $(VENV)/.frameworks
 	@$(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 lint: $(BUILT)
@@ -62,6 +62,12 @@ $(VENV)/.competitors: $(BUILT)
 	@echo "==> the competitors that the benchmark is run beside"
 	@$(PIP) install --no-build-isolation --editable ".[bench]" \
 	  || echo "==> not all could be installed: the benchmark will name those that are missing"
+	@touch $@
+
+$(VENV)/.frameworks: $(VENV)/.torch pyproject.toml
+	@echo "==> the frameworks that the tests run in"
+	@$(PIP) install accelerate lightning transformers
+	@$(PIP) install --no-deps timm  # its schedulers need no torchvision, which a CPU may not have
 	@touch $@
 
 sanitize: $(BUILT)
@@ -97,7 +103,6 @@ $(BUILT): $(VENV)/.torch pyproject.toml setup.py $(shell find csrc)
 	@echo "==> what the build, the demo, the tests, the linters and the documentation need"
 	@$(PIP) install "setuptools>=77" ninja pybind11
 	@echo "==> lrfused"
-	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint,docs,frameworks]"
-	@$(PIP) install --no-deps timm  # its schedulers need no torchvision, which a CPU may not have
+	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint,docs]"
 	@$(PY) -c '$(SHOW_BACKENDS)'
 	@touch $@
