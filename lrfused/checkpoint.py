@@ -40,7 +40,7 @@ def check_form(state: Any) -> None:
         if not isinstance(group, dict) or not isinstance(group.get("params"), list):
             raise ValueError(f"{rule}param_groups[{i}] is no dict with a list 'params'")
     for key, entry in state["state"].items():
-        if not isinstance(entry, dict):
+        if isinstance(key, int) and not isinstance(entry, dict):  # a hook may add others
             raise ValueError(f"{rule}state[{key!r}] is {type(entry).__name__}, not a dict")
 
 

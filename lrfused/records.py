@@ -95,6 +95,7 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
             )
 
 
+_CYCLED = ("base_momentums", "max_momentums", "use_beta1")  # what an override may bring
 _ENDLESS = 2**62  # more steps than a counter holds
 _FUNCTIONS = ("lr_lambdas", "_scale_fn_custom", "_schedulers")  # looked at elsewhere
 
@@ -104,7 +105,7 @@ def _check_kinds(name: str, own: dict[str, Any], state: Any) -> None:
     functions = [state.get("_scale_fn_custom"), *state.get("lr_lambdas", ())]
     if not all(saved is None or isinstance(saved, dict) for saved in functions):
         raise ValueError(f"the checkpoint's {name} has functions that are no dicts: {functions}")
-    for key, here in own.items():
+    for key, here in {"base_momentums": [], "max_momentums": [], "use_beta1": False, **own}.items():
         there = _plain(state.get(key, here))
         if key not in _FUNCTIONS and not _alike(here, there):
             raise ValueError(
@@ -150,7 +151,7 @@ def _same(a: Any, b: Any) -> bool:
 def load(scheduler: Any, state: dict[str, Any]) -> None:
     """Take over a state that `check` let pass."""
     # An entry of another name would hide one of the scheduler's methods.
-    own = plain_state(scheduler)
+    own = {*plain_state(scheduler), *_CYCLED}
     state = {k: v for k, v in state.items() if k in own and k != "name"}
     if "milestones" in state:
         state["milestones"] = Counter(state["milestones"])

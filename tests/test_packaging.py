@@ -18,7 +18,7 @@ import lrfused
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = (".*", "build", "dist", "site", "*.so", "*.egg-info", "__pycache__")
 SHIPPED = ("csrc", "lrfused", "tests", "docs", "benchmarks", "examples")
-EXTRAS = {"bench", "cli", "demo", "docs", "lint", "plot", "test"}
+EXTRAS = {"bench", "cli", "demo", "docs", "frameworks", "lint", "plot", "test"}
 
 # What is there must be as in a user's process, not as in the tests'.
 ENVIRONMENT = {
@@ -44,6 +44,12 @@ with warnings.catch_warnings(record=True) as told:
         assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
 print(lrfused.__file__)
 print(*(str(w.message) for w in told), sep="\\n")
+"""
+
+# An editable install's finder would find what the installed wheel lacks.
+ALONE = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
 """
 
 IMPORTED = """
@@ -112,6 +118,7 @@ def installed(tmp_path):
     def install(wheel):
         target = tmp_path / "site"
         pip("install", "--target", target, wheel, folder=tmp_path)
+        (target / "sitecustomize.py").write_text(ALONE)
         return {"PYTHONPATH": str(target)}
 
     return install
