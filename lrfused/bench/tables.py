@@ -12,6 +12,7 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print one table; an empty first cell continues the row above."""
     try:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
     except ImportError:
         _plain(title, columns, rows)
@@ -25,7 +26,7 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
         if row[0] and table.row_count:
             table.add_section()
         bold = "lrfused" in row[:2]
-        table.add_row(*row, style="bold" if bold else None)
+        table.add_row(*map(escape, row), style="bold" if bold else None)
     # A table cut to a narrow pipe would lose its numbers.
     console = Console()
     console.width = max(console.width, 150)
