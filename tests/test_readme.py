@@ -35,7 +35,9 @@ def test_pictures_of_other_results_are_noticed(draw, tmp_path):
     assert set(draw.undrawn(tmp_path)) == draw.wanted(draw.newest(tmp_path)[0])
     draw.draw(tmp_path)
     assert draw.undrawn(tmp_path) == []
-    newest = max(tmp_path.glob("*.json"), key=lambda path: json.loads(path.read_text())["date"])
+    newest = max(
+        tmp_path.glob("step-*.json"), key=lambda path: json.loads(path.read_text())["date"]
+    )
     newest.write_text(newest.read_text().replace('"torch for-loop"', '"torch  for-loop"'))
     assert draw.undrawn(tmp_path)
     (tmp_path / "of-old.svg").write_text("<svg/>")
