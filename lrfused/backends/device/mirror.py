@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def image(tensor: Tensor) -> bytes:
     return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if tensor.numel() else b""
 
 
-class Mirror:
+class Mirror(ABC):
     """Hold named device tensors, each beside the key of what it is believed to hold.
 
     They stay where they are, so that a captured step goes on reading them. A backend adds how its
@@ -75,10 +76,10 @@ class Mirror:
         """Note that the device has come by itself to what the key says."""
         self._keys[name] = key
 
+    @abstractmethod
     def advance(self, groups: int, length: int) -> None:
         """Make one schedule step of every group, with a row of a history of this length."""
-        raise NotImplementedError
 
+    @abstractmethod
     def observe(self, metric: Tensor, groups: int, length: int) -> None:
         """Feed every plateau one metric, a double on this device."""
-        raise NotImplementedError

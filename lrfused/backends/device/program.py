@@ -11,6 +11,7 @@ What the device alone knows comes back:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,19 +34,19 @@ except ImportError:
 Tell = Callable[[list[float], list[float]], None] | None
 
 
-class Program:
+class Program(ABC):
     """Run a compiled program of schedules on the host and on every device with parameters.
 
     A backend adds what its mirrors are, and which devices it runs on.
     """
 
-    make_mirror: type[Mirror] = Mirror
+    make_mirror: type[Mirror]
     observes_replays = False  # whether a metric may be fed in a captured step
 
     @staticmethod
+    @abstractmethod
     def runs_on(device: Device) -> bool:
         """Say whether kernels can be launched on a device."""
-        raise NotImplementedError
 
     def __init__(
         self,
