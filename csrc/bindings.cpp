@@ -1,6 +1,7 @@
 // The extension's face: one step, one program, and the seams the tests look through.
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
+#include <ATen/record_function.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
@@ -14,6 +15,7 @@
 #include "cuda/items.h"
 #include "device.h"
 #include "gather.h"
+#include "groups.h"
 #include "norm.h"
 #include "program.h"
 #ifndef LRFUSED_CUDA
@@ -90,7 +92,15 @@ void clip(std::vector<Group>& groups, double coefficient) {
   }
 }
 
-// Update every parameter that has a gradient, then advance the program if `advance`.
+void show(const Program& program, const py::list& groups, py::handle shown) {
+  TORCH_CHECK_VALUE(PyList_Check(shown.ptr()) && PyList_GET_SIZE(shown.ptr()) == program.groups() &&
+                        static_cast<int64_t>(groups.size()) == program.groups(),
+                    "shown must be a list of a rate for each of ", program.groups(), " groups");
+  show_rates(groups, shown, program.cells());
+}
+
+// Update every parameter that has a gradient, then advance the program if `advance`, and show its
+// rates in the groups and in `shown`, a list, unless that is None.
 //
 // All that can be refused is refused before the first write. What is not plain streams goes to
 // `odd`, called with [(group, param)] before the update; it returns an object whose square_sums()
@@ -99,7 +109,7 @@ void clip(std::vector<Group>& groups, double coefficient) {
 // buffers or masters were created; and the norm, where there is a maximum of it.
 std::tuple<bool, bool, double> step(const py::list& groups, const py::dict& state, Program& program,
                                     double inv_scale, std::optional<double> max_norm, bool skip,
-                                    Master kept, bool advance, bool fused,
+                                    Master kept, bool advance, bool fused, const py::object& shown,
                                     const py::function& odd) {
   TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
                     "the program was compiled for ", program.groups(), " groups, not ",
@@ -149,7 +159,10 @@ std::tuple<bool, bool, double> step(const py::list& groups, const py::dict& stat
 
   keep(found, created, state);
   if (!update_odd.is_none()) update_odd(coefficient);
-  if (advance) program.advance();
+  if (advance) {
+    program.advance();
+    if (!shown.is_none()) show(program, groups, shown);
+  }
   return {true, !created.empty(), total};
 }
 
@@ -247,14 +260,16 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("use", &Program::use)
       .def("advance", &Program::advance)
       .def("observe", &Program::observe, py::arg("metric"))
-      .def("cells", &Program::current_cells);
+      .def("cells", &Program::current_cells)
+      .def("show", &show, py::arg("groups"), py::arg("shown"));
   py::enum_<Master>(m, "Master")
       .value("none", Master::none)
       .value("whole", Master::whole)
       .value("remainder", Master::remainder);
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("kept"),
-        py::arg("advance"), py::arg("fused"), py::arg("odd"));
+        py::arg("advance"), py::arg("fused"), py::arg("shown"), py::arg("odd"));
+  m.def("has_observers", &at::hasCallbacks);
   m.def("units_of", &units_of, py::arg("numels"));
   bind_device(m);
 }

@@ -51,4 +51,13 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   return {{rounded<float>(h), h}, h.grad_scale != 1, decay != 0, momentum != 0, nesterov};
 }
 
+void show_rates(const py::list& groups, py::handle shown, const double* cells) {
+  static PyObject* const key = PyUnicode_InternFromString("lr");
+  for (size_t g = 0; g < groups.size(); ++g) {
+    py::float_ rate(cells[2 * g]);
+    if (PyObject_SetItem(groups[g].ptr(), key, rate.ptr()) < 0) throw py::error_already_set();
+    PyList_SetItem(shown.ptr(), g, rate.release().ptr());
+  }
+}
+
 }  // namespace lrfused

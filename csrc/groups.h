@@ -1,4 +1,4 @@
-// A group's numbers, read from its dict.
+// A group's numbers, read from its dict, and its rate, shown there.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,5 +14,8 @@ PyObject* item(PyObject* dict, const char* name);
 
 // Clears `valid` for what is not a number, or not one in float32: Python finds the words for it.
 Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid);
+
+// Put each group's rate, cells[2 g], into its dict and into the list `shown`, the same object.
+void show_rates(const py::list& groups, py::handle shown, const double* cells);
 
 }  // namespace lrfused

@@ -72,7 +72,7 @@ void Program::advance() {
   record(false);
 }
 
-void Program::observe(double metric) {
+bool Program::observe(double metric) {
   double* cell = moved_.cells.mutable_data_ptr<double>();
   const int64_t* of = plateau_cells_.const_data_ptr<int64_t>();
   const auto* plateau = reinterpret_cast<const Plateau*>(plateaus_.const_data_ptr<double>());
@@ -85,6 +85,7 @@ void Program::observe(double metric) {
     cut |= rate != before && before == before;  // a NaN stays one
   }
   if (cut) record(true);
+  return cut;
 }
 
 void Program::record(bool cut) {

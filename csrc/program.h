@@ -28,7 +28,7 @@ class Program {
 
   void use();                   // note the rates that the step now made uses
   void advance();               // one schedule step of every group
-  void observe(double metric);  // one metric for every plateau
+  bool observe(double metric);  // one metric for every plateau; whether any cut its rate
   std::vector<double> current_cells() const;
   const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
   double rate(int64_t group) const { return cells()[2 * group]; }

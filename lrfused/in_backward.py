@@ -48,7 +48,7 @@ class InBackward:
             state[p] = optimizer.state[p]
         optimizer._rates.take_written(groups)
         scaling = Scaling(master=optimizer._scaling.master)
-        optimizer._backend_step(alone, state, optimizer._rates.program, False, scaling)
+        optimizer._backend.step(alone, state, optimizer._rates.program, False, scaling)
         optimizer.state.update(state)
         p.grad = None
 

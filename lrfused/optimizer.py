@@ -20,8 +20,8 @@ from .checks import (
     check_numbers,
     check_ticks,
 )
-from .eager import stay_in_eager
 from .history import LRHistory
+from .hooks import wrap_step
 from .masters import key_of
 from .metrics import as_metric, mean
 from .rates import Rates
@@ -115,10 +115,9 @@ class FusedDecaySGD(Optimizer):
             "capturable": capturable,
             "schedule": as_schedules(schedule),
         }
+        wrap_step(type(self))
         super().__init__(params, defaults)
-        stay_in_eager(type(self))
         self._choose_backend()
-        self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, capturable)
         self._prepare_capture()
 
@@ -151,12 +150,18 @@ class FusedDecaySGD(Optimizer):
             except Exception:
                 self.param_groups.pop()
                 raise
-            self._choose_step()
+            self._choose_backend()
             self._prepare_capture()
 
     def _choose_backend(self) -> None:
         self._device_type = self._first_device_type()
-        self._backend = backends.choose(self._backend_name, self._device_type)
+        # torch updates a parameter that is listed twice once and then again: not in parallel.
+        lists = [group["params"] for group in self.param_groups]
+        twice = any(len(params) != len(set(params)) for params in lists)
+        name = "reference" if twice else self._backend_name
+        self._backend = backends.choose(name, self._device_type)
+        if self._rates is not None:
+            self._rates.use(self._backend.Program)
 
     def _prepare_capture(self) -> None:
         prepare = getattr(self._backend, "prepare", None)
@@ -168,12 +173,6 @@ class FusedDecaySGD(Optimizer):
             for p in group["params"]:
                 return p.device.type
         return "cpu"
-
-    def _choose_step(self) -> None:
-        # torch updates a parameter that is listed twice once and then again: not in parallel.
-        lists = [group["params"] for group in self.param_groups]
-        twice = any(len(params) != len(set(params)) for params in lists)
-        self._backend_step = (backends.choose("reference") if twice else self._backend).step
 
     def step(self, closure: Any = None) -> Any:
         """Perform a single optimization step and, once in `schedule_every`, the schedule's.
@@ -190,8 +189,6 @@ class FusedDecaySGD(Optimizer):
         rates, groups = self._rates, self.param_groups
         if self._first_device_type() != self._device_type:  # the model was moved
             self._choose_backend()
-            self._choose_step()
-            rates.use(self._backend.Program)
         rates.take_written(groups)
         if self._schedule_every not in (None, 1) and rates.recording:
             raise RuntimeError(
@@ -200,20 +197,20 @@ class FusedDecaySGD(Optimizer):
                 "scheduler.step() between replays"
             )
         turn = self._schedule_every is not None and self._since + 1 >= self._schedule_every
-        # A torch scheduler on top of ours wins.
-        due = turn and rates.stepped and not self._rests()
+        own = self.__dict__
+        may_rest = rates.written or "step" in own or "_around" in own
+        due = turn and rates.stepped and not (may_rest and self._rests())
         if due:
             rates.ready()
         scaling = self._scaling
         scaling.read(self)
-        updated = self._backend_step(groups, self.state, rates.program, due, scaling)
+        updated = self._backend.step(groups, self.state, rates.program, due, scaling)
         if not updated and scaling.on_update:
             return loss
         if self._schedule_every is not None:
             self._since = 0 if turn else self._since + 1
         if due:
-            rates.advanced()
-            rates.show(groups)
+            rates.advanced(groups, shown=updated)
         return loss
 
     @property
@@ -257,10 +254,7 @@ class FusedDecaySGD(Optimizer):
     # -- the schedule ------------------------------------------------------------------------
 
     def _rests(self) -> bool:
-        """Say whether the schedule rests because a torch scheduler is attached on top."""
-        own = self.__dict__
-        if not (self._rates.written or "step" in own or "_around" in own):
-            return False
+        """Say whether the schedule rests because a torch scheduler is attached on top, and wins."""
         self._rates.written = False
         return external.attached(self)
 
@@ -278,15 +272,15 @@ class FusedDecaySGD(Optimizer):
         self._rates.take_written(self.param_groups)
         self._rates.ready()
         self._rates.program.advance()
-        self._rates.advanced()
-        self._rates.show(self.param_groups)
+        self._rates.advanced(self.param_groups)
 
     def _observe(self, metrics: Any) -> None:
-        if not self._rates.has_plateau:
+        rates = self._rates
+        if not rates.plateaus:
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
-        group = self._rates.process_group
-        metric = metrics if self._rates.takes(metrics) else as_metric(metrics)
-        self._rates.observe(self.param_groups, metric if group is None else mean(metric, group))
+        group = rates.plateaus.process_group
+        metric = metrics if rates.takes(metrics) else as_metric(metrics)
+        rates.observe(self.param_groups, metric if group is None else mean(metric, group))
 
     def _scheduler_state(self) -> dict[str, Any]:
         self._rates.take_written(self.param_groups)
@@ -385,11 +379,11 @@ class FusedDecaySGD(Optimizer):
 
     def _unpickle(self, state: dict[str, Any]) -> None:
         chain_states = state.pop("_chain_states")
+        wrap_step(type(self))
         super().__setstate__(state)
-        stay_in_eager(type(self))
         self._blank = {}
+        self._rates = None
         self._choose_backend()
-        self._choose_step()
         self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)
         self._rates.load(chain_states)
         self._rates.restart(self.param_groups)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from .chain import Chain
 from .checks import as_float
-from .program import FOREVER, pack, plateau_row, plateau_state, rows
+from .plateaus import Plateaus
+from .program import FOREVER, pack
 
+_LR = itemgetter("lr")
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
 _CAPTURED = 16_384  # the same for a captured step, which is replayed without us
 _CAPACITY = 1024  # groups whose cells never move
@@ -144,6 +147,8 @@ class Rates:
                 f"param_groups has {len(groups)} groups and the optimizer knows of "
                 f"{len(self._shown)}: add them by add_param_group"
             )
+        if all(map(is_, map(_LR, groups), self._shown)) and not self._shown_momentum:
+            return
         for i, group in enumerate(groups):
             lr, shown = group["lr"], self._shown[i]
             if lr is shown:
@@ -167,14 +172,12 @@ class Rates:
 
     def show(self, groups: Sequence[dict[str, Any]]) -> None:
         """Put what the next step will use where the user reads it."""
-        if self._capturable and not self._shown_momentum:
-            return
-        cells = self.program.cells()
         if not self._capturable:
-            for i, rate in enumerate(cells[::2]):
-                groups[i]["lr"] = self._shown[i] = rate
-        for i in self._shown_momentum:
-            groups[i]["momentum"] = self._shown_momentum[i] = cells[2 * i + 1]
+            self.program.show(groups, self._shown)
+        if self._shown_momentum:
+            cells = self.program.cells()
+            for i in self._shown_momentum:
+                groups[i]["momentum"] = self._shown_momentum[i] = cells[2 * i + 1]
 
     def used(self) -> list[float]:
         """Return the rates of the last step."""
@@ -191,47 +194,44 @@ class Rates:
 
     def ready(self) -> None:
         """Make sure that the program reaches one step further."""
-        for chain in self.chains:
-            if chain.epoch + 1 >= chain.until:
-                self.settle()
-                self._compile()
-                for each in self.chains:
-                    each.refuse_to_go_on()
-                return
+        if self._left <= 0:
+            self.settle()
+            self._compile()
+            for chain in self.chains:
+                chain.refuse_to_go_on()
 
-    def advanced(self) -> None:
-        """Count a step that the program has made, unless it was captured instead."""
-        if self.recording:
-            return
-        for chain in self.chains:
-            chain.advanced()
+    def advanced(self, groups: Sequence[dict[str, Any]], shown: bool = False) -> None:
+        """Count a step that the program has made, unless it was captured instead.
+
+        Show what it came to, unless the program is one whose update does so and it was `shown`.
+        """
+        if self.remote is None or not self.remote.recording:
+            self._left -= 1
+        if not (shown and self._is_shown):
+            self.show(groups)
+
+    def count(self) -> None:
+        """Have the chains count the steps that the program has made since they last did."""
+        for chain, members in zip(self.chains, self._members, strict=True):
+            chain.advanced(int(self._epochs[members[0]]) - chain.epoch)
 
     def observe(self, groups: Sequence[dict[str, Any]], metric: float | Tensor) -> None:
         """Feed every plateau one metric, and say what a verbose one has cut."""
         self.take_written(groups)
-        tell = self._tell() if self._verbose else None
+        tell = self.plateaus.teller()
+        moved = self.remote is not None  # by what has landed meanwhile
         if isinstance(metric, Tensor):
             self.program.observe_later(metric, tell)
         else:
             self.settle()
             before = self.program.cells() if tell else []
-            self.program.observe(metric)
+            moved |= self.program.observe(metric)
             if tell:
                 tell(before, self.program.cells())
-        for plateau in self._plateaus if not self.recording else ():
-            plateau.last_epoch += 1
-        self.show(groups)
-
-    def _tell(self) -> Callable[[list[float], list[float]], None]:
-        verbose = [(member.last_epoch + 1, i) for member, i in self._verbose]
-
-        def tell(before: list[float], after: list[float]) -> None:
-            for epoch, i in verbose:
-                rate = after[2 * i]
-                if rate != before[2 * i]:
-                    print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
-
-        return tell
+        if not self.recording:
+            self.plateaus.count(1)
+        if moved:
+            self.show(groups)
 
     def takes(self, metric: Any) -> bool:
         """Say whether a metric can be observed on the device it is on, without reading it here."""
@@ -246,11 +246,9 @@ class Rates:
         """Wait for what only a device knows: a plateau's decision, the replays of a graph."""
         if self.remote is None or not self.remote.settle():
             return
-        replayed = self.remote.replayed()
-        for plateau in self._plateaus:
-            plateau.last_epoch += replayed
-        for chain, members in zip(self.chains, self._members, strict=True):
-            chain.advanced(int(self._epochs[members[0]]) - chain.epoch)
+        self.plateaus.count(self.remote.replayed())
+        self.count()
+        for chain in self.chains:
             if chain.epoch >= chain.until > 0:
                 raise RuntimeError(
                     f"a captured step was replayed up to epoch {chain.epoch}, and its schedule "
@@ -259,18 +257,16 @@ class Rates:
                 )
         if any(c.epoch + _CAPTURED // 2 >= c.until and not c.ends for c in self.chains):
             self._compile()
-
-    @property
-    def has_plateau(self) -> bool:
-        """Say whether there is anything to feed a metric."""
-        return bool(self._plateaus)
+        else:
+            self._left = self._reach()
 
     def refresh(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Show the rates as they are now, waiting for a device that decides them."""
+        """Show rates and epochs as they are now, waiting for a device that decides them."""
         if self.remote is not None and self.remote.in_flight:
             self.take_written(groups)
             self.settle()
             self.show(groups)
+        self.count()
 
     def use(self, program: Any) -> None:
         """Go on with another kind of program."""
@@ -284,6 +280,7 @@ class Rates:
     def sync(self) -> None:
         """Bring the chains' torch schedulers up to date with the cells."""
         self.settle()
+        self.count()
         rates = self.program.cells()[::2]
         states = self._plateau_states.tolist()
         row = 0
@@ -339,32 +336,22 @@ class Rates:
                 chain.load(state)
 
     def _load_states(self) -> None:
-        states, self._plateau_cells, self._plateau_rows = [], [], []
         self.stepped = any(chain.stepped for chain in self.chains)  # not only fed
-        self.process_group = next((g for c in self.chains for g in c.process_groups), None)
-        self._plateaus = [p for chain in self.chains for p in chain.plateaus]
-        self._verbose = [
-            (plateau, i)
-            for chain, members in zip(self.chains, self._members, strict=True)
-            for schedule, plateau in zip(chain.schedules, chain.members, strict=True)
-            if getattr(schedule, "verbose", False)
-            for i in members
-        ]
         self._epochs.fill_(max((chain.epoch for chain in self.chains), default=0))
         for chain, members in zip(self.chains, self._members, strict=True):
             for i in members:
                 self._epochs[i] = chain.epoch
-            for plateau in chain.plateaus:
-                for k, i in enumerate(members):
-                    states.append(plateau_state(plateau))
-                    self._plateau_cells.append(2 * i)
-                    self._plateau_rows.append(plateau_row(plateau, k))
-        now = rows(states, torch.float64, 5)
+        self.plateaus = Plateaus(self.chains, self._members)
+        now = self.plateaus.states
         if now.shape != self._plateau_states.shape:
             self._plateau_states = now
         self._plateau_states.copy_(now)  # a captured graph keeps the address
 
+    def _reach(self) -> int:
+        return min((c.until - 1 - c.epoch for c in self.chains), default=FOREVER)
+
     def _compile(self) -> None:
+        self.count()
         captured = self._capturable and hasattr(self._make_program, "succeed")
         window = _CAPTURED if captured else _WINDOW
         by_group: list[list[Any]] = [[] for _ in self._shown]
@@ -387,9 +374,15 @@ class Rates:
             segments,
             constants,
             tables,
-            torch.tensor(self._plateau_cells, dtype=torch.int64),
-            rows(self._plateau_rows, torch.float64, 10),
+            self.plateaus.cells,
+            self.plateaus.rows,
         )
+        self._left = self._reach()
+        self._is_shown = (
+            hasattr(self.program, "shown") and not self._capturable and not self._shown_momentum
+        )
+        if self._is_shown:
+            self.program.shown = self._shown
         self.remote = self.program if hasattr(self.program, "succeed") else None
         if self.remote is not None:
             endless = all(chain.until == FOREVER for chain in self.chains)

@@ -61,6 +61,7 @@ class Scheduler(LRScheduler):
         self._record()._step_count = count
 
     def _record(self) -> Any:
+        self.optimizer._rates.count()
         for chain in self.optimizer._rates.chains:
             chain.catch_up()
             return chain.members[0]
@@ -104,5 +105,5 @@ class PlateauScheduler(Scheduler, ReduceLROnPlateau):  # type: ignore[misc]
 def handle_of(optimizer: FusedDecaySGD) -> Scheduler:
     """Return a new handle, of the class by which loops know what to do with it."""
     stepped = optimizer._rates.stepped and optimizer._schedule_every is None
-    only_fed = optimizer._rates.has_plateau and not stepped
+    only_fed = bool(optimizer._rates.plateaus) and not stepped
     return PlateauScheduler(optimizer) if only_fed else Scheduler(optimizer)

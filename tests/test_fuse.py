@@ -40,7 +40,7 @@ class Loop:
                 if isinstance(self.opt, FusedDecaySGD):
                     if self.opt._rates.chains and self.opt._rates.chains[0].stepped:
                         s.step()
-                    if fed and self.opt._rates.has_plateau:
+                    if fed and self.opt._rates.plateaus:
                         s.step(metric)
                 elif not is_plateau(s):
                     s.step()

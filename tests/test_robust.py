@@ -234,13 +234,12 @@ def test_ten_million_steps_end_at_torchs_rate_to_the_bit(name):
         optimizer.scheduler.step()
         assert rates(torchs) == rates(optimizer) == [lr], epoch
 
-    # The same three calls that scheduler.step() makes, without showing each rate to nobody.
+    # The same three calls that scheduler.step() makes.
     ours = optimizer._rates
     for epoch in range(CHECKED + 1, STEPS + 1):
         lr = recursion(lr, epoch)
         ours.ready()
         ours.program.advance()
-        ours.advanced()
-    ours.show(optimizer.param_groups)
+        ours.advanced(optimizer.param_groups)
     assert optimizer.scheduler.last_epoch == STEPS
     assert_same_rates(rates(optimizer), [lr], f"{name} after {STEPS:,} steps")

@@ -16,7 +16,12 @@ try:
 except ImportError as error:
     raise ImportError(f"lrfused._C was not built, or not for this torch: {error}") from error
 
-Program = _C.Program
+
+class Program(_C.Program):
+    """Run a compiled program of schedules in C++: csrc/program.h."""
+
+    shown: list[float] | None = None  # where `step` puts the rates that it advances to
+
 
 # Where torch's own CPU kernels round a product before they add it, so does the step.
 FUSED = not (
@@ -42,7 +47,7 @@ def step(
 
     Returns whether the update was made.
     """
-    if scaling.skips():
+    if scaling.found_inf is not None and scaling.skips():
         scaling.rest(program, advance)
         return False
 
@@ -56,12 +61,13 @@ def step(
         groups,
         state,
         program,
-        scaling.inv_scale(),
+        1.0 if scaling.grad_scale is None else scaling.inv_scale(),
         scaling.max_grad_norm,
         scaling.scaled,
         _MASTERS[scaling.master],
         advance,
         FUSED,
+        program.shown,
         odd,
     )
     if scaling.max_grad_norm is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,16 +64,18 @@ class Program:
         self._cells.copy_(torch.tensor(cells, dtype=torch.float64))
         self._record(cut=False)
 
-    def observe(self, metric: float) -> None:
-        """Feed one metric to every plateau."""
+    def observe(self, metric: float) -> bool:
+        """Feed one metric to every plateau; return whether any cut its rate."""
         before, states = self._cells.tolist(), self._plateau_states.tolist()
         cells = list(before)
         for (c, constants), state in zip(self._plateaus, states, strict=True):
             cells[c] = _observe(constants, state, metric, cells[c])
         self._cells.copy_(torch.tensor(cells, dtype=torch.float64))
         self._plateau_states.copy_(torch.tensor(states, dtype=torch.float64).reshape(-1, 5))
-        if cells != before:
+        cut = cells != before
+        if cut:
             self._record(cut=True)
+        return cut
 
     def _record(self, cut: bool) -> None:
         if len(self._history) == 0:
@@ -85,6 +88,11 @@ class Program:
     def cells(self) -> list[float]:
         """Return the rate and the momentum of each group in turn."""
         return self._cells.tolist()
+
+    def show(self, groups: Sequence[dict[str, Any]], shown: list[float]) -> None:
+        """Put each group's rate into its dict and into `shown`, the same object in both."""
+        for i, rate in enumerate(self.cells()[::2]):
+            groups[i]["lr"] = shown[i] = rate
 
 
 def _is_better(

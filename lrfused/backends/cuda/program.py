@@ -32,9 +32,9 @@ class Program(program.Program):
             self._replayed = previous._replayed
         super().succeed(previous, momentum_cells, may_capture)
 
-    def _land(self, metric: float) -> None:
+    def _land(self, metric: float) -> bool:
         self._observed.add_(1)
-        super()._land(metric)
+        return super()._land(metric)
 
     def _fetch(self, mirror: Any) -> None:
         before = int(self._observed)

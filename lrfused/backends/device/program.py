@@ -172,11 +172,12 @@ class Program(ABC):
             self._twin.advance()
             self._agree()
 
-    def observe(self, metric: float) -> None:
-        """Feed every plateau one metric that the host knows."""
-        self._land(metric)
+    def observe(self, metric: float) -> bool:
+        """Feed every plateau one metric that the host knows; return whether any cut its rate."""
+        cut = self._land(metric)
         if self.captured:
             self.push()  # for replays
+        return cut
 
     def takes(self, metric: Any) -> bool:
         """Say whether a metric is a number on a device like those that run this program."""
@@ -216,6 +217,11 @@ class Program(ABC):
     def _known(self) -> list[float]:
         cells: list[float] = self._twin.cells()
         return cells
+
+    def show(self, groups: Sequence[dict[str, Any]], shown: list[float]) -> None:
+        """Put each group's rate, as far as it is known, into its dict and into `shown`."""
+        self._drain(wait=False)
+        self._twin.show(groups, shown)
 
     def settle(self) -> bool:
         """Wait for what only the devices know; return whether epochs may have changed by it."""
@@ -267,8 +273,8 @@ class Program(ABC):
         """Return how many metrics replays have fed since the last call."""
         return 0
 
-    def _land(self, metric: float) -> None:
-        self._twin.observe(metric)
+    def _land(self, metric: float) -> bool:
+        return bool(self._twin.observe(metric))
 
     def _drain(self, wait: bool) -> None:
         if not self._pending or self.recording:

@@ -1,0 +1,49 @@
+"""What is around a step: the hooks and the profiler's record, only where somebody looks."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim import optimizer as base
+
+try:
+    from ._C import has_observers
+except ImportError:
+
+    def has_observers() -> bool:
+        """Say that a profiler may record what runs."""
+        return True
+
+
+def wrap_step(cls: Any) -> None:
+    """Give a class's step hooks and a profiler's record, as torch's constructor would.
+
+    torch's wrapper opens a record at every step, which costs more than a small step itself: it is
+    passed by where nobody records and there are no hooks. Compiled functions call the step as it
+    is, in one graph break: its bookkeeping is no tensor that a graph could hold.
+    """
+    plain = cls.step
+    if getattr(plain, "hooked", False):
+        return
+    observed = Optimizer.profile_hook_step(plain)
+    untraced = torch.compiler.disable(observed, reason="the step is one kernel already")
+
+    @functools.wraps(plain)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # otherwise without what `disable` costs
+            return untraced(self, *args, **kwargs)
+        if (
+            has_observers()
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or base._global_optimizer_pre_hooks
+            or base._global_optimizer_post_hooks
+        ):
+            return observed(self, *args, **kwargs)
+        return plain(self, *args, **kwargs)
+
+    step.hooked = True  # type: ignore[attr-defined]
+    cls.step = step
