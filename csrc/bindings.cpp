@@ -17,6 +17,7 @@
 #include "gather.h"
 #include "groups.h"
 #include "norm.h"
+#include "prefetch.h"
 #include "program.h"
 #ifndef LRFUSED_CUDA
 #include "cuda/emulated.h"
@@ -153,8 +154,10 @@ std::tuple<bool, bool, double> step(const py::list& groups, const py::dict& stat
   std::optional<py::gil_scoped_release> let_go;
   if (large) let_go.emplace();
   const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
-  update_cpu(found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(),
-             fused, [=](int64_t i) { tensors[i].param->bump_version(); });
+  update_cpu(
+      found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(), fused,
+      [=](int64_t i) { prefetch_version(tensors[i].param, tensors[i].version); },
+      [=](int64_t i) { tensors[i].param->bump_version(); });
   let_go.reset();
 
   keep(found, created, state);

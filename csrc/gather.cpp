@@ -1,8 +1,9 @@
 // Finding the tensors is most of the cost of a step over many small ones: all cache misses, a chain
 // for each parameter (object, tensor, autograd meta, gradient, their storages; the state's dict,
-// its keys, the buffer, its storage). So parameters are read in batches, one link of the chain for
-// the whole batch at a time, each prefetching the next: the misses of a batch overlap. All threads
-// do so, which is safe because the calling thread holds the GIL and takes part: nobody writes.
+// its keys, the buffer, its storage). So six parameters are at each link of the chain at once, and
+// each link prefetches the next: there is always a line on its way for every miss that a core can
+// have outstanding, and no burst of more. All threads do so, which is safe because the calling
+// thread holds the GIL and takes part: nobody writes.
 #include "gather.h"
 
 #include <ATen/Parallel.h>
@@ -11,21 +12,21 @@
 #include <c10/util/irange.h>
 #include <torch/csrc/autograd/python_variable.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <unordered_map>
 
 #include "groups.h"
+#include "parameters.h"
 #include "prefetch.h"
 
 namespace lrfused {
 namespace {
 
-constexpr int64_t kBatch = 32;
+constexpr int64_t kAhead = 6;    // parameters at each link
+constexpr int64_t kRing = 32;    // more than all five links' and the one that starts
 constexpr int64_t kGrain = 512;  // parameters a thread is worth waking for
 
-enum class Kind : uint8_t { skip, plain, odd };
+enum class Kind : uint8_t { plain, skip, odd };
 
 c10::TensorImpl* impl_of(PyObject* tensor) {
   return THPVariable_Unpack(tensor).unsafeGetTensorImpl();
@@ -90,63 +91,6 @@ void* address(const c10::TensorImpl* t) {
   return static_cast<char*>(data.get()) + t->storage_offset() * t->itemsize();
 }
 
-// All parameters in order, and each one's entry of the optimizer's state.
-class Parameters {
- public:
-  Parameters(const py::list& groups, PyObject* state) : state_(state) {
-    for (const auto g : c10::irange(groups.size())) {
-      PyObject* params = item(groups[g].ptr(), "params");
-      if (!PyList_Check(params)) throw py::type_error("param_groups[...]['params'] must be a list");
-      first_.push_back(count_);
-      lists_.push_back(PySequence_Fast_ITEMS(params));
-      count_ += PyList_GET_SIZE(params);
-    }
-    in_order_ = PyDict_Size(state) == count_;
-    if (!in_order_) index();
-  }
-
-  // Entries are in the order of the parameters except after a late first gradient; then a parameter
-  // is not found in its place, and all are looked up in an index.
-  void index() {
-    in_order_ = false;
-    Py_ssize_t position = 0;
-    PyObject *key, *value;
-    while (PyDict_Next(state_, &position, &key, &value)) entries_.emplace(key, value);
-  }
-
-  int64_t size() const { return count_; }
-
-  int32_t group(int64_t i) const {
-    return static_cast<int32_t>(std::upper_bound(first_.begin(), first_.end(), i) - first_.begin() -
-                                1);
-  }
-  // Where group g ends.
-  int64_t end(int32_t g) const {
-    return g + 1 < static_cast<int32_t>(first_.size()) ? first_[g + 1] : count_;
-  }
-  PyObject* param(int64_t i, int32_t g) const { return lists_[g][i - first_[g]]; }
-
-  // Returns false if the entry in parameter i's place is another's.
-  bool entry(int64_t i, PyObject* param, PyObject*& own) const {
-    if (!in_order_) {
-      const auto found = entries_.find(param);
-      own = found == entries_.end() ? nullptr : found->second;
-      return true;
-    }
-    Py_ssize_t position = i;
-    PyObject* key;
-    return PyDict_Next(state_, &position, &key, &own) && key == param;
-  }
-
- private:
-  PyObject* state_;
-  std::vector<int64_t> first_;     // of each group
-  std::vector<PyObject**> lists_;  // of each group
-  int64_t count_ = 0;
-  bool in_order_;
-  std::unordered_map<PyObject*, PyObject*> entries_;
-};
-
 // One parameter's chain, as far as it has been followed.
 struct Links {
   Tensors tensors;
@@ -168,19 +112,22 @@ class Reader {
 
   // Returns false if the state is not in the order of the parameters.
   bool read(int64_t begin, int64_t end) {
-    Links links[kBatch];
+    Links ring[kRing];
     int32_t group = params_.group(begin);
-    for (; begin < end; begin += kBatch) {
-      const int64_t n = std::min(kBatch, end - begin);
-      for (int64_t i = 0; i < n; ++i) {
-        while (begin + i >= params_.end(group)) ++group;
-        if (!start(begin + i, group, links[i])) return false;
+    for (int64_t i = begin; i < end + 5 * kAhead; ++i) {
+      if (i < end) {
+        while (i >= params_.end(group)) ++group;
+        if (!start(i, group, ring[i % kRing])) return false;
       }
-      for (int64_t i = 0; i < n; ++i) objects(links[i]);
-      for (int64_t i = 0; i < n; ++i) heads(links[i]);
-      for (int64_t i = 0; i < n; ++i) gradient(links[i]);
-      for (int64_t i = 0; i < n; ++i) storages(begin + i, links[i]);
-      for (int64_t i = 0; i < n; ++i) finish(begin + i, links[i]);
+      const auto link = [&](int64_t number, auto follow) {
+        const int64_t j = i - number * kAhead;
+        if (j >= begin && j < end) follow(j, ring[j % kRing]);
+      };
+      link(1, [&](int64_t, Links& l) { objects(l); });
+      link(2, [&](int64_t, Links& l) { heads(l); });
+      link(3, [&](int64_t, Links& l) { gradient(l); });
+      link(4, [&](int64_t j, Links& l) { storages(j, l); });
+      link(5, [&](int64_t j, Links& l) { finish(j, l); });
     }
     return true;
   }
@@ -190,8 +137,9 @@ class Reader {
  private:
   bool start(int64_t i, int32_t group, Links& l) const {
     PyObject* param = params_.param(i, group);
-    l = {
-        {param, nullptr, nullptr, nullptr, nullptr}, nullptr, nullptr, nullptr, group, Kind::plain};
+    l = {};
+    l.tensors.object = param;
+    l.group = group;
     prefetch_tensor(param);
     if (!params_.entry(i, param, l.state)) return false;
     if (l.state) prefetch_dict(l.state);
@@ -319,6 +267,7 @@ class Reader {
     firsts += slot.mode == Buffer::first || (slot.kept != Master::none && !t.master);
     numel += slot.numel;
     found_.tensors[i] = t;
+    found_.tensors[i].version = version_of(t.param);
   }
 
   const Parameters& params_;

@@ -26,6 +26,7 @@ struct Odd {
 struct Tensors {
   PyObject* object;
   c10::TensorImpl *param, *grad, *buffer, *master;  // the last two are null before the first step
+  const void* version;                              // the parameter's, only to be prefetched
 };
 
 struct Found {

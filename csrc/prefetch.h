@@ -1,8 +1,10 @@
-// Asking for the lines that gather.cpp will read next.
+// Asking for the lines that will be read next.
 #pragma once
 
 #include <c10/core/TensorImpl.h>
 #include <torch/csrc/autograd/python_variable.h>
+
+#include <cstring>
 
 namespace lrfused {
 
@@ -23,6 +25,16 @@ inline void prefetch_meta(const c10::AutogradMetaInterface* meta) {
 }  // gradient
 inline void prefetch_storage(const c10::TensorImpl* t) {
   prefetch(t->unsafe_storage().unsafeGetStorageImpl(), 16, 40);  // address, deleter
+}
+// A tensor's version, in an object of its own, and where it is pointed to.
+inline const void* version_of(const c10::TensorImpl* t) {
+  const void* counter;
+  std::memcpy(&counter, &t->version_counter(), sizeof counter);
+  return counter;
+}
+inline void prefetch_version(const c10::TensorImpl* t, const void* version) {
+  __builtin_prefetch(&t->version_counter());
+  __builtin_prefetch(version, 1);
 }
 inline void prefetch_dict(PyObject* dict) { prefetch(dict, 8, 48); }
 inline void prefetch_keys(PyObject* dict) {

@@ -58,8 +58,9 @@ LRFUSED_HD int64_t itemsize(DType dtype) {
 }
 
 // Update every slot on the CPU, in one parallel region. `fused` as torch's own CPU kernels are;
-// `written` is called once for each slot, by some thread.
+// `written` is called once for each slot, by some thread; of small ones `soon` a few slots before.
 void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
+                const std::function<void(int64_t)>& soon,
                 const std::function<void(int64_t)>& written);
 
 // Write the sums of the squares of the slots' gradients times inv_scale to sums[place]; norm.h.

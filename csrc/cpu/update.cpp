@@ -49,6 +49,7 @@ LRFUSED_HD void store(bfloat16* p, int64_t pair, Pair x) {
 }  // namespace
 
 void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
+                const std::function<void(int64_t)>& soon,
                 const std::function<void(int64_t)>& written) {
   Update (*const choose)(DType, const Group&, Buffer) = fused ? with_fma::choose : baseline::choose;
   const auto update_master = fused ? with_fma::update_master : baseline::update_master;
@@ -71,7 +72,9 @@ void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fuse
     if (u.last == u.first + 1) return run(u.first, u.begin, u.end);
     for (int64_t i = u.first; i < u.last; ++i) {
       // The next tensors' lines are in no stream the hardware could see coming.
-      const Slot& ahead = slots[std::min(i + 3, u.last - 1)];
+      const int64_t next = std::min(i + 3, u.last - 1);
+      const Slot& ahead = slots[next];
+      soon(next);
       for (int64_t byte = 0; byte < 256; byte += 64) {
         __builtin_prefetch(static_cast<const char*>(ahead.param) + byte, 1);
         __builtin_prefetch(static_cast<const char*>(ahead.grad) + byte, 0);
