@@ -29,6 +29,9 @@ def fuse(
     *,
     total_steps: int | None = None,
     schedule_every: int | None = None,
+    amp: str | None = None,
+    advance: str = "always",
+    max_grad_norm: float | None = None,
     backend: str = "auto",
     capturable: bool = False,
 ) -> tuple[FusedDecaySGD, Scheduler]:
@@ -36,7 +39,8 @@ def fuse(
 
     Same parameters, momentum buffers, groups, rates and counters; from here on the two given ones
     are not to be used. The loop may stay as it is, `optimizer.step(); scheduler.step()`; with
-    `schedule_every` the schedule advances inside the step instead.
+    `schedule_every` the schedule advances inside the step instead. `amp`, `advance`,
+    `max_grad_norm`, `backend` and `capturable` are FusedDecaySGD's.
 
     scheduler: one, or several in the order in which the loop steps them. One of a class that
     lrfused does not know is recorded for its next `total_steps` steps. The optimizer's hooks stay
@@ -66,6 +70,9 @@ def fuse(
         **{**defaults, "lr": float(defaults["lr"])},
         schedule=schedule,
         schedule_every=schedule_every,
+        amp=amp,
+        advance=advance,
+        max_grad_norm=max_grad_norm,
         backend=backend,
         capturable=capturable,
     )

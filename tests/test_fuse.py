@@ -101,6 +101,43 @@ def test_the_schedule_may_move_into_the_step(backend):
     assert_same_state(ours.to(30).opt, theirs.to(30).opt)
 
 
+def test_clipping_may_move_into_the_step(backend):
+    """With norms and coefficients that are powers of two."""
+    p = leaf(torch.ones(4))
+    optimizer, _ = fuse(sgd([p], lr=1.0), max_grad_norm=1.0, backend=backend)
+    p.grad = torch.full((4,), 0.25)  # of norm 0.5
+    optimizer.step()
+    assert p.tolist() == [0.75] * 4
+    assert float(optimizer.grad_norm) == 0.5
+    p.grad = torch.full((4,), 2.0**40)  # of norm 2 ** 41, beside which 1e-6 is nothing
+    optimizer.step()
+    assert p.tolist() == [0.25] * 4
+
+
+def test_a_step_takes_the_scale_after_fusing(backend):
+    p = leaf(torch.ones(2))
+    optimizer, handle = fuse(
+        *_with_scheduler(p), amp="fused", advance="on_update", schedule_every=1, backend=backend
+    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(p.sum()).backward()
+    p.grad[0] = torch.inf
+    scaler.step(optimizer)
+    scaler.update()
+    assert p.tolist() == [1.0, 1.0]
+    assert handle.last_epoch == 0
+    p.grad = torch.full((2,), scaler.get_scale())
+    scaler.scale(torch.ones(()))  # so that the scaler knows this iteration
+    scaler.step(optimizer)
+    assert p.tolist() == [0.5, 0.5]
+    assert handle.last_epoch == 1
+
+
+def _with_scheduler(p):
+    optimizer = sgd([p], lr=0.5)
+    return optimizer, lr_scheduler.StepLR(optimizer, 3)
+
+
 def test_a_fused_run_is_saved_and_copied_as_any_other(backend):
     for name in ("SequentialLR-all", "OneCycleLR-three", "cosine-plateau-multistep"):
         ours = Loop(CHAINS[name]).to(4).fuse(backend)
