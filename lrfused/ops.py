@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -64,11 +65,22 @@ def sgd_(
         "schedule": None,
     }
     backend = backends.choose("auto", params[0].device.type)
-    program = Rates([group], backend.Program, capturable=False).program
-    backend.step([group], state, program, False, Scaling())
+    backend.step([group], state, _program(backend, group), False, Scaling())
     if momentum != 0 and first:
         for param, buffer in zip(here, momentum_buffers, strict=True):
             buffer.copy_(state[param]["momentum_buffer"])
+
+
+_rates = threading.local()  # of each backend: its program has the rate of one call at a time
+
+
+def _program(backend: Any, group: dict[str, Any]) -> Any:
+    """Return a program of the group's rate, and of no schedule."""
+    rates = vars(_rates).get(backend.__name__)
+    if rates is None:
+        rates = vars(_rates)[backend.__name__] = Rates([group], backend.Program, capturable=False)
+    rates.take_written([group])
+    return rates.program
 
 
 @sgd_.register_fake
