@@ -247,3 +247,14 @@ def test_the_update_is_made_under_grad_mode_without_a_graph(backend):
         twin.step()
     assert twin.mine[0].is_leaf
     assert twin.mine[0].grad_fn is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("hyper", ["plain", "momentum-decay", "maximize-all"])
+@pytest.mark.parametrize("size", [2**16, 2**16 - 3])
+def test_every_number_of_16_bits(backend, hyper, dtype, size):
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    twin = Twin([every[:size]], backend, HYPER[hyper])
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(3):
+        twin.step([every[torch.randperm(2**16, generator=generator)][:size]])

@@ -5,12 +5,11 @@
 
 #include "../master.h"
 #include "../step.h"
+#include "half.h"
 #include "units.h"
 
 namespace lrfused {
 namespace {
-
-using Update = void (*)(void*, const void*, void*, int64_t, const Hypers&);
 
 // Two neighbouring bfloat16, the first in the low half of a little-endian word.
 struct Pair {
@@ -26,6 +25,15 @@ LRFUSED_HD Pair load(const bfloat16* p, int64_t pair) {
 LRFUSED_HD void store(bfloat16* p, int64_t pair, Pair x) {
   const uint32_t word = (x.low.bits >> 16) | x.high.bits;
   memcpy(p + 2 * pair, &word, sizeof(word));
+}
+
+bool has_half() {
+#if defined(__x86_64__)
+  static const bool has = __builtin_cpu_supports("f16c");
+  return has;
+#else
+  return false;
+#endif
 }
 
 #define LRFUSED_ISA baseline
