@@ -6,6 +6,7 @@ import pytest
 import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER
+from masters import Masters, of_each_kind, values_of
 from twin import Twin, assert_same_state, leaf, numbers, on, rates, sgd
 
 import lrfused
@@ -194,6 +195,34 @@ def test_a_side_stream_is_obeyed(kernels):
         twin.run(5)
 
 
+def test_gradscaler_is_not_waited_for(kernels, no_sync):
+    hyper = HYPER["nesterov-decay"]
+    mine, other = leaf(numbers(1025)), leaf(numbers(1025))
+    ours = FusedDecaySGD([mine], lr=0.1, amp="fused", backend=kernels, **hyper)
+    theirs = sgd([other], lr=0.1, **hyper)
+    for step, found in enumerate([0.0, 0.0, 1.0, math.nan, 0.0]):
+        grad = numbers(1025, seed=step)
+        mine.grad, other.grad = grad * 4, grad.clone()
+        ours.grad_scale = torch.tensor(4.0, device="cuda")
+        ours.found_inf = torch.tensor(found, device="cuda")
+        torch.cuda.synchronize()
+        if step:  # in the first a buffer is made, or not
+            no_sync()
+        ours.step()
+        torch.cuda.set_sync_debug_mode("default")
+        if found == 0:
+            theirs.step()
+        assert_same_state(ours, theirs, f"step {step}")
+
+
+@of_each_kind
+def test_masters_equal_fp32_on_the_master_and_one_rounding(kernels, dtype, kind):
+    sizes = (1, 33, 1025, 100_003)
+    pair = Masters(values_of(sizes, dtype), kind, kernels, HYPER["nesterov-decay"])
+    for step in range(4):
+        pair.step(step, wide=step == 2)
+
+
 # -- the CUDA backend's own ----------------------------------------------------------------------
 
 
@@ -249,26 +278,6 @@ def test_tables_of_any_length_in_and_out_of_a_capture(cuda, count):
         graph.replay()
         twin.oracle.step()
     twin.check()
-
-
-def test_gradscaler_is_not_waited_for(cuda, no_sync):
-    hyper = HYPER["nesterov-decay"]
-    mine, other = leaf(numbers(1025)), leaf(numbers(1025))
-    ours = FusedDecaySGD([mine], lr=0.1, amp="fused", backend=cuda, **hyper)
-    theirs = sgd([other], lr=0.1, **hyper)
-    for step, found in enumerate([0.0, 0.0, 1.0, math.nan, 0.0]):
-        grad = numbers(1025, seed=step)
-        mine.grad, other.grad = grad * 4, grad.clone()
-        ours.grad_scale = torch.tensor(4.0, device="cuda")
-        ours.found_inf = torch.tensor(found, device="cuda")
-        torch.cuda.synchronize()
-        if step:  # in the first a buffer is made, or not
-            no_sync()
-        ours.step()
-        torch.cuda.set_sync_debug_mode("default")
-        if found == 0:
-            theirs.step()
-        assert_same_state(ours, theirs, f"step {step}")
 
 
 def test_streams_at_any_address(cuda):
