@@ -1,16 +1,17 @@
-"""The Triton backend takes GradScaler's numbers and masters on the device: nobody waits."""
+"""The Triton backend scales, clips and updates masters on the device: nobody waits."""
 
 import math
 
 import pytest
 import torch
-from bits import assert_same_rates
+from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER
 from masters import Masters, of_each_kind, values_of
 from tape import assert_the_device_agrees, emulated
 from twin import Twin, assert_same_state, leaf, numbers
 
 from lrfused import ExponentialLR, FusedDecaySGD
+from lrfused.scaling import Scaling
 
 pytestmark = emulated
 SIZES = (1, 33, 1025)
@@ -29,6 +30,11 @@ def no_reads(monkeypatch):
 
     yield begin
     monkeypatch.undo()
+
+
+def compiled_rows(chunks, cols, tile=2048):
+    """Say how many rows a tile has on a GPU."""
+    return tile // cols
 
 
 class Scaled:
@@ -117,6 +123,127 @@ def test_a_captured_step_takes_what_gradscaler_has_found_at_each_replay(tape, fi
     pair.check("another replay")
 
 
+# -- clipping ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_clipped_step_is_decided_on_the_device(dtype, no_reads, monkeypatch):
+    pair = Scaled(dtype, max_grad_norm=0.5)
+    pair.give(0, 3.0, 0.0)
+    for optimizer in pair.both:
+        optimizer.step()
+    bad = {2: math.nan, 4: math.inf}  # infinities that no GradScaler has found
+    for step, found in enumerate([0.0, 0.0, 1.0, 0.0, 2.0, 0.0], 1):
+        pair.give(step, 3.0 + step, found)
+        for optimizer in pair.both:
+            if step in bad:
+                optimizer.param_groups[0]["params"][1].grad[7] = bad[step]
+            if step == 5:  # a number of the host's, as a loop may set it
+                optimizer.grad_scale, optimizer.found_inf = 2.0, None
+        if step == 5:
+            monkeypatch.setattr(Scaling, "inv_scale", lambda scaling: 0.5)  # reads one of its own
+        no_reads()
+        pair.ours.step()
+        monkeypatch.undo()
+        pair.theirs.step()
+        pair.check(f"step {step}")
+        assert_same_bits(pair.ours.grad_norm, pair.theirs.grad_norm)
+        assert_the_device_agrees(pair.ours._rates.program)
+
+
+@pytest.mark.parametrize("kwargs", [{"advance": "on_update"}, {"momentum": 0.0}], ids=str)
+def test_the_host_learns_of_infinities_where_it_must(kwargs):
+    pair = Scaled(hyper="plain", max_grad_norm=0.5, **kwargs)
+    for step in range(3):
+        pair.give(step, 4.0, 0.0)
+        if step == 1:
+            for optimizer in pair.both:
+                optimizer.param_groups[0]["params"][0].grad[0] = math.inf
+        for optimizer in pair.both:
+            optimizer.step()
+        pair.check(f"step {step}")
+    assert pair.ours.scheduler.last_epoch == 3 - ("advance" in kwargs)
+
+
+def clipped(backend, sizes, missing=(), **kwargs):
+    params = [leaf(value) for value in values_of(sizes, torch.float32)]
+    for i, p in enumerate(params):
+        p.grad = None if i in missing else numbers(*p.shape, seed=i + 1)
+    optimizer = FusedDecaySGD(params, lr=0.1, max_grad_norm=0.5, backend=backend, **kwargs)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("sizes", "missing"), [([129 * 4096 + 5, 7], ()), ([3, 0, 70] * 50, (0, 4, 130, 149))]
+)
+def test_the_sum_of_many_pieces_and_of_many_parameters(sizes, missing):
+    ours, theirs = (clipped(name, sizes, missing) for name in ("triton", "reference"))
+    assert_same_bits(ours.grad_norm, theirs.grad_norm)
+    assert_same_state(ours, theirs)
+
+
+def test_tiles_of_sums_of_the_size_that_is_compiled(monkeypatch):
+    monkeypatch.setattr("lrfused.backends.triton.tables.rows_of_a_tile", compiled_rows)
+    sizes = (4096, 5000, 0, 1, 8192, 12_289, 4096)
+    ours, theirs = (clipped(name, sizes, (3,)) for name in ("triton", "reference"))
+    assert_same_bits(ours.grad_norm, theirs.grad_norm)
+    assert_same_state(ours, theirs)
+
+
+def test_a_clipped_step_is_captured(tape):
+    pair = Scaled(torch.bfloat16, master_weights=True, max_grad_norm=0.5)
+    for step in range(2):
+        pair.give(step, 2.0, 0.0)
+        for optimizer in pair.both:
+            optimizer.step()
+    scale, found = torch.tensor(2.0), torch.tensor(0.0)
+    pair.ours.grad_scale, pair.ours.found_inf = scale, found
+    uploads = tape.uploads
+    tape.capture(pair.ours.step)
+    assert tape.uploads == uploads
+    assert len(tape) == 6  # unscale; pieces, parameters, the norm; the update, the schedule
+    norm = pair.ours.grad_norm
+    for replay, inf in enumerate([0.0, 1.0, 0.0]):
+        pair.give(2 + replay, 3.0 + replay, inf)
+        scale.fill_(3.0 + replay)
+        found.fill_(inf)
+        tape.replay()
+        pair.theirs.step()
+        pair.ours.scheduler.get_last_lr()
+        pair.check(f"replay {replay}")
+        assert_same_bits(norm, pair.theirs.grad_norm)
+
+
+def test_a_capture_with_sums_of_other_parameters_is_refused(tape):
+    pair = Scaled(max_grad_norm=0.5)
+    params = pair.ours.param_groups[0]["params"]
+    for step in range(2):
+        pair.give(step, 2.0, 0.0)
+        pair.ours.step()
+    pair.ours.param_groups[0]["params"] = [*params, leaf(numbers(3))]  # it has no gradient
+    with pytest.raises(RuntimeError, match=r"cannot be captured.*moved"):
+        tape.capture(pair.ours.step)
+    assert not len(tape)
+
+
+@pytest.mark.parametrize("change", [0.25, math.inf])
+def test_another_bound_is_uploaded_and_never_in_a_capture(tape, change):
+    pair = Scaled(max_grad_norm=0.5)
+    for step in range(4):
+        pair.give(step, 2.0, 0.0)
+        for optimizer in pair.both:
+            optimizer.max_grad_norm = change if step == 3 else 0.5
+        if step == 3:
+            with pytest.raises(RuntimeError, match=r"cannot be captured.*clipping"):
+                tape.capture(pair.ours.step)
+            before = tape.uploads
+        for optimizer in pair.both:
+            optimizer.step()
+        pair.check(f"step {step}")
+    assert tape.uploads == before + 1
+
+
 # -- masters -------------------------------------------------------------------------------------
 
 
@@ -174,28 +301,32 @@ def test_tensors_that_moved_are_found_where_they_are(tape, dtype, kind):
     pair.step(4, wide=True)
 
 
-def test_parameters_with_and_without_masters_in_one_step(tape):
-    values = [numbers(70, dtype=dtype, seed=i) for i, dtype in enumerate(DTYPES)]
-    twins = [
-        FusedDecaySGD(
-            [leaf(value) for value in values], lr=0.1, momentum=0.9, master_weights=True,
-            backend=backend,
-        )
-        for backend in ("triton", "reference")
-    ]  # fmt: skip
+@pytest.mark.parametrize("max_grad_norm", [None, 0.5])
+@pytest.mark.parametrize("master_weights", [False, True])
+def test_parameters_of_all_kinds_in_one_step(master_weights, max_grad_norm):
+    def made(backend):
+        # Dtypes take turns, so that the parameters of one launch are not neighbours in the sum.
+        params = [leaf(numbers(n, dtype=dtype, seed=n)) for n in (70, 5000) for dtype in DTYPES]
+        groups = [{"params": params[:3]}, {"params": params[3:], "lr": 0.3, "maximize": True}]
+        return FusedDecaySGD(
+            groups, lr=0.1, momentum=0.9, master_weights=master_weights,
+            max_grad_norm=max_grad_norm, backend=backend,
+        )  # fmt: skip
+
+    ours, theirs = made("triton"), made("reference")
     for step in range(3):
-        for optimizer in twins:
-            for i, p in enumerate(optimizer.param_groups[0]["params"]):
-                p.grad = numbers(70, dtype=p.dtype, seed=10 * step + i)
+        for optimizer in (ours, theirs):
+            for group in optimizer.param_groups:
+                for i, p in enumerate(group["params"]):
+                    p.grad = numbers(*p.shape, dtype=p.dtype, seed=10 * step + i)
             optimizer.step()
-        assert_same_state(*twins, f"step {step}")
+        assert_same_bits(ours.grad_norm, theirs.grad_norm)
+        assert_same_state(ours, theirs, f"step {step}")
 
 
 @of_each_kind
 def test_tiles_of_the_size_that_is_compiled(monkeypatch, dtype, kind):
-    monkeypatch.setattr(
-        "lrfused.backends.triton.tables.rows_of_a_tile", lambda chunks, cols: 2048 // cols
-    )
+    monkeypatch.setattr("lrfused.backends.triton.tables.rows_of_a_tile", compiled_rows)
     for sizes in ((1, 2049, 5000, 1024), (1, 65, 33, 64)):
         pair = Masters(values_of(sizes, dtype), kind, "triton", HYPER["nesterov-decay"])
         for step in range(2):

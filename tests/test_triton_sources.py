@@ -16,11 +16,14 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import triton.language as tl
-from lrfused.backends.triton import master, schedule, terms
+from lrfused.backends.triton import master, norm, schedule, terms
 from lrfused.backends.triton.step import step
 
 STEP = dict(slots="*i64", chunks="*i32", hypers="*fp64", cells="*fp64", terms="*fp64")
 STEP.update(used="*fp64", count="i32", groups="i32")
+SUM_PIECES = dict(slots="*i64", pieces="*i32", terms="*fp64", sums="*fp64", count="i32")
+SUMS = dict(sums_of_pieces="*fp64", first="*i64", sums="*fp64", count="i32")
+CLIP = dict.fromkeys(("sums", "limits", "terms", "clipped", "norm"), "*fp64")
 UNSCALE = dict(grad_scale="*fp32", found_inf="*fp32", terms="*fp64")
 ADVANCE = dict(cells="*fp64", epochs="*i64", first="*i64", segments="*i64", constants="*fp64")
 RING = dict(history="*fp64", recorded="*i64", length="i32", groups="i32")
@@ -42,6 +45,13 @@ for name in sys.argv[2:]:
     dtype, grad, kept = name.split("-")
     kind = {"T": getattr(tl, dtype), "G": getattr(tl, grad), "KEPT": getattr(master, kept).value}
     texts[name] = built(step, STEP, {**kind, "ROWS": 2, "COLS": 1024, "ALIGN": 16})
+    gradient = kind["G"]
+    wide = kind["T"] if kept == "OWN" else tl.float32
+    rows = 128 // gradient.primitive_bitwidth
+    shape = {"G": gradient, "W": wide, "ROWS": rows, "ALIGN": 16}
+    texts[f"sum of {name}"] = built(norm.sum_pieces, SUM_PIECES, shape)
+texts["sums"] = built(norm.sum_parameters, SUMS, {"ROWS": 4})
+texts["clip"] = built(norm.clip, {**CLIP, "count": "i32"}, {})
 texts["unscale"] = built(terms.unscale, UNSCALE, {})
 texts["advance"] = built(schedule.advance, ADVANCE, {"LANES": 1024})
 texts["observe"] = built(schedule.observe, OBSERVE, {})
@@ -82,11 +92,17 @@ def test_on_nvidia_nothing_is_fused_or_flushed_and_accesses_are_wide():
         # Two paths (whole tiles and others), 16 elements a thread, 4 fmas and 3 products each.
         bits = 64 if name.startswith("float64") else 32
         assert ptx.count(f"fma.rn.f{bits}") == 2 * 16 * 4, name
+        ptx = texts[f"sum of {name}"]
+        wide = "v2.b64" if "float64" in name else "v4.b32"
+        assert ptx.count(f"ld.global.{wide}") == 4096 // 128, f"{name}: a piece has 32 wide loads"
+        assert "fma" not in ptx, f"{name}: a square is rounded before it is added"
     for name in ALONE:
         assert ".shared" not in texts[name], f"{name}: streams of one width need no exchange"
-    for name in SCHEDULE:
-        assert "fma" not in texts[name], f"{name}: torch's schedulers do not fuse"
+    for name in (*SCHEDULE, "sums", "clip"):
+        assert "fma" not in texts[name], f"{name}: torch's schedulers, and sums, do not fuse"
     assert "div.rn.f64" in texts["unscale"], "as GradScaler divides"
+    for exact in ("sqrt.rn.f64", "div.rn.f64", "0d3EB0C6F7A0B5ED8D"):  # the last is 1e-6 in fp64
+        assert exact in texts["clip"]
 
 
 def test_for_amd_the_kernels_compile():

@@ -6,6 +6,7 @@ it is tested where there is no GPU.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -35,8 +36,6 @@ def step(
 
     Returns whether the update was made; True, too, where only the device knows.
     """
-    if scaling.max_grad_norm is not None:
-        return fallback.step(groups, state, program, advance, scaling)
     rows = read_groups(groups, program.momentum_cells)
     found = program.memory.recall(groups, state, scaling.master)
     if found is None:
@@ -51,8 +50,12 @@ def step(
     devices = [*found.devices, *(p.device for _, p in found.odd if launch.runs_on(p.device))]
     recording = any(transfer.capturing(device) for device in dict.fromkeys(devices))
     if recording:
-        _refuse_to_capture(found)
-    stays = _stays(scaling, found)
+        _refuse_to_capture(found, scaling)
+    clips = scaling.max_grad_norm is not None
+    if clips and (found.odd or len(found.devices) != 1):
+        return fallback.step(groups, state, program, advance, scaling)
+    concerns_host = _concerns_host(scaling, found)
+    stays = not concerns_host and _are_on(found.devices[0], scaling)
     if not stays and scaling.skips():
         scaling.rest(program, advance)
         return False
@@ -64,35 +67,24 @@ def step(
         )  # fmt: skip
     mirrors = {device: program.mirror(device, recording) for device in found.devices}
     hypers = torch.tensor(rows, dtype=torch.float64)
-    terms = {}
-    for device, mirror in mirrors.items():
+    for mirror in mirrors.values():
         mirror.put("hyper-parameters", hypers, image(hypers), recording)
-        terms[device] = mirror.plain_terms(recording)
-        if stays:
-            terms[device] = mirror.found_terms(scaling.grad_scale, scaling.found_inf, recording)
-        elif scaling.scaled:
-            terms[device] = mirror.known_terms(scaling.inv_scale(), recording)
+        mirror.put_scaling(scaling, stays, recording)
     created = _create(found)
-    jobs = []
-    for kind, slots in found.slots.items():
-        tables = mirrors[kind.device].tables_of(kind)
-        if recording and not tables.holds(slots):
-            raise RuntimeError(
-                "this step cannot be captured: parameters, gradients or tensors of the state moved "
-                "since the last step; keep gradients where they are (zero_grad(set_to_none=False)) "
-                "and make two steps with them before the capture"
-            )
-        tables.put(slots)
-        jobs.append(tables)
-    for tables in jobs:
-        mirror = mirrors[tables.device]
-        tables.launch(
-            mirror["hyper-parameters"], mirror["rates"], terms[tables.device], mirror["used"],
-            len(groups),
-        )  # fmt: skip
+    count = sum(len(group["params"]) for group in groups)
+    for device, mirror in mirrors.items():
+        slots = {kind: own for kind, own in found.slots.items() if kind.device == device}
+        mirror.put_tables(slots, count if clips else None, recording)
+    for mirror in mirrors.values():
+        mirror.launch_scaling(scaling, stays, recording)
+    if clips and scaling.scaled and concerns_host and not math.isfinite(float(scaling.grad_norm)):
+        scaling.rest(program, advance)
+        return False
+    for mirror in mirrors.values():
+        mirror.launch_update(len(groups))
     program.use(found.devices)
-    for slots in found.slots.values():
-        torch.autograd.graph.increment_version(slots.params)
+    for own in found.slots.values():
+        torch.autograd.graph.increment_version(own.params)
     for p, key, tensor in created:
         state[p][key] = tensor
     if run_odd is not None:
@@ -104,21 +96,19 @@ def step(
     return True
 
 
-def _stays(scaling: Scaling, found: Found) -> bool:
-    """Say whether the device is to read what GradScaler says, and the host is not.
+def _concerns_host(scaling: Scaling, found: Found) -> bool:
+    """Say whether the host must know if an update is made.
 
-    The host must know of a skipped step if it would make tensors of the state, if the schedule
-    rests in it, or if parameters are elsewhere, too.
+    It must if it would make tensors of the state for it, if the schedule rests without one, or if
+    parameters are elsewhere, too.
     """
+    return bool(found.odd) or len(found.devices) != 1 or found.firsts or scaling.on_update
+
+
+def _are_on(device: Device, scaling: Scaling) -> bool:
+    """Say whether what GradScaler says is there, and to be read there."""
     tensors = [t for t in (scaling.grad_scale, scaling.found_inf) if t is not None]
-    return (
-        bool(tensors)
-        and not found.odd
-        and len(found.devices) == 1
-        and not found.firsts
-        and not scaling.on_update
-        and all(_is_a_float_on(t, found.devices[0]) for t in tensors)
-    )
+    return bool(tensors) and all(_is_a_float_on(t, device) for t in tensors)
 
 
 def _is_a_float_on(number: Any, device: Device) -> bool:
@@ -130,7 +120,7 @@ def _is_a_float_on(number: Any, device: Device) -> bool:
     )
 
 
-def _refuse_to_capture(found: Found) -> None:
+def _refuse_to_capture(found: Found, scaling: Scaling) -> None:
     if found.odd:
         shape = tuple(found.odd[0][1].shape)
         raise RuntimeError(
@@ -142,6 +132,11 @@ def _refuse_to_capture(found: Found) -> None:
         raise RuntimeError(
             "this step cannot be captured: it would make momentum buffers or masters; make two "
             "steps before"
+        )
+    if scaling.max_grad_norm is not None and len(found.devices) > 1:
+        raise RuntimeError(
+            "this step cannot be captured: with max_grad_norm and parameters on several devices "
+            "the host adds up what is on each"
         )
 
 
