@@ -6,6 +6,7 @@ import pytest
 import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER
+from masters import Masters, of_each_kind, values_of
 from twin import Twin, assert_same_state, leaf, numbers, on, rates, sgd
 
 import lrfused
@@ -18,22 +19,29 @@ pytestmark = [
 ]
 
 
+def available(name):
+    why = backends.available()[name]
+    if why is not None:
+        pytest.skip(f"backend {name}: {why}")
+    return name
+
+
 @pytest.fixture(params=["cuda", "triton"])
 def kernels(request):
     """Name a backend whose kernels run on the GPU."""
-    why = backends.available()[request.param]
-    if why is not None:
-        pytest.skip(f"backend {request.param}: {why}")
-    return request.param
+    return available(request.param)
 
 
 @pytest.fixture
 def cuda():
     """Name the CUDA backend."""
-    why = backends.available()["cuda"]
-    if why is not None:
-        pytest.skip(f"backend cuda: {why}")
-    return "cuda"
+    return available("cuda")
+
+
+@pytest.fixture
+def triton():
+    """Name the Triton backend."""
+    return available("triton")
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +68,13 @@ def pair(
             p.grad = numbers(*p.shape, dtype=dtype, seed=i + 50)
     ours = FusedDecaySGD(mine, lr=0.1, schedule=schedule, backend=kernels, **hyper, **kwargs)
     return ours, sgd(other, lr=0.1, **hyper)
+
+
+def capture(train):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        train()
+    return graph
 
 
 def cosine(optimizer):
@@ -194,14 +209,105 @@ def test_a_side_stream_is_obeyed(kernels):
         twin.run(5)
 
 
+def test_gradscaler_is_not_waited_for(kernels, no_sync):
+    hyper = HYPER["nesterov-decay"]
+    mine, other = leaf(numbers(1025)), leaf(numbers(1025))
+    ours = FusedDecaySGD([mine], lr=0.1, amp="fused", backend=kernels, **hyper)
+    theirs = sgd([other], lr=0.1, **hyper)
+    for step, found in enumerate([0.0, 0.0, 1.0, math.nan, 0.0]):
+        grad = numbers(1025, seed=step)
+        mine.grad, other.grad = grad * 4, grad.clone()
+        ours.grad_scale = torch.tensor(4.0, device="cuda")
+        ours.found_inf = torch.tensor(found, device="cuda")
+        torch.cuda.synchronize()
+        if step:  # in the first a buffer is made, or not
+            no_sync()
+        ours.step()
+        torch.cuda.set_sync_debug_mode("default")
+        if found == 0:
+            theirs.step()
+        assert_same_state(ours, theirs, f"step {step}")
+
+
+@of_each_kind
+def test_masters_equal_fp32_on_the_master_and_one_rounding(kernels, dtype, kind):
+    sizes = (1, 33, 1025, 100_003)
+    pair = Masters(values_of(sizes, dtype), kind, kernels, HYPER["nesterov-decay"])
+    for step in range(4):
+        pair.step(step, wide=step == 2)
+
+
+def clipping_pair(kernels, dtype, **kwargs):
+    """Make an optimizer that clips, with masters, and the compiled one on the CPU."""
+    made = []
+    for device, backend in (("cuda", kernels), ("cpu", "auto")):
+        params = [leaf(v).to(device).detach().requires_grad_() for v in values_of(CLIPPED, dtype)]
+        made.append(
+            FusedDecaySGD(
+                params, lr=0.1, max_grad_norm=0.5, amp="fused", backend=backend,
+                schedule=lrfused.ExponentialLR(0.9), **HYPER["momentum-decay"], **kwargs,
+            )
+        )  # fmt: skip
+    return made
+
+
+CLIPPED = (1, 33, 4097, 600_001)
+
+
+def give(optimizers, step, scale, found):
+    for optimizer in optimizers:
+        for i, p in enumerate(optimizer.param_groups[0]["params"]):
+            grad = numbers(*p.shape, dtype=p.dtype, seed=10 * step + i).to(p.device)
+            p.grad = grad if p.grad is None else p.grad.copy_(grad)
+        optimizer.grad_scale = torch.tensor(scale, device=p.device)
+        optimizer.found_inf = torch.tensor(found, device=p.device)
+
+
+def assert_clipped_alike(ours, theirs, when):
+    assert_same_bits(ours.grad_norm.cpu(), theirs.grad_norm, f"{when}: norm")
+    for p, q in zip(*(o.param_groups[0]["params"] for o in (ours, theirs)), strict=True):
+        assert_same_bits(p.cpu(), q, when)
+        for key, tensor in theirs.state[q].items():
+            assert_same_bits(ours.state[p][key].cpu(), tensor, f"{when}: {key}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_clipping_has_the_cpus_bits_and_waits_for_nothing(triton, no_sync, dtype):
+    ours, theirs = clipping_pair(triton, dtype, master_weights=True)
+    for step, found in enumerate([0.0, 0.0, 1.0, 0.0]):
+        give((ours, theirs), step, 3.0, found)
+        torch.cuda.synchronize()
+        if step:  # in the first state is made, or not
+            no_sync()
+        ours.step()
+        torch.cuda.set_sync_debug_mode("default")
+        theirs.step()
+        assert ours.grad_norm.is_cuda
+        assert_clipped_alike(ours, theirs, f"step {step}")
+
+
+def test_a_clipped_step_is_captured(triton):
+    ours, theirs = clipping_pair(triton, torch.bfloat16, master_weights="remainder")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for step in range(3):
+            give((ours, theirs), step, 3.0, 0.0)
+            ours.step()
+            theirs.step()
+    torch.cuda.current_stream().wait_stream(side)
+    scale, found = ours.grad_scale, ours.found_inf
+    graph = capture(ours.step)
+    for replay, inf in enumerate([0.0, 1.0, 0.0]):
+        give((ours, theirs), 3 + replay, 2.0 + replay, inf)
+        scale.fill_(2.0 + replay)
+        found.fill_(inf)
+        graph.replay()
+        theirs.step()
+        assert_clipped_alike(ours, theirs, f"replay {replay}")
+
+
 # -- the CUDA backend's own ----------------------------------------------------------------------
-
-
-def capture(train):
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        train()
-    return graph
 
 
 def test_the_first_step_may_be_a_captured_one(cuda):
@@ -249,26 +355,6 @@ def test_tables_of_any_length_in_and_out_of_a_capture(cuda, count):
         graph.replay()
         twin.oracle.step()
     twin.check()
-
-
-def test_gradscaler_is_not_waited_for(cuda, no_sync):
-    hyper = HYPER["nesterov-decay"]
-    mine, other = leaf(numbers(1025)), leaf(numbers(1025))
-    ours = FusedDecaySGD([mine], lr=0.1, amp="fused", backend=cuda, **hyper)
-    theirs = sgd([other], lr=0.1, **hyper)
-    for step, found in enumerate([0.0, 0.0, 1.0, math.nan, 0.0]):
-        grad = numbers(1025, seed=step)
-        mine.grad, other.grad = grad * 4, grad.clone()
-        ours.grad_scale = torch.tensor(4.0, device="cuda")
-        ours.found_inf = torch.tensor(found, device="cuda")
-        torch.cuda.synchronize()
-        if step:  # in the first a buffer is made, or not
-            no_sync()
-        ours.step()
-        torch.cuda.set_sync_debug_mode("default")
-        if found == 0:
-            theirs.step()
-        assert_same_state(ours, theirs, f"step {step}")
 
 
 def test_streams_at_any_address(cuda):

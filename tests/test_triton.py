@@ -57,7 +57,7 @@ def test_one_launch_for_all_tensors_of_a_dtype(tape):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("hyper", HYPERS.values(), ids=HYPERS)
 def test_tiles_of_the_size_that_is_compiled(monkeypatch, hyper, dtype):
-    monkeypatch.setattr(tables, "rows_of_a_tile", lambda chunks, cols: 2048 // cols)
+    monkeypatch.setattr(tables, "rows_of_a_tile", lambda chunks, cols, tile=2048: tile // cols)
     Twin([numbers(n, dtype=dtype, seed=n) for n in (1, 2049, 5000, 1024)], "triton", hyper).run(2)
     Twin([numbers(n, dtype=dtype, seed=n) for n in (1, 65, 33, 64)], "triton", hyper).run(2)
 

@@ -11,19 +11,19 @@ from torch import device as Device
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
-_TILE = 2048  # elements of a program
+_TILE = 2048  # elements that a program updates
 _WARPS = 4
 
 
-def rows_of_a_tile(chunks: int, cols: int) -> int:
-    """Choose how many chunks a program updates.
+def rows_of_a_tile(chunks: int, cols: int, tile: int = _TILE) -> int:
+    """Choose how many chunks a program takes, in a tile of so many elements.
 
     The interpreter's time goes by programs, not by elements; compiled, a number that depends on
     the chunks would be compiled anew for other chunks.
     """
     if INTERPRETED:
         return min(2 ** (chunks - 1).bit_length(), 2**18 // cols)
-    return _TILE // cols
+    return tile // cols
 
 
 def unavailable() -> str | None:

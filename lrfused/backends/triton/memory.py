@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .slots import Found
+from ...masters import has_master
+from .slots import BUFFER, Found
 
 # What of a tensor decides whether, and how, it can be read through its address.
 _TRAITS: tuple[Any, ...] = (
@@ -31,18 +32,19 @@ class Memory:
     def __init__(self) -> None:
         self._found: Found | None = None
         self._groups: list[tuple[int, bool]] = []
+        self._master: str | None = None
         self._present: list[bool] = []  # of each parameter, whether it has a gradient
         self._traits: list[list[Any]] = []
         self._addresses: list[int] = []
 
     def recall(
-        self, groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]
+        self, groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]], master: str | None
     ) -> Found | None:
         """Return what is found now, if the tensors are like the last step's; None if not."""
         found = self._found
-        if found is None or self._groups != _sizes(groups):
+        if found is None or self._master != master or self._groups != _sizes(groups):
             return None
-        tensors, present = _tensors(groups, state)
+        tensors, present = _tensors(groups, state, master)
         if present != self._present:
             return None
         for trait, known in zip(_TRAITS, self._traits, strict=True):  # type first: None has none
@@ -63,14 +65,18 @@ class Memory:
         return self._found
 
     def remember(
-        self, found: Found, groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]
+        self,
+        found: Found,
+        groups: list[dict[str, Any]],
+        state: dict[Tensor, dict[str, Any]],
+        master: str | None,
     ) -> None:
         """Keep what was found, unless there is more to it than addresses."""
         self._found = None
-        if found.odd or any(slots.firsts for slots in found.slots.values()):
+        if found.odd or found.firsts:
             return
-        self._groups = _sizes(groups)
-        tensors, self._present = _tensors(groups, state)
+        self._groups, self._master = _sizes(groups), master
+        tensors, self._present = _tensors(groups, state, master)
         self._traits = [list(map(trait, tensors)) for trait in _TRAITS]
         self._addresses = list(map(Tensor.data_ptr, tensors))
         self._found = found
@@ -80,32 +86,29 @@ class Memory:
         assert self._found is not None
         if len(self._found.slots) == 1:
             return params
-        return [params[i] for slots in self._found.slots.values() for i in slots.places]
+        return [params[i] for slots in self._found.slots.values() for i in slots.ranks]
 
     def _move(self, found: Found, tensors: list[Tensor]) -> None:
         """Put new addresses into the rows; the last step's are left to whoever holds them."""
-        addresses = self._addresses
         count = sum(self._present)
-        buffers = iter(range(2 * count, len(tensors)))
-        buffer_of = dict(zip((i for i, m in enumerate(self._momenta()) if m), buffers, strict=True))
-        slots = {}
-        for key, own in found.slots.items():
-            rows = [
-                (
-                    addresses[i],
-                    addresses[count + i],
-                    addresses[buffer_of[i]] if i in buffer_of else 0,
-                    *row[3:],
-                )
-                for i, row in zip(own.places, own.rows, strict=True)
-            ]
-            slots[key] = replace(own, params=[tensors[i] for i in own.places], rows=rows)
-        self._found = Found(slots)
-
-    def _momenta(self) -> list[bool]:
-        """Say of each parameter that has a gradient whether it has a momentum."""
         each = [momentum for size, momentum in self._groups for _ in range(size)]
-        return [m for m, there in zip(each, self._present, strict=True) if there]
+        momenta = [m for m, there in zip(each, self._present, strict=True) if there]
+        params = tensors[:count]
+        rest = iter(self._addresses[2 * count :])
+        masters = [self._master is not None and has_master(p, self._master) for p in params]
+        columns = (
+            self._addresses[:count],
+            self._addresses[count : 2 * count],
+            [next(rest) if m else 0 for m in momenta],
+            [next(rest) if m else 0 for m in masters],
+        )
+        addresses = list(zip(*columns, strict=True))
+        slots = {}
+        for kind, own in found.slots.items():
+            pairs = zip(own.ranks, own.rows, strict=True)
+            rows = [(*addresses[i], *row[4:]) for i, row in pairs]
+            slots[kind] = replace(own, params=[params[i] for i in own.ranks], rows=rows)
+        self._found = Found(slots)
 
 
 def _sizes(groups: list[dict[str, Any]]) -> list[tuple[int, bool]]:
@@ -113,9 +116,9 @@ def _sizes(groups: list[dict[str, Any]]) -> list[tuple[int, bool]]:
 
 
 def _tensors(
-    groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]
+    groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]], master: str | None
 ) -> tuple[list[Any], list[bool]]:
-    """Return parameters that have a gradient, gradients and momentum buffers; and which have."""
+    """Return parameters that have a gradient, gradients, momentum buffers, masters; which have."""
     everyone = [p for group in groups for p in group["params"]]
     grads = [p.grad for p in everyone]
     present = [grad is not None for grad in grads]
@@ -131,7 +134,9 @@ def _tensors(
     momenta = [group["momentum"] != 0 for group in groups for _ in group["params"]]
     if not all(present):
         momenta = [m for m, there in zip(momenta, present, strict=True) if there]
-    buffers = [
-        own and own.get("momentum_buffer") for own, m in zip(entries, momenta, strict=True) if m
-    ]
-    return [*params, *grads, *buffers], present
+    buffers = [own and own.get(BUFFER) for own, m in zip(entries, momenta, strict=True) if m]
+    if master is None:
+        return [*params, *grads, *buffers], present
+    pairs = zip(params, entries, strict=True)
+    masters = [own and own.get(master) for p, own in pairs if has_master(p, master)]
+    return [*params, *grads, *buffers, *masters], present

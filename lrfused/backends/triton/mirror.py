@@ -6,12 +6,16 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
+from ...scaling import Scaling
 from ..device import mirror
-from . import schedule
+from ..device.mirror import image
+from . import norm, schedule, terms
 from .launch import launch
-from .tables import Tables
+from .slots import Kind, Slots
+from .tables import Sums, Tables
 
 _LANES = 1024  # segments, or cells, looked at together
+_PLAIN = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)  # nothing is scaled
 
 
 class Mirror(mirror.Mirror):
@@ -19,19 +23,76 @@ class Mirror(mirror.Mirror):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self.tables: dict[torch.dtype, Tables] = {}
+        self._tables: dict[Kind, Tables] = {}
+        self._sums = Sums(device)
+        self._used: list[Tables] = []  # by the present step
+        self._terms = "plain terms"
 
-    def tables_of(self, dtype: torch.dtype) -> Tables:
-        """Return the tables of a dtype."""
-        tables = self.tables.get(dtype)
-        if tables is None:
-            tables = self.tables[dtype] = Tables(self.device, dtype)
-        return tables
+    def put_scaling(self, scaling: Scaling, stays: bool, recording: bool) -> None:
+        """Upload what the host knows of scaling; `stays` if GradScaler's numbers are here."""
+        self.put("plain terms", _PLAIN, _PLAIN, recording)
+        self._terms = "plain terms"
+        if scaling.scaled and not stays:
+            self._terms = "grad_scale"
+            known = torch.tensor([scaling.inv_scale(), 1.0, 0.0], dtype=torch.float64)
+            self.put(self._terms, known, image(known), recording)
+        if scaling.max_grad_norm is not None:
+            limits = torch.tensor([scaling.max_grad_norm, scaling.scaled], dtype=torch.float64)
+            self.put("clipping", limits, image(limits), recording)
+
+    def put_tables(self, found: dict[Kind, Slots], count: int | None, recording: bool) -> None:
+        """Upload what differs from the last step's; to clip, `count` is that of all parameters.
+
+        Raises RuntimeError if a graph is being captured.
+        """
+        slots = list(found.values())
+        for kind in found:
+            if kind not in self._tables:
+                self._tables[kind] = Tables(kind)
+        self._used = [self._tables[kind] for kind in found]
+        pairs = list(zip(self._used, slots, strict=True))
+        if recording and not (
+            all(tables.holds(own) for tables, own in pairs)
+            and (count is None or self._sums.holds(slots, count))
+        ):
+            raise RuntimeError(
+                "this step cannot be captured: parameters, gradients or tensors of the state moved "
+                "since the last step; keep gradients where they are (zero_grad(set_to_none=False)) "
+                "and make two steps with them before the capture"
+            )
+        for tables, own in pairs:
+            tables.put(own)
+        if count is not None:
+            self._sums.put(slots, count)
+
+    def launch_scaling(self, scaling: Scaling, stays: bool, recording: bool) -> None:
+        """Decide on the terms of this step (see terms.py); tell `scaling` the norm."""
+        if stays:
+            numbers = (scaling.grad_scale, scaling.found_inf)
+            here = self.reserve("terms", 3, torch.float64)
+            launch(terms.unscale, 1, self.device, *numbers, here)
+            self._terms = "terms"
+            self.graphs.extend(numbers if recording else ())
+        if scaling.max_grad_norm is not None:
+            sums = self._sums.launch(self._used, self[self._terms])
+            clipped = self.reserve("clipped terms", 3, torch.float64)
+            taken = torch.empty((), dtype=torch.float64, device=self.device)
+            tensors = (sums, self["clipping"], self[self._terms], clipped, taken)
+            launch(norm.clip, 1, self.device, *tensors, len(sums))
+            self._terms, scaling.grad_norm = "clipped terms", taken
+            self.graphs.extend((taken,) if recording else ())
+
+    def launch_update(self, groups: int) -> None:
+        """Update all parameters, and note the rates used."""
+        for tables in self._used:
+            tables.launch(
+                self["hyper-parameters"], self["rates"], self[self._terms], self["used"], groups
+            )
 
     def freeze(self) -> None:
         """Leave the present tables to the graph that was captured with them."""
-        self.graphs.extend(self.tables.values())
-        self.tables = {}
+        self.graphs.extend((*self._tables.values(), self._sums))
+        self._tables, self._sums = {}, Sums(self.device)
 
     def advance(self, groups: int, length: int) -> None:
         """Make one schedule step of every group, with a row of a history of this length."""

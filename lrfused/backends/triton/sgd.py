@@ -18,13 +18,14 @@ NEXT = tl.constexpr(2)
 @triton.jit
 def sgd(
     p, grad, buffer, mode,
-    grad_scale, weight_decay, momentum, undamped, minus_lr,
-    unscale, decay, nesterov,
+    grad_scale, clip, weight_decay, momentum, undamped, minus_lr,
+    unscale, clips, decay, nesterov,
     T: tl.constexpr,
 ):  # fmt: skip
     """Give the new parameter and momentum buffer, held in opmath."""
     d = grad_scale * grad
     d = tl.where(unscale, rn(d, T), d)
+    d = tl.where(clips, rn(clip * d, T), d)
     d = tl.where(decay, rn(tl.fma(weight_decay, p, d), T), d)
     m = tl.where(mode == NEXT, rn(tl.fma(undamped, d, rn(momentum * buffer, T)), T), d)
     n = tl.where(nesterov, rn(tl.fma(momentum, m, d), T), m)

@@ -1,0 +1,22 @@
+"""What the step does to all gradients alike, decided on the device, so that no host waits for it.
+
+terms  fp64 [3]   what gradients are multiplied by, first to unscale, then to clip them;
+                  other than 0 where no update is made
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def unscale(grad_scale, found_inf, terms):
+    """Note what GradScaler says, a number each or None."""
+    inv_scale = tl.full((), 1.0, tl.float64)
+    if grad_scale is not None:  # as GradScaler.unscale_ does
+        inv_scale = (inv_scale / tl.load(grad_scale).to(tl.float64)).to(tl.float32).to(tl.float64)
+    skipped = tl.full((), 0.0, tl.float64)
+    if found_inf is not None:
+        skipped = tl.where(tl.load(found_inf) == 0, skipped, 1.0)  # a NaN is not 0
+    tl.store(terms, inv_scale)
+    tl.store(terms + 1, 1.0)
+    tl.store(terms + 2, skipped)
