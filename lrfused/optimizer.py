@@ -165,8 +165,8 @@ class FusedDecaySGD(Optimizer):
 
     def _prepare_capture(self) -> None:
         prepare = getattr(self._backend, "prepare", None)
-        if self._capturable and prepare is not None and self._scaling.master is None:
-            prepare(self.param_groups, self.state, self._rates.program)
+        if self._capturable and prepare is not None:
+            prepare(self.param_groups, self.state, self._rates.program, self._scaling)
 
     def _first_device_type(self) -> str:
         for group in self.param_groups:
