@@ -234,8 +234,8 @@ class FusedDecaySGD(Optimizer):
     def grad_norm(self) -> Tensor:
         """Return the norm of all gradients in the last step, before clipping; nobody waits for it.
 
-        A tensor of one fp64 element. NaN where none was taken: before the first step, and where
-        GradScaler's `found_inf` made the step one without an update.
+        A tensor of one fp64 element, on the device that took it. NaN where none was taken: before
+        the first step, and where GradScaler's `found_inf` made the step one without an update.
         """
         return self._scaling.grad_norm
 
