@@ -76,8 +76,8 @@ class DeviceStep {
   // Make momentum buffers and masters for first steps. Nothing is in `state` before `finish`.
   void create();
   // Update what is on a device. `momentum_cells` names each group's cell of a momentum that a
-  // schedule moves, or -1. A step without an update advances the schedule if `always`; with
-  // `finite` one is made of a norm that is not. While `recording` into a graph nothing is uploaded.
+  // schedule moves, or -1. With `finite` a norm that is not makes no update; if `always`, a step
+  // without one advances the schedule too. While `recording` into a graph nothing is uploaded.
   void launch(Device& device, int64_t stream, const std::vector<int32_t>& momentum_cells,
               bool advances, bool always, bool finite, bool recording);
   void finish(const py::dict& state);

@@ -32,7 +32,9 @@ __device__ bool note(double sum, double* to, uint32_t* count, uint32_t pieces, i
     last = atomicInc(count, pieces - 1) == pieces - 1;  // which is 0 then
     __threadfence();
   }
-  return __shfl_sync(0xffffffffu, last, 0);
+  last = __shfl_sync(0xffffffffu, last, 0);
+  __syncwarp();  // what lane 0 has seen the other lanes see, too
+  return last;
 }
 
 template <class Where>

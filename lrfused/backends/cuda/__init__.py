@@ -82,8 +82,8 @@ def step(
         for device, native in natives.items():
             stream = driver.current_stream(device)
             scaling.grad_norm = found.norm(native, stream, scaling.max_grad_norm, recording)[0]
-        knows = bool(found.firsts) or scaling.on_update  # the host must, as in _stays
-        if scaling.scaled and knows and not math.isfinite(scaling.grad_norm.item()):
+        asks = bool(found.firsts) or scaling.on_update  # as in _stays
+        if scaling.scaled and asks and not math.isfinite(scaling.grad_norm.item()):
             scaling.rest(program, advance)
             return False
     if devices:
