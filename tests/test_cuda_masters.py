@@ -166,6 +166,39 @@ def test_a_capture_that_would_make_masters_is_refused(tape, dtype, kind):
     assert not pair.ours.state
 
 
+@of_each_kind
+def test_weights_that_are_loaded_after_the_optimizer_was_made_are_the_masters(tape, dtype, kind):
+    pair = Masters(values_of([70], dtype), kind, "cuda", {"momentum": 0.9}, capturable=True)
+    (p,), (q,) = pair.mine, pair.other
+    with torch.no_grad():
+        p.copy_(numbers(70, dtype=dtype, seed=5))
+        q.copy_(p)
+    p.grad = torch.ones_like(p)
+    if kind is True:
+        with pytest.raises(RuntimeError, match="cannot be captured: a parameter was written"):
+            tape.capture(pair.ours.step)
+    pair.step(0)
+    with torch.no_grad():
+        p.zero_()  # from now on the master is the truth, and a remainder is not
+    if kind is True:
+        pair.step(1)
+
+
+def test_masters_that_are_loaded_before_the_first_step_stay():
+    made = [
+        Masters(values_of([70], torch.bfloat16), True, "cuda", {"momentum": 0.9}, capturable=True)
+        for _ in range(2)
+    ]
+    made[0].step(0)
+    fresh = made[1]
+    with torch.no_grad():
+        fresh.mine[0].copy_(made[0].mine[0])
+        fresh.other[0].copy_(made[0].other[0])
+    fresh.ours.load_state_dict(made[0].ours.state_dict())
+    fresh.theirs.load_state_dict(made[0].theirs.state_dict())
+    fresh.step(1)
+
+
 @pytest.mark.parametrize("count", [738, 739])
 def test_masters_make_a_table_longer(tape, count):
     values = values_of([1 + i % 5 for i in range(count)], torch.bfloat16)

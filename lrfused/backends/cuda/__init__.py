@@ -58,6 +58,8 @@ def step(
     clips = scaling.max_grad_norm is not None
     if recording:
         _refuse_to_capture(odd, found.firsts, clips and len(devices) > 1, scaling)
+    if program.ahead:
+        _renew(groups, state, program.ahead, recording)
     if clips and (odd or len(devices) > 1):
         return fallback.step(groups, state, program, advance, scaling)
     on_device = not odd and len(devices) == 1 and _stays(scaling, devices[0], found.firsts)
@@ -168,7 +170,7 @@ def prepare(
     From a momentum buffer of -0.0 the formula of later steps computes the first step's bits, if
     there is no dampening: 1 * d + momentum * -0.0 is d, -0.0 and NaN too. So buffers are made
     beforehand, and a captured step need not know which of its replays is the first. Masters are
-    made of the parameters as they are now.
+    made too.
     """
     key, devices = scaling.master, []
     for group in groups:
@@ -185,6 +187,35 @@ def prepare(
                 state[p]["momentum_buffer"] = buffer
             if key is not None and mastered and key not in state.get(p, {}):
                 state[p][key] = made_of(p, key)
+                if key == "master":
+                    program.ahead[p] = (state[p][key], p._version, state[p][key]._version)
     numels = [p.numel() for group in groups for p in group["params"]]
     for device in dict.fromkeys(devices):
         program.native(device, recording=False).reserve(numels)
+
+
+@torch.no_grad()
+def _renew(
+    groups: list[dict[str, Any]],
+    state: dict[Tensor, dict[str, Any]],
+    ahead: dict[Tensor, tuple[Tensor, int, int]],
+    recording: bool,
+) -> None:
+    """Make masters anew whose parameters were written, by a checkpoint, between `prepare` and now.
+
+    Those that were themselves loaded stay.
+    """
+    firsts = [p for group in groups for p in group["params"] if p.grad is not None and p in ahead]
+    for p in firsts:
+        master, version, own_version = ahead[p]
+        loaded = state[p].get("master") is not master or master._version != own_version
+        if loaded or p._version == version:
+            continue
+        if recording:
+            raise RuntimeError(
+                "this step cannot be captured: a parameter was written since its master was made; "
+                "make a step before, or construct the optimizer when the weights are loaded"
+            )
+        master.copy_(p)
+    for p in firsts:
+        del ahead[p]
