@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstring>
+
 #include "launch.h"
 
 namespace lrfused::cuda {
