@@ -65,11 +65,13 @@ class OptionalBuild(BuildExtension):
         """Compile the kernels by a short call of our own: they include no torch header."""
         folder = os.path.join(self.build_temp, "cuda")
         os.makedirs(folder, exist_ok=True)
-        out = os.path.join(folder, "step.o")
-        command = [ext.compiler, *NVCC_FLAGS, *architectures(), "-c", "csrc/cuda/step.cu"]
-        subprocess.run([*command, "-o", out], check=True)
+        command = [ext.compiler, *NVCC_FLAGS, *architectures(), "-c"]
+        objects = []
+        for source in sorted(glob.glob("csrc/cuda/*.cu")):
+            objects.append(os.path.join(folder, os.path.basename(source) + ".o"))
+            subprocess.run([*command, source, "-o", objects[-1]], check=True)
         home = os.path.dirname(os.path.dirname(os.path.realpath(ext.compiler)))
-        ext.extra_objects = [out]
+        ext.extra_objects = objects
         ext.extra_link_args += [f"-L{os.path.join(home, name)}" for name in ("lib64", "lib")]
         ext.extra_link_args += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -18,18 +19,39 @@ VALIDATION_STEPS = 7
 FLUSHED = 256 * 2**20  # bytes written between two steps, so that the next finds a cold L2
 
 
+MAX_GRAD_NORM = 1.0
+
+
 @dataclass(frozen=True)
 class Case:
-    """Name a set of tensors to step over."""
+    """Name a set of tensors to step over, and what is done beside the update.
+
+    "clipped": gradients are, to MAX_GRAD_NORM. "masters": parameters have fp32 ones.
+    """
 
     name: str
     shapes: list[tuple[int, ...]]
     dtype: torch.dtype
+    beside: str = ""
 
     @property
     def bytes(self) -> int:
-        """Count the bytes that must move: read p, g, m; write p, m."""
-        return 5 * self.dtype.itemsize * shapes.elements(self.shapes)
+        """Count the bytes that must move: read p, g, m; write p, m.
+
+        Clipping reads g once more. With masters p is only written, and the master and m are fp32.
+        """
+        size, wide = self.dtype.itemsize, torch.float32.itemsize
+        each = {"": 5 * size, "clipped": 6 * size, "masters": 2 * size + 4 * wide}[self.beside]
+        return each * shapes.elements(self.shapes)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return what FusedDecaySGD is told of it."""
+        return {
+            "": {},
+            "clipped": {"max_grad_norm": MAX_GRAD_NORM},
+            "masters": {"master_weights": True},
+        }[self.beside]
 
 
 def cases(shrink: int = 1) -> list[Case]:
@@ -44,11 +66,18 @@ def cases(shrink: int = 1) -> list[Case]:
         sets = {
             name: [(1 + shapes.elements([s]) // shrink,) for s in of] for name, of in sets.items()
         }
-    return [
+    plain = [
         Case(f"{name}, {str(dtype).removeprefix('torch.')}", of, dtype)
         for name, of in sets.items()
         for dtype in (torch.float32, torch.bfloat16)
     ]
+    more = [
+        replace(case, name=f"{case.name}, {beside}", beside=beside)
+        for case in plain
+        for beside in ("clipped", "masters")
+        if "64" not in case.name and (beside == "clipped" or case.dtype == torch.bfloat16)
+    ]
+    return plain + more
 
 
 @dataclass
@@ -59,7 +88,9 @@ class Contender:
     params: list[torch.Tensor]
     optimizer: torch.optim.Optimizer
     step: Callable[[], object]
-    exact: bool  # whether it promises the for-loop's bits
+    exact: bool  # whether it promises the first one's bits
+    timed: bool = True
+    masters: list[torch.Tensor] | None = None  # what the optimizer steps over, if not the params
 
 
 @dataclass
@@ -156,15 +187,24 @@ def contenders(case: Case, machine: Machine) -> Iterator[Callable[[], Contender]
             hyper = dict(HYPER)
             if tensor_lr:
                 hyper["lr"] = torch.tensor(HYPER["lr"], device=machine.device)
-            optimizer = torch.optim.SGD(own, **hyper, **kwargs)
+            masters = [p.detach().float() for p in own] if case.beside == "masters" else None
+            optimizer = torch.optim.SGD(masters or own, **hyper, **kwargs)
             scheduler = torch.optim.lr_scheduler.StepLR(optimizer, STEP_SIZE, GAMMA)
             inner = torch.compile(optimizer.step) if compiled else optimizer.step
 
+            @torch.no_grad()
             def step() -> None:
+                if case.beside == "clipped":
+                    torch.nn.utils.clip_grad_norm_(own, MAX_GRAD_NORM)
+                for p, master in zip(own, masters or (), strict=False):
+                    master.grad = p.grad.float()
                 inner()
                 scheduler.step()
+                if masters is not None:
+                    torch._foreach_copy_(own, masters)
 
-            return Contender(name, own, optimizer, step, exact="for-loop" in name)
+            exact = "for-loop" in name and case.beside != "clipped"
+            return Contender(name, own, optimizer, step, exact, masters=masters)
 
         return make
 
@@ -172,18 +212,21 @@ def contenders(case: Case, machine: Machine) -> Iterator[Callable[[], Contender]
         def make() -> Contender:
             own = params()
             optimizer = FusedDecaySGD(
-                own, **HYPER, schedule=StepLR(STEP_SIZE, GAMMA), backend=backend, capturable=graph
-            )
+                own, **HYPER, schedule=StepLR(STEP_SIZE, GAMMA), backend=backend,
+                capturable=graph, **case.arguments,
+            )  # fmt: skip
             step = optimizer.step
             if graph:
                 captured = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(captured):
                     optimizer.step()
                 step = captured.replay
-            return Contender(name, own, optimizer, step, exact=True)
+            return Contender(name, own, optimizer, step, True, timed=backend != "reference")
 
         return make
 
+    if case.beside == "clipped":  # whose bits are not clip_grad_norm_'s
+        yield ours("lrfused, reference", "reference")
     yield torchs("torch for-loop", foreach=False, fused=False)
     usable = backends.available()
     if usable["cuda"] is None:
@@ -193,10 +236,11 @@ def contenders(case: Case, machine: Machine) -> Iterator[Callable[[], Contender]
     if usable["triton"] is None and machine.gpu:
         yield ours("lrfused, Triton", "triton")
     yield torchs("torch foreach", foreach=True)
-    if machine.gpu or case.dtype == torch.float32:
+    if machine.gpu or case.dtype == torch.float32 or case.beside == "masters":
         yield torchs("torch fused", fused=True)
-        yield torchs("torch fused, tensor lr", tensor_lr=True, fused=True)
-    if machine.gpu and len(case.shapes) <= 400:
+        if not case.beside:
+            yield torchs("torch fused, tensor lr", tensor_lr=True, fused=True)
+    if not case.beside and machine.gpu and len(case.shapes) <= 400:
         yield torchs("torch.compile, tensor lr", tensor_lr=True, compiled=True, foreach=True)
 
 
@@ -207,7 +251,8 @@ def run(contender: Contender, steps: int) -> list[torch.Tensor]:
         for p in contender.params:
             p.grad.copy_(torch.randn(p.shape, generator=generator))
         contender.step()
-    buffers = [contender.optimizer.state[p]["momentum_buffer"] for p in contender.params]
+    stepped = contender.masters or contender.params
+    buffers = [contender.optimizer.state[p]["momentum_buffer"] for p in stepped]
     return [t.detach().to("cpu", copy=True) for t in (*contender.params, *buffers)]
 
 

@@ -1,9 +1,6 @@
 // The extension's face: one step, one program, and the seams the tests look through.
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros_like.h>
 #include <ATen/record_function.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <cmath>
@@ -12,6 +9,7 @@
 #include <tuple>
 
 #include "chunks.h"
+#include "create.h"
 #include "cuda/items.h"
 #include "device.h"
 #include "gather.h"
@@ -27,48 +25,6 @@ namespace lrfused {
 namespace {
 
 constexpr int64_t kLetGo = 1 << 20;  // elements from which on a step lets other Python threads run
-
-void set_item(PyObject* container, PyObject* key, PyObject* value) {
-  if (PyObject_SetItem(container, key, value) < 0) throw py::error_already_set();
-}
-
-bool lacks_buffer(const Found& found, size_t i) { return found.slots[i].mode == Buffer::first; }
-bool lacks_master(const Found& found, size_t i) {
-  return found.slots[i].kept != Master::none && found.tensors[i].master == nullptr;
-}
-
-// Make what the slots lack: momentum buffers, and masters, which begin as their parameters.
-std::vector<at::Tensor> create(Found& found) {
-  std::vector<at::Tensor> created;
-  for (size_t i = 0; found.firsts && i < found.slots.size(); ++i) {
-    if (!lacks_buffer(found, i) && !lacks_master(found, i)) continue;
-    Slot& slot = found.slots[i];
-    const at::Tensor param = THPVariable_Unpack(found.tensors[i].object).detach();
-    if (lacks_buffer(found, i)) {
-      created.push_back(
-          at::empty_like(param, slot.kept == Master::none ? param.scalar_type() : at::kFloat));
-      slot.buffer = created.back().mutable_data_ptr();
-    }
-    if (lacks_master(found, i)) {
-      created.push_back(slot.kept == Master::whole ? param.to(at::kFloat)
-                                                   : at::zeros_like(param, at::kShort));
-      slot.master = created.back().mutable_data_ptr();
-    }
-  }
-  return created;
-}
-
-// Put what was made into the state.
-void keep(const Found& found, const std::vector<at::Tensor>& created, const py::dict& state) {
-  auto next = created.begin();
-  for (size_t i = 0; next != created.end(); ++i) {
-    if (!lacks_buffer(found, i) && !lacks_master(found, i)) continue;
-    const py::object own = state[py::handle(found.tensors[i].object)];
-    if (lacks_buffer(found, i)) set_item(own.ptr(), buffer_key(), py::cast(*next++).ptr());
-    if (lacks_master(found, i))
-      set_item(own.ptr(), master_key(found.slots[i].kept), py::cast(*next++).ptr());
-  }
-}
 
 // Return the norm of all gradients times inv_scale; those of `odd` are summed by Python.
 double norm(const Found& found, double inv_scale, bool fused, const py::object& odd) {
@@ -179,11 +135,13 @@ std::vector<std::array<int64_t, 4>> units_of(const std::vector<int64_t>& numels)
 }
 
 // For tests: how often each lane of each item touches each of a tensor's elements, as rows of
-// (item, lane, element), and the vectors among them as (item, lane, first element).
+// (item, lane, element), and the vectors among them as (item, lane, first element). Addresses and
+// sizes are those of cuda/items.h.
 using Touches = std::vector<std::array<int64_t, 3>>;
-std::pair<Touches, Touches> touches_of(uint64_t param, uint64_t grad, uint64_t buffer,
-                                       int64_t numel, int64_t itemsize) {
-  const cuda::Layout t = cuda::layout_of(param, grad, buffer, numel, itemsize);
+std::pair<Touches, Touches> touches_of(const std::array<uint64_t, 4>& at, int64_t numel,
+                                       const std::array<int64_t, 5>& sizes) {
+  const cuda::Layout t = cuda::layout_of({at[0], at[1], at[2], at[3]}, numel,
+                                         {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]});
   Touches elements, vectors;
   for (int64_t k = 0; k < cuda::items_of(t); ++k) {
     const cuda::Item item = cuda::item_of(t, k);
@@ -205,34 +163,27 @@ void bind_device(py::module_& m) {
   py::class_<Device>(m, "Device")
       .def(py::init<int64_t>(), py::arg("index"))
       .def("bind", &Device::bind, py::arg("tensors"), py::arg("groups"), py::arg("length"))
+      .def("reserve", &Device::reserve, py::arg("numels"))
       .def("advance", &Device::advance, py::arg("stream"))
       .def("observe", &Device::observe, py::arg("metric"), py::arg("stream"));
   py::class_<DeviceStep>(m, "DeviceStep")
-      .def(py::init<const py::list&, const py::dict&, const std::vector<double>&>(),
-           py::arg("groups"), py::arg("state"), py::arg("cells"))
+      .def(py::init<const py::list&, const py::dict&, const std::vector<double>&, Master>(),
+           py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("kept"))
       .def_property_readonly("valid", &DeviceStep::valid)
       .def_property_readonly("firsts", &DeviceStep::firsts)
       .def_property_readonly("devices", &DeviceStep::devices)
       .def_property_readonly("odd", &DeviceStep::odd)
+      .def("scale", &DeviceStep::scale, py::arg("inv_scale"), py::arg("grad_scale"),
+           py::arg("found_inf"))
+      .def("norm", &DeviceStep::norm, py::arg("device"), py::arg("stream"), py::arg("max_norm"),
+           py::arg("recording"))
       .def("create", &DeviceStep::create)
-      .def(
-          "launch",
-          [](DeviceStep& self, Device& device, int64_t stream,
-             const std::vector<int32_t>& momentum_cells, double inv_scale,
-             const std::optional<at::Tensor>& grad_scale,
-             const std::optional<at::Tensor>& found_inf, bool advances, bool always,
-             bool recording) {
-            const Scale scale{inv_scale, grad_scale.value_or(at::Tensor()),
-                              found_inf.value_or(at::Tensor())};
-            self.launch(device, stream, momentum_cells, scale, advances, always, recording);
-          },
-          py::arg("device"), py::arg("stream"), py::arg("momentum_cells"), py::arg("inv_scale"),
-          py::arg("grad_scale"), py::arg("found_inf"), py::arg("advances"), py::arg("always"),
-          py::arg("recording"))
+      .def("launch", &DeviceStep::launch, py::arg("device"), py::arg("stream"),
+           py::arg("momentum_cells"), py::arg("advances"), py::arg("always"), py::arg("finite"),
+           py::arg("recording"))
       .def("finish", &DeviceStep::finish, py::arg("state"));
   m.def("on_gpu", &cuda::on_gpu);
-  m.def("touches_of", &touches_of, py::arg("param"), py::arg("grad"), py::arg("buffer"),
-        py::arg("numel"), py::arg("itemsize"));
+  m.def("touches_of", &touches_of, py::arg("addresses"), py::arg("numel"), py::arg("sizes"));
 #ifndef LRFUSED_CUDA
   py::class_<cuda::Tape>(m, "Tape")
       .def(py::init<>())
@@ -249,6 +200,10 @@ void bind_device(py::module_& m) {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace lrfused;
+  py::enum_<Master>(m, "Master")
+      .value("none", Master::none)
+      .value("whole", Master::whole)
+      .value("remainder", Master::remainder);
   py::class_<Program>(m, "Program")
       .def(py::init([](at::Tensor cells, at::Tensor epochs, at::Tensor used, at::Tensor history,
                        at::Tensor recorded, at::Tensor plateau_states, at::Tensor segments,
@@ -265,10 +220,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("observe", &Program::observe, py::arg("metric"))
       .def("cells", &Program::current_cells)
       .def("show", &show, py::arg("groups"), py::arg("shown"));
-  py::enum_<Master>(m, "Master")
-      .value("none", Master::none)
-      .value("whole", Master::whole)
-      .value("remainder", Master::remainder);
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("kept"),
         py::arg("advance"), py::arg("fused"), py::arg("shown"), py::arg("odd"));

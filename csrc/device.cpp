@@ -1,7 +1,7 @@
 #include "device.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/irange.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -9,59 +9,38 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+
+#include "create.h"
+#include "cuda/norm.h"
+#include "pack.h"
 
 namespace lrfused {
 namespace {
 
 c10::DeviceType device_type() { return cuda::on_gpu() ? c10::kCUDA : c10::kCPU; }
 
-cuda::Row row_of(const Group& group, int32_t momentum_cell) {
-  const Hyper<double>& h = group.hypers.twice;
-  return {h.weight_decay, h.momentum, h.undamped, momentum_cell, h.grad_scale < 0, group.nesterov};
+at::TensorOptions on(c10::Device device, at::ScalarType dtype) {
+  return at::TensorOptions().dtype(dtype).device(device);
 }
 
-cuda::Entry entry_of(const Slot& s) {
-  const auto address = [](const void* p) { return reinterpret_cast<uint64_t>(p); };
-  return {address(s.param),
-          address(s.grad),
-          address(s.buffer),
-          static_cast<uint64_t>(s.numel),
-          static_cast<uint64_t>(s.group),
-          static_cast<uint64_t>(s.mode),
-          static_cast<uint64_t>(s.dtype)};
+uint32_t* unsigned_of(const at::Tensor& t) {
+  return reinterpret_cast<uint32_t*>(t.mutable_data_ptr<int32_t>());
 }
 
-// The bytes of a table of these slots, and the launch without them.
-struct Packed {
-  std::vector<char> bytes;
-  cuda::Launch launch{};
-};
+cuda::Clip* clip_of(const at::Tensor& t) {
+  return reinterpret_cast<cuda::Clip*>(t.mutable_data_ptr<double>());
+}
 
-Packed pack(const std::vector<cuda::Row>& rows, const Slot* const* slots, size_t count) {
-  Packed packed;
-  packed.bytes.resize(cuda::size_of(rows.size(), count));
-  char* at = packed.bytes.data();
-  const auto put = [&](const auto& value) {
-    memcpy(at, &value, sizeof(value));
-    at += sizeof(value);
+// Whether a stream beside a master, which may be of wider elements than the parameter, has none of
+// them at a multiple of its size.
+bool misaligned(const Slot& s) {
+  if (s.kept == Master::none) return false;
+  const auto off = [](const void* p, int64_t size) {
+    return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size) != 0;
   };
-  for (const cuda::Row& row : rows) put(row);
-  std::vector<uint32_t> first{0};
-  int only = count ? static_cast<int>(slots[0]->dtype) : cuda::kMixed;
-  for (const auto i : c10::irange(count)) {
-    const cuda::Entry entry = entry_of(*slots[i]);
-    put(entry);
-    const cuda::Layout layout = cuda::layout_of(entry.param, entry.grad, entry.buffer, entry.numel,
-                                                itemsize(slots[i]->dtype));
-    first.push_back(first.back() + static_cast<uint32_t>(cuda::items_of(layout)));
-    if (static_cast<int>(slots[i]->dtype) != only) only = cuda::kMixed;
-  }
-  for (const uint32_t item : first) put(item);
-  packed.launch.only = only;
-  packed.launch.items = first.back();
-  packed.launch.table = {packed.bytes.data(), static_cast<int32_t>(rows.size()),
-                         static_cast<int32_t>(count)};
-  return packed;
+  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.kept);
+  return off(s.grad, size.grad) || off(s.buffer, size.buffer) || off(s.master, size.master);
 }
 
 const float* one_float(const char* name, const at::Tensor& t, c10::Device device) {
@@ -73,9 +52,25 @@ const float* one_float(const char* name, const at::Tensor& t, c10::Device device
 
 }  // namespace
 
+const char* Resident::put(const std::vector<char>& bytes, c10::Device device) {
+  const auto size = static_cast<int64_t>(bytes.size());
+  if (bytes != known_) {
+    if (!there_.defined() || there_.numel() < size)
+      there_ = at::empty({2 * size}, on(device, at::kByte));
+    // The pinned copy goes back to torch's allocator, which keeps it until the transfer is over.
+    const at::Tensor host =
+        at::empty({size}, at::TensorOptions().dtype(at::kByte).pinned_memory(cuda::on_gpu()));
+    memcpy(host.mutable_data_ptr(), bytes.data(), bytes.size());
+    there_.narrow(0, 0, size).copy_(host, /*non_blocking=*/true);
+    known_ = bytes;
+  }
+  return static_cast<const char*>(there_.const_data_ptr());
+}
+
 Device::Device(int64_t index)
     : device_(device_type(), cuda::on_gpu() ? static_cast<c10::DeviceIndex>(index) : -1),
-      ticket_(at::zeros({1}, at::TensorOptions().dtype(at::kInt).device(device_))) {}
+      ticket_(at::zeros({1}, on(device_, at::kInt))),
+      clip_(at::full({2}, std::numeric_limits<double>::quiet_NaN(), on(device_, at::kDouble))) {}
 
 void Device::bind(std::vector<at::Tensor> t, int64_t groups, int64_t length) {
   TORCH_CHECK_VALUE(t.size() == 13, "a schedule on a device is made of 13 tensors");
@@ -102,21 +97,36 @@ void Device::bind(std::vector<at::Tensor> t, int64_t groups, int64_t length) {
                length};
 }
 
-void Device::launch(cuda::Launch launch, cuda::Step step) {
+void Device::reserve(const std::vector<int64_t>& numels) {
+  int64_t pieces = 0;
+  for (const int64_t numel : numels) pieces += cuda::pieces_of(numel);
+  make_room(pieces, static_cast<int64_t>(numels.size()));
+}
+
+void Device::make_room(int64_t pieces, int64_t places) {
+  const auto holds = [](const at::Tensor& t, int64_t count) {
+    return t.defined() && t.numel() >= count;
+  };
+  if (holds(sums_, pieces + places) && holds(counts_, places)) return;
+  if (captured_) outgrown_.insert(outgrown_.end(), {sums_, counts_});
+  sums_ = at::empty({2 * (pieces + places)}, on(device_, at::kDouble));
+  counts_ = at::zeros({2 * places}, on(device_, at::kInt));
+}
+
+void Device::launch(cuda::Launch launch, const cuda::Table& table, int only, cuda::Step step) {
   launch.device = device_.index();
   step.schedule = schedule_;
-  step.ticket = reinterpret_cast<uint32_t*>(ticket_.mutable_data_ptr<int32_t>());
-  const char* error = cuda::launch_step(launch, step);
+  step.ticket = unsigned_of(ticket_);
+  const char* error = cuda::launch_step(launch, table, only, step);
   TORCH_CHECK(error == nullptr, "the step could not be launched: ", error);
 }
 
 void Device::advance(int64_t stream) {
-  Packed packed = pack({}, nullptr, 0);
-  packed.launch.stream = reinterpret_cast<void*>(stream);
-  packed.launch.inlined = true;
+  auto [bytes, table, items, only] = pack({}, nullptr, 0);
+  table.bytes = bytes.data();
   cuda::Step step{};
   step.advances = true;
-  launch(packed.launch, step);
+  launch({0, reinterpret_cast<void*>(stream), true, items}, table, only, step);
 }
 
 void Device::observe(const at::Tensor& metric, int64_t stream) {
@@ -128,29 +138,24 @@ void Device::observe(const at::Tensor& metric, int64_t stream) {
   TORCH_CHECK(error == nullptr, "the metric could not be observed: ", error);
 }
 
-cuda::Table Device::upload(const std::vector<char>& bytes) {
-  const auto size = static_cast<int64_t>(bytes.size());
-  if (bytes != known_) {
-    if (!table_.defined() || table_.numel() < size)
-      table_ = at::empty({2 * size}, at::TensorOptions().dtype(at::kByte).device(device_));
-    // The pinned copy goes back to torch's allocator, which keeps it until the transfer is over.
-    const at::Tensor host =
-        at::empty({size}, at::TensorOptions().dtype(at::kByte).pinned_memory(cuda::on_gpu()));
-    memcpy(host.mutable_data_ptr(), bytes.data(), bytes.size());
-    table_.narrow(0, 0, size).copy_(host, /*non_blocking=*/true);
-    known_ = bytes;
-  }
-  return {static_cast<const char*>(table_.const_data_ptr()), 0, 0};
-}
-
 DeviceStep::DeviceStep(const py::list& groups, const py::dict& state,
-                       const std::vector<double>& cells) {
+                       const std::vector<double>& cells, Master kept) {
   TORCH_CHECK_VALUE(cells.size() == 2 * groups.size(), "there are ", cells.size(), " cells for ",
                     groups.size(), " groups");
   found_.aligned = true;
-  gather(groups, state, cells.data(), 1.0, device_type(), Master::none, found_);
+  gather(groups, state, cells.data(), 1.0, device_type(), kept, found_);
+  for (size_t i = 0; kept != Master::none && i < found_.slots.size();) {
+    const Slot& s = found_.slots[i];
+    if (!misaligned(s)) {
+      ++i;
+      continue;
+    }
+    found_.odd.push_back({s.group, s.place, found_.tensors[i].object});
+    found_.slots.erase(found_.slots.begin() + i);
+    found_.tensors.erase(found_.tensors.begin() + i);
+  }
   for (const Tensors& t : found_.tensors)
-    for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer})
+    for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer, t.master})
       if (impl) held_.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
 }
 
@@ -174,61 +179,102 @@ py::list DeviceStep::odd() const {
   return list;
 }
 
-void DeviceStep::create() {
-  for (const auto i : c10::irange(found_.slots.size())) {
-    if (found_.slots[i].mode != Buffer::first) continue;
-    created_.push_back(at::empty_like(THPVariable_Unpack(found_.tensors[i].object).detach()));
-    found_.slots[i].buffer = created_.back().mutable_data_ptr();
-  }
+void DeviceStep::scale(double inv_scale, std::optional<at::Tensor> grad_scale,
+                       std::optional<at::Tensor> found_inf) {
+  inv_scale_ = inv_scale;
+  grad_scale_ = grad_scale.value_or(at::Tensor());
+  found_inf_ = found_inf.value_or(at::Tensor());
 }
 
+cuda::Scaler DeviceStep::scaler_on(const Device& device) const {
+  return {inv_scale_, one_float("grad_scale", grad_scale_, device.device_),
+          one_float("found_inf", found_inf_, device.device_)};
+}
+
+at::Tensor DeviceStep::norm(Device& device, int64_t stream, double max_norm, bool recording) {
+  TORCH_CHECK_VALUE(found_.valid && found_.odd.empty() && devices().size() == 1,
+                    "a norm is taken of plain tensors on one device");
+  const int64_t places = found_.places;
+  const auto gradients = gradients_of(found_.slots, places);
+  int64_t pieces = 0;
+  for (const cuda::Gradient& g : gradients) pieces += cuda::pieces_of(g.numel);
+  const auto [sums, counts] = std::pair(device.sums_, device.counts_);
+  TORCH_CHECK(
+      !recording || (sums.defined() && sums.numel() >= pieces + places && counts.numel() >= places),
+      "this step cannot be captured: max_grad_norm was set since the last step; make a "
+      "step before");
+  device.make_room(pieces, places);
+  clip_ = recording ? device.clip_ : at::empty({2}, on(device.device_, at::kDouble));
+  device.captured_ |= recording;
+
+  const size_t each = fit(cuda::Gradients::size(0), cuda::Gradients::size(1));
+  const bool inlined = recording || gradients.size() <= each;
+  cuda::Norm norm{};
+  norm.scaler = scaler_on(device);
+  norm.max_norm = max_norm;
+  norm.pieces = device.sums_.mutable_data_ptr<double>();
+  norm.sums = norm.pieces + pieces;
+  norm.counts = unsigned_of(device.counts_);
+  norm.total = places;
+  norm.clip = clip_of(clip_);
+  norm.ticket = unsigned_of(device.ticket_);
+  for (size_t begin = 0; begin < gradients.size();) {
+    const size_t rest = gradients.size() - begin, count = inlined ? std::min(each, rest) : rest;
+    auto [bytes, table, items, only] = pack(gradients.data() + begin, count);
+    table.bytes = inlined ? bytes.data() : device.gradients_.put(bytes, device.device_);
+    norm.begin = static_cast<int64_t>(begin);
+    begin += count;
+    const char* error = cuda::launch_norm(
+        {device.device_.index(), reinterpret_cast<void*>(stream), inlined, items}, table, norm);
+    TORCH_CHECK(error == nullptr, "the norm could not be launched: ", error);
+  }
+  return clip_;
+}
+
+void DeviceStep::create() { created_ = lrfused::create(found_); }
+
 void DeviceStep::launch(Device& device, int64_t stream, const std::vector<int32_t>& momentum_cells,
-                        const Scale& scale, bool advances, bool always, bool recording) {
+                        bool advances, bool always, bool finite, bool recording) {
   TORCH_CHECK_VALUE(momentum_cells.size() == found_.groups.size(), "momentum_cells must name ",
                     found_.groups.size(), " cells");
   std::vector<cuda::Row> rows;
   for (const auto g : c10::irange(found_.groups.size()))
     rows.push_back(row_of(found_.groups[g], momentum_cells[g]));
   std::vector<const Slot*> slots;
-  for (const Slot& s : found_.slots)
-    if (s.numel > 0 && (device.device_.is_cpu() || s.device == device.device_.index()))
-      slots.push_back(&s);
+  bool masters = false;
+  for (const Slot& s : found_.slots) {
+    if (s.numel == 0 || !(device.device_.is_cpu() || s.device == device.device_.index())) continue;
+    slots.push_back(&s);
+    masters |= s.kept != Master::none;
+  }
 
   cuda::Step step{};
-  step.inv_scale = scale.inv_scale;
-  step.grad_scale = one_float("grad_scale", scale.grad_scale, device.device_);
-  step.found_inf = one_float("found_inf", scale.found_inf, device.device_);
+  step.scaler = scaler_on(device);
+  step.clip = clip_.defined() ? clip_of(clip_) : nullptr;
   step.always = always;
+  step.finite = finite;
 
-  const size_t room = cuda::kInline - std::min(cuda::kInline, cuda::size_of(rows.size(), 0));
-  const size_t fit = room / (cuda::size_of(0, 1) - cuda::size_of(0, 0));
-  TORCH_CHECK(!recording || fit > 0, "this step cannot be captured: it has too many groups, ",
+  const size_t most =
+      fit(cuda::Table::size(rows.size(), 0, masters), cuda::Table::size(rows.size(), 1, masters));
+  TORCH_CHECK(!recording || most > 0, "this step cannot be captured: it has too many groups, ",
               rows.size());
-  const bool inlined = recording || slots.size() <= fit;
-  const size_t each = inlined && fit > 0 ? fit : std::max<size_t>(1, slots.size());
+  const bool inlined = most > 0 && (recording || slots.size() <= most);
+  const size_t each = inlined ? most : std::max<size_t>(1, slots.size());
   size_t begin = 0;
   do {
     const size_t count = std::min(each, slots.size() - begin);
-    Packed packed = pack(rows, slots.data() + begin, count);
+    auto [bytes, table, items, only] = pack(rows, slots.data() + begin, count);
     begin += count;
-    packed.launch.stream = reinterpret_cast<void*>(stream);
-    packed.launch.inlined = inlined && fit > 0;
-    if (!packed.launch.inlined) packed.launch.table.bytes = device.upload(packed.bytes).bytes;
+    table.bytes = inlined ? bytes.data() : device.table_.put(bytes, device.device_);
     step.use = begin == slots.size();  // the last one commits
     step.advances = step.use && advances;
-    device.launch(packed.launch, step);
+    device.launch({0, reinterpret_cast<void*>(stream), inlined, items}, table, only, step);
   } while (begin < slots.size());
 }
 
 void DeviceStep::finish(const py::dict& state) {
   for (const Tensors& t : found_.tensors) t.param->bump_version();
-  auto buffer = created_.begin();
-  for (size_t i = 0; buffer != created_.end(); ++i) {
-    if (found_.slots[i].mode != Buffer::first) continue;
-    const py::object own = state[py::handle(found_.tensors[i].object)];
-    if (PyObject_SetItem(own.ptr(), buffer_key(), py::cast(*buffer++).ptr()) < 0)
-      throw py::error_already_set();
-  }
+  keep(found_, created_, state);
 }
 
 }  // namespace lrfused

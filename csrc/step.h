@@ -53,7 +53,7 @@ struct Slot {
   int8_t device = 0;  // index
 };
 
-LRFUSED_HD int64_t itemsize(DType dtype) {
+LRFUSED_HD constexpr int64_t itemsize(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
 }
 

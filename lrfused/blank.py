@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .masters import has_master
+from .masters import has_master, made_of
 
 _DEPTH = 16  # frames between the checkpoint's and ours: hooks, profiler, wrappers of `step`
 
@@ -47,10 +47,8 @@ def _zero_state(p: Tensor, momentum: bool, master: str | None) -> dict[str, Tens
     if momentum:
         dtype = torch.float32 if mastered else p.dtype
         own["momentum_buffer"] = torch.zeros_like(p, dtype=dtype, requires_grad=False)
-    if master == "master" and mastered:
-        own[master] = p.detach().float()
-    elif master is not None and mastered:
-        own[master] = torch.zeros_like(p, dtype=torch.int16, requires_grad=False)
+    if master is not None and mastered:
+        own[master] = made_of(p, master)
     return own
 
 

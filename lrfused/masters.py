@@ -34,6 +34,13 @@ def has_master(param: Tensor, key: str | None) -> bool:
     return key is not None and param.dtype in DTYPES
 
 
+def made_of(param: Tensor, key: str) -> Tensor:
+    """Return what the state keeps, under this key, of a master that equals its parameter."""
+    if key == "master":
+        return param.detach().float()
+    return torch.zeros_like(param, dtype=torch.int16, requires_grad=False)
+
+
 def read(param: Tensor, own: dict[str, Any], key: str) -> Tensor:
     """Return the master, made of the parameter if its state has none; a copy, but for "master"."""
     kept = own.get(key)

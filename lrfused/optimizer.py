@@ -165,8 +165,8 @@ class FusedDecaySGD(Optimizer):
 
     def _prepare_capture(self) -> None:
         prepare = getattr(self._backend, "prepare", None)
-        if self._capturable and prepare is not None and self._scaling.master is None:
-            prepare(self.param_groups, self.state, self._rates.program)
+        if self._capturable and prepare is not None:
+            prepare(self.param_groups, self.state, self._rates.program, self._scaling)
 
     def _first_device_type(self) -> str:
         for group in self.param_groups:
@@ -234,8 +234,8 @@ class FusedDecaySGD(Optimizer):
     def grad_norm(self) -> Tensor:
         """Return the norm of all gradients in the last step, before clipping; nobody waits for it.
 
-        A tensor of one fp64 element. NaN where none was taken: before the first step, and where
-        GradScaler's `found_inf` made the step one without an update.
+        A tensor of one fp64 element, on the device that took it. NaN where none was taken: before
+        the first step, and where GradScaler's `found_inf` made the step one without an update.
         """
         return self._scaling.grad_norm
 

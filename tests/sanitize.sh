@@ -15,4 +15,5 @@ LD_PRELOAD="$(c++ -print-file-name=libasan.so) $(c++ -print-file-name=libubsan.s
 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 PYTHONPATH=$PWD "$PYTHON" -m pytest -p no:cacheprovider -k "not subprocess" \
   "${@:-tests/test_engine.py}" tests/test_cuda.py tests/test_layouts.py tests/test_amp.py \
-  tests/test_clipping.py tests/test_masters.py tests/test_master_checkpoints.py
+  tests/test_cuda_clipping.py tests/test_cuda_masters.py tests/test_clipping.py tests/test_masters.py \
+  tests/test_master_checkpoints.py

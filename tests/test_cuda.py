@@ -28,7 +28,7 @@ def test_every_element_is_touched_once_and_nothing_outside(itemsize):
         for param, grad, buffer in itertools.product(residues, residues, (None, *residues)):
             at = 1 << 20
             addresses = at + param, 2 * at + grad, 0 if buffer is None else 3 * at + buffer
-            elements, vectors = _C.touches_of(*addresses, numel, itemsize)
+            elements, vectors = _C.touches_of((*addresses, 0), numel, (*[itemsize] * 4, width))
             where = f"{numel} elements at {addresses}"
             assert sorted(e for _, _, e in elements) == list(range(numel)), where
             assert all(lane < 32 for _, lane, _ in elements), where

@@ -364,3 +364,112 @@ def test_streams_at_any_address(cuda):
         for step in range(3):
             draw = numbers(4020, dtype=dtype, seed=step)
             twin.step([draw[(3 * i + step) % 20 :][: len(p)] for i, p in enumerate(twin.mine)])
+
+
+# -- clipping and masters ------------------------------------------------------------------------
+
+
+def clipped(kernels, sizes=(1025, 33, 70_001), dtype=torch.float32, **kwargs):
+    """Make an optimizer that clips, and the reference of the same, both on the GPU."""
+    made = []
+    for backend in (kernels, "reference"):
+        params = [leaf(numbers(n, dtype=dtype, seed=n)) for n in sizes]
+        for i, p in enumerate(params):
+            p.grad = numbers(*p.shape, dtype=dtype, seed=i + 50)
+        hyper = HYPER["nesterov-decay"]
+        made.append(
+            FusedDecaySGD(params, lr=0.1, max_grad_norm=0.5, backend=backend, **hyper, **kwargs)
+        )
+    return made
+
+
+def redraw(optimizers, step):
+    for optimizer in optimizers:
+        for i, p in enumerate(optimizer.param_groups[0]["params"]):
+            p.grad.copy_(numbers(*p.shape, dtype=p.grad.dtype, seed=10 * step + i))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_clipped_steps_equal_the_references(kernels, dtype):
+    ours, theirs = clipped(kernels, sizes=[*range(1, 300, 7), 4095, 4096, 530_001], dtype=dtype)
+    for step in range(4):
+        redraw((ours, theirs), step)
+        ours.step()
+        theirs.step()
+        assert_same_bits(ours.grad_norm, theirs.grad_norm, f"step {step}")
+        assert_same_state(ours, theirs, f"step {step}")
+
+
+@of_each_kind
+def test_masters_equal_fp32_sgd(kernels, dtype, kind):
+    pair = Masters(values_of([1, 7, 33, 1025, 70_001], dtype), kind, kernels, HYPER["dampening"])
+    for step in range(4):
+        pair.step(step, missing=[step], wide=step == 2)
+
+
+@of_each_kind
+def test_masters_at_any_address(cuda, dtype, kind):
+    values = [numbers(4000, dtype=dtype)[at:] for at in range(8)]
+    pair = Masters(values, kind, cuda, HYPER["nesterov-decay"])
+    for step in range(3):
+        pair.step(step, wide=step == 1)
+
+
+def test_the_norm_is_the_same_from_run_to_run_and_the_cpus(cuda):
+    grads = [numbers(n, seed=i) for i, n in enumerate([30_000_001, 5, 4097] + [100_003] * 40)]
+
+    def norm(device, backend):
+        params = [torch.zeros_like(g, device=device) for g in grads]
+        for p, grad in zip(params, grads, strict=True):
+            p.grad = grad.to(device)
+        optimizer = FusedDecaySGD(params, lr=0.1, max_grad_norm=1.0, backend=backend)
+        for _ in range(50 if backend == cuda else 1):
+            optimizer.step()
+            yield optimizer.grad_norm.item()
+
+    assert len({*norm("cuda", cuda), *norm("cpu", "auto")}) == 1
+
+
+def test_more_than_2_to_the_31_elements_have_a_norm(cuda):
+    numel = 2**31 + 1025
+    if torch.cuda.mem_get_info()[0] < 4 * numel * 2:
+        pytest.skip("less than 18 GB of device memory are free")
+    param = torch.ones(numel, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    param.grad = torch.full_like(param, 0.5)
+    optimizer = FusedDecaySGD([param], lr=0.5, max_grad_norm=math.inf, backend=cuda)
+    optimizer.step()
+    assert optimizer.grad_norm.item() == math.sqrt(numel / 4)
+
+
+def test_clipping_under_gradscaler_waits_for_nothing(cuda, no_sync):
+    ours, theirs = clipped(cuda, amp="fused", schedule=lrfused.ExponentialLR(0.9))
+    for step, bad in enumerate([0.0, 0.0, math.inf, math.nan, 0.0]):
+        redraw((ours, theirs), step)
+        for optimizer in (ours, theirs):
+            optimizer.param_groups[0]["params"][1].grad[3] += bad
+            optimizer.grad_scale = torch.tensor(4.0, device="cuda")
+            optimizer.found_inf = torch.tensor(0.0, device="cuda")
+        theirs.step()
+        torch.cuda.synchronize()
+        if step:  # in the first a buffer is made, or not
+            no_sync()
+        ours.step()
+        torch.cuda.set_sync_debug_mode("default")
+        assert_same_bits(ours.grad_norm, theirs.grad_norm, f"step {step}")
+        assert_same_state(ours, theirs, f"step {step}")
+
+
+@pytest.mark.parametrize("masters", [False, True, "remainder"])
+def test_a_captured_step_clips_and_keeps_masters(cuda, masters):
+    ours, theirs = clipped(
+        cuda, dtype=torch.bfloat16, master_weights=masters, capturable=True,
+        schedule=lrfused.CosineAnnealingLR(30, 1e-3),
+    )  # fmt: skip
+    graph = capture(ours.step)
+    for replay in range(50):
+        redraw((ours, theirs), replay)
+        graph.replay()
+        theirs.step()
+        assert_same_bits(ours.grad_norm, theirs.grad_norm, f"replay {replay}")
+    assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs))
+    assert_same_state(ours, theirs)

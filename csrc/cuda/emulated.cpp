@@ -1,10 +1,11 @@
-// The kernels of step.cu run on the CPU, item by item and lane by lane: the same code around the
-// same bytes, for tests where there is no GPU. Nothing of it is fast.
+// The kernels run on the CPU, item by item and lane by lane: the same code around the same bytes,
+// for tests where there is no GPU. Nothing of it is fast.
 #include "emulated.h"
 
 #include <cstring>
 
 #include "launch.h"
+#include "norm.h"
 #include "update.h"
 
 namespace lrfused::cuda {
@@ -17,6 +18,54 @@ const char* run(const std::function<void()>& kernel) {
   return nullptr;
 }
 
+// As a kernel's arguments do, a table's bytes stay with the launch.
+template <class T>
+std::function<T()> keep(const Launch& launch, const T& table) {
+  if (!launch.inlined) return [=] { return table; };
+  const std::vector<char> bytes(table.bytes, table.bytes + table.size());
+  return [=] {
+    T own = table;
+    own.bytes = bytes.data();
+    return own;
+  };
+}
+
+// A number in each lane of a warp.
+struct Warp {
+  double x[kLanes];
+};
+Warp operator+(const Warp& a, const Warp& b) {
+  Warp c;
+  for (int64_t lane = 0; lane < kLanes; ++lane) c.x[lane] = a.x[lane] + b.x[lane];
+  return c;
+}
+Warp down(const Warp& a, int by) {
+  Warp c;
+  for (int64_t lane = 0; lane < kLanes; ++lane)
+    c.x[lane] = a.x[lane + by < kLanes ? lane + by : lane];
+  return c;
+}
+
+// What a warp folds to whose lanes add up each their own.
+template <class Add>
+double fold_lanes(Add add) {
+  Warp sums[kSums];
+  bool wide = false;
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    double own[kSums] = {};
+    wide = add(lane, own);
+    for (int k = 0; k < kSums; ++k) sums[k].x[lane] = own[k];
+  }
+  return fold(sums, wide, down).x[0];
+}
+
+double sum_of(const double* x, int64_t n) {
+  return fold_lanes([&](int64_t lane, double (&own)[kSums]) {
+    add_numbers(x, n, lane, own);
+    return false;
+  });
+}
+
 }  // namespace
 
 Tape* record_to(Tape* tape) {
@@ -26,20 +75,38 @@ Tape* record_to(Tape* tape) {
 
 bool on_gpu() { return false; }
 
-const char* launch_step(const Launch& launch, const Step& s) {
-  Launch l = launch;
-  // As a kernel's arguments do, the table's bytes stay with the launch.
-  std::vector<char> inlined;
-  if (l.inlined)
-    inlined.assign(l.table.bytes, l.table.bytes + size_of(l.table.groups, l.table.count));
-  return run([l, s, inlined]() mutable {
-    if (l.inlined) l.table.bytes = inlined.data();
+const char* launch_step(const Launch& l, const Table& from, int, const Step& s) {
+  const auto table_of = keep(l, from);
+  return run([=] {
+    const Table table = table_of();
     const bool skipped = s.skipped();
-    const Common common{s.schedule.cells, s.scale()};
+    const Common common{s.schedule.cells, s.scaler.scale(), s.coefficient()};
     for (uint32_t item = 0; item < l.items && !skipped; ++item)
-      for (int64_t lane = 0; lane < kLanes; ++lane)
-        update_item<kMixed>(l.table, common, item, lane);
+      for (int64_t lane = 0; lane < kLanes; ++lane) update_item<kMixed>(table, common, item, lane);
     commit(s.schedule, s.use, s.moves(skipped), 0, 1);
+  });
+}
+
+const char* launch_norm(const Launch& l, const Gradients& from, const Norm& n) {
+  const auto table_of = keep(l, from);
+  return run([=] {
+    const Gradients table = table_of();
+    const bool ends = n.begin + table.count == n.total;
+    if (n.scaler.found()) {
+      if (ends) *n.clip = not_taken();
+      return;
+    }
+    const double scale = n.scaler.scale();
+    for (int32_t i = 0; i < table.count; ++i) {
+      const uint32_t first = table.first()[i], last = table.first()[i + 1];
+      for (uint32_t item = first; item < last; ++item)
+        n.pieces[item] = fold_lanes([&](int64_t lane, double (&own)[kSums]) {
+          return add_piece(table.entry(i), item - first, scale, lane, own);
+        });
+      n.sums[n.begin + i] =
+          last - first == 1 ? n.pieces[first] : sum_of(n.pieces + first, last - first);
+    }
+    if (ends) *n.clip = clip_of(sum_of(n.sums, n.total), n.max_norm);
   });
 }
 

@@ -1,14 +1,15 @@
 // Tensors -> items, an item -> what each lane of a warp touches. No address is outside a tensor.
 //
-// An item is a piece of one tensor, updated by one warp. Its body is made of vectors of 16 bytes,
-// at addresses that are multiples of 16 in the parameter and its momentum buffer; what lies before
-// and behind, fewer elements than a warp has lanes, is updated one by one. A gradient may lie
-// otherwise: then its vectors are put together from two neighbours, both within the tensor.
+// An item is a piece of one tensor, updated by one warp. Its body is made of vectors, at addresses
+// that are multiples of a vector's size in the streams that are written, which are 16 bytes in the
+// widest of them; what lies before and behind, fewer elements than a warp has lanes, is updated one
+// by one. A gradient may lie otherwise: then its vectors are put together from two neighbours, both
+// within the tensor.
 #pragma once
 
 #include <cstdint>
 
-#include "../numerics.h"
+#include "../step.h"
 
 namespace lrfused::cuda {
 
@@ -16,27 +17,48 @@ constexpr int64_t kVector = 16;         // bytes
 constexpr int64_t kItemVectors = 1024;  // 4 K elements of fp32, 8 K of bf16
 constexpr int64_t kLanes = 32;
 
+// Addresses of a tensor's streams; 0 where there is none.
+struct Streams {
+  uint64_t param, grad, buffer, master;
+};
+
+// Bytes of an element in each of them, and elements of a vector.
+struct Sizes {
+  int64_t param, grad, buffer, master, width;
+};
+
+LRFUSED_HD constexpr Sizes sizes_of(DType dtype, DType grad, Master kept) {
+  const int64_t size = itemsize(dtype);
+  if (kept == Master::none) return {size, size, size, size, kVector / size};
+  return {size, itemsize(grad), 4, kept == Master::whole ? 4 : 2, kVector / 4};
+}
+
 // How a tensor of `numel` elements is cut.
 struct Layout {
   int64_t numel, width;  // elements; those of a vector
   int64_t head;          // elements before the first vector
   int64_t vectors;
-  int64_t shift;  // bytes of the gradient between a multiple of 16 and a vector's first
+  int64_t shift;  // elements of the gradient between a vector's address and a vector's first
   bool wide;      // whether there are vectors at all
 };
 
-// buffer is 0 where there is none. Addresses are multiples of the element's size.
-LRFUSED_HD Layout layout_of(uint64_t param, uint64_t grad, uint64_t buffer, int64_t numel,
-                            int64_t itemsize) {
-  const int64_t width = kVector / itemsize;
-  if (buffer != 0 && (param ^ buffer) % kVector != 0) return {numel, width, numel, 0, 0, false};
-  int64_t head = (-param % kVector) / itemsize;
-  const int64_t shift = (grad + head * itemsize) % kVector;
-  if (head * itemsize < shift) head += width;  // the left neighbour must lie within
+// How many elements lie between a vector's address and this one, a multiple of an element's size.
+LRFUSED_HD int64_t phase(uint64_t address, int64_t itemsize, int64_t width) {
+  return int64_t(address / uint64_t(itemsize) % uint64_t(width));
+}
+
+LRFUSED_HD Layout layout_of(const Streams& at, int64_t numel, const Sizes& size) {
+  const int64_t width = size.width, own = phase(at.param, size.param, width);
+  if ((at.buffer != 0 && phase(at.buffer, size.buffer, width) != own) ||
+      (at.master != 0 && phase(at.master, size.master, width) != own))
+    return {numel, width, numel, 0, 0, false};
+  int64_t head = (width - own) % width;
+  const int64_t shift = (phase(at.grad, size.grad, width) + head) % width;
+  if (head < shift) head += width;  // the left neighbour must lie within
   if (head > numel) head = numel;
   int64_t vectors = (numel - head) / width;
-  const int64_t behind = (numel - head - vectors * width) * itemsize;
-  if (shift != 0 && vectors != 0 && kVector - shift > behind) --vectors;  // and the right one
+  const int64_t behind = numel - head - vectors * width;
+  if (shift != 0 && vectors != 0 && width - shift > behind) --vectors;  // and the right one
   return {numel, width, head, vectors, shift, true};
 }
 

@@ -1,4 +1,4 @@
-// Launching the kernels: step.cu does it on a GPU, emulated.cpp runs the same code on the CPU.
+// Launching the kernels: the .cu files do it on a GPU, emulated.cpp runs the same code on the CPU.
 #pragma once
 
 #include <cstddef>
@@ -12,35 +12,64 @@ namespace lrfused::cuda {
 // A kernel's arguments may take 32,764 bytes from CUDA 12.1 on; the rest of them needs some.
 constexpr size_t kInline = 32512;
 
-// What a launch does beside updating tensors.
-struct Step {
-  Schedule schedule;
+// What GradScaler says to a step, read on the device.
+struct Scaler {
   double inv_scale;         // what gradients are multiplied by, where grad_scale is null
-  const float* grad_scale;  // GradScaler's, on the device, or null
-  const float* found_inf;   // likewise: other than 0, NaN too, the step is skipped
-  uint32_t* ticket;         // 0 between launches
-  bool use, advances;       // what the last block commits; the former also of a skipped step
-  bool always;              // whether a skipped step advances the schedule nevertheless
+  const float* grad_scale;  // its own, or null
+  const float* found_inf;   // other than 0, NaN too, no update is made; or null
 
-  LRFUSED_HD bool skipped() const { return found_inf && !(*found_inf == 0); }
+  LRFUSED_HD bool found() const { return found_inf && !(*found_inf == 0); }
   LRFUSED_HD double scale() const {
     // As GradScaler.unscale_ does.
     return grad_scale ? double(float(1.0 / double(*grad_scale))) : inv_scale;
   }
+};
+
+// What the norm's launch leaves to the update's.
+struct Clip {
+  double norm, coefficient;
+};
+
+// What a launch does beside updating tensors.
+struct Step {
+  Schedule schedule;
+  Scaler scaler;
+  const Clip* clip;    // or null
+  uint32_t* ticket;    // 0 between launches
+  bool use, advances;  // what the last block commits; the former also of a skipped step
+  bool always;         // whether a skipped step advances the schedule nevertheless
+  bool finite;         // whether a norm that is not is skipped
+
+  LRFUSED_HD bool skipped() const {
+    // An infinity or a NaN less itself is a NaN.
+    return scaler.found() || (clip && finite && !(clip->norm - clip->norm == 0));
+  }
+  LRFUSED_HD double coefficient() const { return clip ? clip->coefficient : 1.0; }
   LRFUSED_HD bool moves(bool skipped) const { return advances && (always || !skipped); }
+};
+
+// What a launch does beside summing squares.
+struct Norm {
+  Scaler scaler;
+  double max_norm;
+  double* pieces;        // of the launch's own tensors
+  uint32_t* counts;      // of the pieces that are done: 0 between launches
+  double* sums;          // of all parameters
+  int64_t begin, total;  // the first of the launch's, and how many there are
+  Clip* clip;            // written by the last launch, which has total's last
+  uint32_t* ticket;
 };
 
 struct Launch {
   int device;
   void* stream;
-  int only;     // the table's one dtype, or kMixed
-  Table table;  // in host memory if it is `inlined`, else in the device's
-  bool inlined;
+  bool inlined;  // the table is in host memory, else in the device's
   uint32_t items;
 };
 
-// Each returns null, or what went wrong.
-const char* launch_step(const Launch& launch, const Step& step);
+// Each returns null, or what went wrong. `only` is the table's one kind, or kMixed.
+const char* launch_step(const Launch& launch, const Table& table, int only, const Step& step);
+const char* launch_norm(const Launch& launch, const Gradients& table, const Norm& norm);
 const char* launch_observe(int device, void* stream, const Schedule& schedule,
                            const double* metric);
 

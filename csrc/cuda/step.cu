@@ -2,42 +2,14 @@
 //
 // Warps take items in turn; nothing is shared between them. A block that is done takes a ticket;
 // the one that took the last commits, when all others have read the rates of this step.
-#include <cuda_runtime.h>
-
-#include "launch.h"
+#include "kernels.h"
 #include "update.h"
 
 namespace lrfused::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 // On a multiprocessor, so that registers, 80 or 128 a thread, need no spilling.
-constexpr int blocks(int only) { return only == kMixed || only == int(DType::float16) ? 2 : 3; }
-constexpr int kWarps = kThreads / int(kLanes);
-
-struct Inline {
-  alignas(16) char bytes[kInline];
-  int32_t groups, count;
-  __device__ Table get() const { return {bytes, groups, count}; }
-};
-
-struct Resident {
-  Table table;
-  __device__ Table get() const { return table; }
-};
-
-// Whether this block is the last of all to come here. The ticket is left at 0.
-__device__ bool is_last(uint32_t* ticket) {
-  __shared__ bool last;
-  __syncthreads();  // what its threads had to read and write is done ...
-  if (threadIdx.x == 0) {
-    __threadfence();  // ... and seen before the ticket is
-    last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
-    __threadfence();
-  }
-  __syncthreads();
-  return last;
-}
+constexpr int blocks(int only) { return only == kMixed || only > kFloat16 ? 4 : 3; }
 
 template <class Where, int Only>
 __global__ void __launch_bounds__(kThreads, blocks(Only))
@@ -45,7 +17,7 @@ __global__ void __launch_bounds__(kThreads, blocks(Only))
   const bool skipped = s.skipped();
   if (!skipped) {
     const Table table = where.get();
-    const Common common{s.schedule.cells, s.scale()};
+    const Common common{s.schedule.cells, s.scaler.scale(), s.coefficient()};
     for (uint32_t item = blockIdx.x * kWarps + threadIdx.x / kLanes; item < items;
          item += gridDim.x * kWarps)
       update_item<Only>(table, common, item, threadIdx.x % kLanes);
@@ -64,62 +36,38 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t g = threadIdx.x; g < s.groups; g += kThreads) record(s, g, true);
 }
 
-struct Device {
-  int before = 0;
-  explicit Device(int device) {
-    cudaGetDevice(&before);
-    if (before != device) cudaSetDevice(device);
-    now = device;
-  }
-  ~Device() {
-    if (before != now) cudaSetDevice(before);
-  }
-  int now;
-};
-
-const char* said(cudaError_t error) {
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
-int multiprocessors(int device) {
-  int count = 1;
-  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-  return count;
-}
-
 template <int Only>
-const char* launch_on(const Launch& l, const Step& s) {
-  const uint32_t room = uint32_t(multiprocessors(l.device) * blocks(Only));
-  const uint32_t wanted = (l.items + kWarps - 1) / kWarps;
-  const uint32_t grid = wanted < 1 ? 1 : wanted < room ? wanted : room;
+const char* launch_on(const Launch& l, const Table& table, const Step& s) {
+  const uint32_t grid = grid_of(l, blocks(Only));
   const auto stream = static_cast<cudaStream_t>(l.stream);
-  if (l.inlined) {
-    Inline where;
-    memcpy(where.bytes, l.table.bytes, size_of(l.table.groups, l.table.count));
-    where.groups = l.table.groups;
-    where.count = l.table.count;
-    step<Inline, Only><<<grid, kThreads, 0, stream>>>(where, s, l.items);
-  } else {
-    step<Resident, Only><<<grid, kThreads, 0, stream>>>(Resident{l.table}, s, l.items);
-  }
+  if (l.inlined)
+    step<Inline<Table>, Only><<<grid, kThreads, 0, stream>>>(Inline(table), s, l.items);
+  else
+    step<Resident<Table>, Only><<<grid, kThreads, 0, stream>>>(Resident(table), s, l.items);
   return said(cudaGetLastError());
 }
 
 }  // namespace
 
-const char* launch_step(const Launch& l, const Step& s) {
+const char* launch_step(const Launch& l, const Table& table, int only, const Step& s) {
   const Device device(l.device);
-  switch (l.only) {
-    case int(DType::float32):
-      return launch_on<int(DType::float32)>(l, s);
-    case int(DType::float64):
-      return launch_on<int(DType::float64)>(l, s);
-    case int(DType::bfloat16):
-      return launch_on<int(DType::bfloat16)>(l, s);
-    case int(DType::float16):
-      return launch_on<int(DType::float16)>(l, s);
+  switch (only) {
+    case kFloat32:
+      return launch_on<kFloat32>(l, table, s);
+    case kFloat64:
+      return launch_on<kFloat64>(l, table, s);
+    case kBFloat16:
+      return launch_on<kBFloat16>(l, table, s);
+    case kFloat16:
+      return launch_on<kFloat16>(l, table, s);
+    case kBFloat16Whole:
+      return launch_on<kBFloat16Whole>(l, table, s);
+    case kFloat16Whole:
+      return launch_on<kFloat16Whole>(l, table, s);
+    case kBFloat16Remainder:
+      return launch_on<kBFloat16Remainder>(l, table, s);
     default:
-      return launch_on<kMixed>(l, s);
+      return launch_on<kMixed>(l, table, s);
   }
 }
 

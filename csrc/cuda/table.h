@@ -1,4 +1,4 @@
-// What a launch updates, as bytes: a row for each group, an entry for each tensor, first items.
+// What a launch reads, as bytes: rows of groups, an entry for each tensor, and first items.
 //
 // The bytes are the kernel's own argument where they fit, which needs no copy and stays with a
 // captured graph; else they lie in device memory.
@@ -22,46 +22,84 @@ struct Row {
 static_assert(sizeof(Row) == 32);
 
 struct Entry {
-  uint64_t param, grad, buffer;  // addresses
-  uint64_t numel : 44, group : 16, mode : 2, dtype : 2;
+  uint64_t param, grad, buffer;  // addresses; the master's is apart
+  uint64_t numel : 40, group : 16, mode : 2, dtype : 2, kept : 2, grad_is_wide : 1;
 };
 static_assert(sizeof(Entry) == 32);
 
+// Where item `item` belongs, first[i] being tensor i's first.
+LRFUSED_HD int32_t tensor_of(const uint32_t* first, int32_t count, uint32_t item) {
+  int32_t low = 0, high = count;
+  while (high - low > 1) {
+    const int32_t middle = (low + high) / 2;
+    if (first[middle] <= item)
+      low = middle;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+// What the update reads: rows, entries, masters' addresses if there are `masters`, first items.
 struct Table {
   const char* bytes;
   int32_t groups, count;
+  bool masters;
 
   LRFUSED_HD const Row& row(int64_t g) const { return reinterpret_cast<const Row*>(bytes)[g]; }
   LRFUSED_HD const Entry& entry(int64_t i) const {
     return reinterpret_cast<const Entry*>(bytes + groups * sizeof(Row))[i];
   }
+  LRFUSED_HD uint64_t master(int64_t i) const {
+    if (!masters) return 0;
+    return reinterpret_cast<const uint64_t*>(bytes + groups * sizeof(Row) +
+                                             count * sizeof(Entry))[i];
+  }
   // first()[i] is tensor i's first item, first()[count] the number of items.
   LRFUSED_HD const uint32_t* first() const {
-    return reinterpret_cast<const uint32_t*>(bytes + groups * sizeof(Row) + count * sizeof(Entry));
+    const size_t each = sizeof(Entry) + (masters ? sizeof(uint64_t) : 0);
+    return reinterpret_cast<const uint32_t*>(bytes + groups * sizeof(Row) + count * each);
   }
-  LRFUSED_HD uint32_t items() const { return first()[count]; }
-
-  LRFUSED_HD int32_t tensor_of(uint32_t item) const {
-    int32_t low = 0, high = count;
-    while (high - low > 1) {
-      const int32_t middle = (low + high) / 2;
-      if (first()[middle] <= item)
-        low = middle;
-      else
-        high = middle;
-    }
-    return low;
+  static constexpr size_t size(size_t groups, size_t count, bool masters) {
+    return groups * sizeof(Row) + count * (sizeof(Entry) + (masters ? sizeof(uint64_t) : 0)) +
+           (count + 1) * sizeof(uint32_t);
   }
+  size_t size() const { return size(groups, count, masters); }
 };
 
-constexpr int kMixed = -1;  // in the place of a table's one dtype
+// What the norm reads of a gradient. A parameter without one has 0 elements.
+struct Gradient {
+  uint64_t address;
+  uint64_t numel : 40, dtype : 2, single : 1;  // single: unscaled in fp32, for a master
+};
+static_assert(sizeof(Gradient) == 16);
 
-constexpr size_t size_of(size_t groups, size_t count) {
-  return groups * sizeof(Row) + count * sizeof(Entry) + (count + 1) * sizeof(uint32_t);
-}
+// Gradients, in the order of the parameters, and first pieces.
+struct Gradients {
+  const char* bytes;
+  int32_t count;
 
-LRFUSED_HD Layout layout_of(const Entry& e) {
-  return layout_of(e.param, e.grad, e.buffer, e.numel, itemsize(DType(e.dtype)));
-}
+  LRFUSED_HD const Gradient& entry(int64_t i) const {
+    return reinterpret_cast<const Gradient*>(bytes)[i];
+  }
+  LRFUSED_HD const uint32_t* first() const {
+    return reinterpret_cast<const uint32_t*>(bytes + count * sizeof(Gradient));
+  }
+  static constexpr size_t size(size_t count) {
+    return count * sizeof(Gradient) + (count + 1) * sizeof(uint32_t);
+  }
+  size_t size() const { return size(count); }
+};
+
+// What a table's tensors are, where all are alike: a dtype, and what is kept of its master.
+constexpr int kMixed = -1;
+LRFUSED_HD constexpr int kind_of(DType dtype, Master kept) { return int(dtype) + 4 * int(kept); }
+constexpr int kFloat32 = kind_of(DType::float32, Master::none);
+constexpr int kFloat64 = kind_of(DType::float64, Master::none);
+constexpr int kBFloat16 = kind_of(DType::bfloat16, Master::none);
+constexpr int kFloat16 = kind_of(DType::float16, Master::none);
+constexpr int kBFloat16Whole = kind_of(DType::bfloat16, Master::whole);
+constexpr int kFloat16Whole = kind_of(DType::float16, Master::whole);
+constexpr int kBFloat16Remainder = kind_of(DType::bfloat16, Master::remainder);
 
 }  // namespace lrfused::cuda

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "../master.h"
 #include "../sgd.h"
 #include "table.h"
 #include "vector.h"
@@ -10,7 +11,8 @@
 namespace lrfused::cuda {
 
 // The parts of an update, known when it is made; all lanes of a warp agree on them. A scale of 1 is
-// multiplied too: it changes nothing, and memory is what the loop waits for.
+// multiplied too, and so is a clipping coefficient: it changes nothing, and memory is what the loop
+// waits for.
 struct Moving {
   static constexpr bool scale = true;
   bool decay, nesterov;
@@ -22,74 +24,155 @@ struct Still {
   bool decay;
 };
 
-// A lane has `Ahead` vectors of a stream under way.
-template <class T, int Ahead, class P>
-struct Lane {
-  static constexpr bool kMomentum = !std::is_same_v<P, Still>;
-  static constexpr int kStride = int(kLanes * kVector);  // bytes from a lane's vector to its next
+// A tensor whose streams are all of T.
+template <class T>
+struct Plain {
+  using Param = T;
+  using Grad = T;
+  using Buffer = T;
+  using Kept = T;  // nothing
+  static constexpr Master kept = Master::none;
+  static constexpr bool reads_param = true;
+  static constexpr int width = int(kVector / sizeof(T));
 
-  const Hyper<opmath_t<T>>& hyper;
+  template <class H, class P>
+  LRFUSED_HD static void update(T& param, T grad, T& buffer, T&, const H& hyper, const P& parts) {
+    sgd<T, true, true>(param, grad, buffer, hyper, parts);
+  }
+};
+
+// One whose fp32 master is kept: the parameter is only written.
+template <class T, class G>
+struct Whole {
+  using Param = T;
+  using Grad = G;
+  using Buffer = float;
+  using Kept = float;
+  static constexpr Master kept = Master::whole;
+  static constexpr bool reads_param = false;
+  static constexpr int width = int(kVector / sizeof(float));
+
+  template <class H, class P>
+  LRFUSED_HD static void update(T& param, G grad, float& buffer, float& master, const H& hyper,
+                                const P& parts) {
+    sgd<float, true, true>(master, widen(grad), buffer, hyper, parts);
+    param = narrow<T>(master);
+  }
+};
+
+// One of whose fp32 master is kept what a bfloat16 lacks.
+template <class G>
+struct Remainder {
+  using Param = bfloat16;
+  using Grad = G;
+  using Buffer = float;
+  using Kept = int16_t;
+  static constexpr Master kept = Master::remainder;
+  static constexpr bool reads_param = true;
+  static constexpr int width = int(kVector / sizeof(float));
+
+  template <class H, class P>
+  LRFUSED_HD static void update(bfloat16& param, G grad, float& buffer, int16_t& remainder,
+                                const H& hyper, const P& parts) {
+    float master = lrfused::join(param, remainder);
+    sgd<float, true, true>(master, widen(grad), buffer, hyper, parts);
+    split(master, param, remainder);
+  }
+};
+
+// A lane has `Ahead` vectors of a stream under way.
+template <class F, int Ahead, class P>
+struct Lane {
+  using Param = typename F::Param;
+  using Grad = typename F::Grad;
+  using Buffer = typename F::Buffer;
+  using Kept = typename F::Kept;
+  static constexpr bool kMomentum = !std::is_same_v<P, Still>;
+  static constexpr bool kMaster = F::kept != Master::none;
+  static constexpr int kWidth = F::width;
+  static constexpr int kStride = int(kLanes) * kWidth;  // from a lane's vector to its next
+
+  const Hyper<opmath_t<Buffer>>& hyper;
   P parts;
 
-  LRFUSED_HD void singles(const Entry& entry, Singles range, int64_t lane) const {
-    T* param = reinterpret_cast<T*>(entry.param);
-    const T* grad = reinterpret_cast<const T*>(entry.grad);
-    T* buffer = reinterpret_cast<T*>(entry.buffer);
+  // Move on by n elements.
+  LRFUSED_HD static void move(Streams& at, int64_t n) {
+    at.param += n * int64_t(sizeof(Param));
+    at.grad += n * int64_t(sizeof(Grad));
+    if (kMomentum) at.buffer += n * int64_t(sizeof(Buffer));
+    if (kMaster) at.master += n * int64_t(sizeof(Kept));
+  }
+
+  LRFUSED_HD void singles(const Streams& at, Singles range, int64_t lane) const {
+    Param* param = reinterpret_cast<Param*>(at.param);
+    const Grad* grad = reinterpret_cast<const Grad*>(at.grad);
+    Buffer* buffer = reinterpret_cast<Buffer*>(at.buffer);
+    Kept* master = reinterpret_cast<Kept*>(at.master);
     LRFUSED_ROLLED
     for (int64_t i = range.begin + lane; i < range.end; i += kLanes) {
-      T unused;
-      sgd<T, true>(param[i], grad[i], kMomentum ? buffer[i] : unused, hyper, parts);
+      Buffer no_buffer;
+      Kept no_master;
+      F::update(param[i], grad[i], kMomentum ? buffer[i] : no_buffer,
+                kMaster ? master[i] : no_master, hyper, parts);
     }
   }
 
   // Update n vectors. A shifted gradient's address is that of the left of two that it lies in.
   template <int n, bool Shifted>
-  LRFUSED_HD void vectors(uint64_t param, uint64_t grad, uint64_t buffer, int64_t shift) const {
-    Words ps[n], gs[n], ms[n] = {};
+  LRFUSED_HD void vectors(const Streams& at, int64_t shift) const {
+    constexpr int kGrads = int(sizeof(WordsOf<Grad, kWidth>));
+    WordsOf<Param, kWidth> ps[n] = {};
+    WordsOf<Grad, kWidth> gs[n];
+    WordsOf<Buffer, kWidth> ms[n] = {};
+    WordsOf<Kept, kWidth> ks[n] = {};
     LRFUSED_UNROLLED
     for (int i = 0; i < n; ++i) {
-      gs[i] = load(grad + i * kStride);
-      if (Shifted) gs[i] = join(gs[i], load(grad + i * kStride + kVector), shift);
-      ps[i] = load(param + i * kStride);
-      if (kMomentum && parts.buffer == Buffer::next) ms[i] = load(buffer + i * kStride);
+      Streams to = at;
+      move(to, i * kStride);
+      gs[i] = load<kGrads / 4>(to.grad);
+      if (Shifted) gs[i] = join(gs[i], load<kGrads / 4>(to.grad + kGrads), shift);
+      if (F::reads_param) ps[i] = load<sizeof(ps[i]) / 4>(to.param);
+      if (kMomentum && parts.buffer == lrfused::Buffer::next)
+        ms[i] = load<sizeof(ms[i]) / 4>(to.buffer);
+      if (kMaster) ks[i] = load<sizeof(ks[i]) / 4>(to.master);
     }
     LRFUSED_UNROLLED
     for (int i = 0; i < n; ++i) {
-      Vector<T> p = elements<T>(ps[i]), m{};
-      const Vector<T> g = elements<T>(gs[i]);
-      if (kMomentum) m = elements<T>(ms[i]);
+      auto p = elements<Param, kWidth>(ps[i]);
+      auto m = elements<Buffer, kWidth>(ms[i]);
+      auto k = elements<Kept, kWidth>(ks[i]);
+      const auto g = elements<Grad, kWidth>(gs[i]);
       LRFUSED_UNROLLED
-      for (int k = 0; k < kVector / int(sizeof(T)); ++k)
-        sgd<T, true>(p.x[k], g.x[k], m.x[k], hyper, parts);
-      store(param + i * kStride, words(p));
-      if (kMomentum) store(buffer + i * kStride, words(m));
+      for (int j = 0; j < kWidth; ++j) F::update(p.x[j], g.x[j], m.x[j], k.x[j], hyper, parts);
+      Streams to = at;
+      move(to, i * kStride);
+      store(to.param, words(p));
+      if (kMomentum) store(to.buffer, words(m));
+      if (kMaster) store(to.master, words(k));
     }
   }
 
   template <int n, bool Shifted>
-  LRFUSED_HD void body(uint64_t param, uint64_t grad, uint64_t buffer, int64_t shift,
-                       int left) const {
+  LRFUSED_HD void body(Streams at, int64_t shift, int left) const {
     LRFUSED_ROLLED
     for (; left > (n - 1) * int(kLanes); left -= n * int(kLanes)) {
-      vectors<n, Shifted>(param, grad, buffer, shift);
-      param += n * kStride;
-      grad += n * kStride;
-      if (kMomentum) buffer += n * kStride;
+      vectors<n, Shifted>(at, shift);
+      move(at, n * kStride);
     }
-    if (n > 1 && left > 0) body<1, Shifted>(param, grad, buffer, shift, left);
+    if (n > 1 && left > 0) body<1, Shifted>(at, shift, left);
   }
 
-  LRFUSED_HD void item(const Entry& entry, const Layout& layout, const Item& t,
-                       int64_t lane) const {
-    singles(entry, t.head, lane);
-    singles(entry, t.tail, lane);
-    const int64_t at = layout.head * int64_t(sizeof(T)) + (t.first + lane) * kVector;
+  LRFUSED_HD void item(Streams at, const Layout& layout, const Item& t, int64_t lane) const {
+    singles(at, t.head, lane);
+    singles(at, t.tail, lane);
     const int left = int(t.last - t.first - lane);
-    const uint64_t grad = entry.grad + at - layout.shift;
+    const int64_t shift = layout.shift * int64_t(sizeof(Grad));
+    move(at, layout.head + (t.first + lane) * kWidth);
+    at.grad -= shift;
     if (layout.shift == 0)
-      body<Ahead, false>(entry.param + at, grad, entry.buffer + at, 0, left);
+      body<Ahead, false>(at, 0, left);
     else
-      body<1, true>(entry.param + at, grad, entry.buffer + at, layout.shift, left);
+      body<1, true>(at, shift, left);
   }
 };
 
@@ -97,44 +180,64 @@ struct Lane {
 struct Common {
   const double* cells;
   double inv_scale;  // what GradScaler wants gradients multiplied by
+  double clip;       // and what clipping does, after it
 };
 
-template <class T, int Ahead>
-LRFUSED_HD void update(const Table& table, const Common& common, const Entry& entry, int64_t k,
+template <class F, int Ahead>
+LRFUSED_HD void update(const Table& table, const Common& common, int32_t i, int64_t k,
                        int64_t lane) {
-  using M = opmath_t<T>;
+  using M = opmath_t<typename F::Buffer>;
+  const Entry& entry = table.entry(i);
   const Row& row = table.row(entry.group);
   const double momentum = row.momentum_cell < 0 ? row.momentum : common.cells[row.momentum_cell];
-  const Hyper<M> hyper{M(row.maximize ? -common.inv_scale : common.inv_scale), M(row.weight_decay),
-                       M(momentum), M(row.undamped), M(-common.cells[2 * int64_t(entry.group)])};
-  const Layout layout = layout_of(entry.param, entry.grad, entry.buffer, entry.numel, sizeof(T));
+  const Hyper<M> hyper{M(row.maximize ? -common.inv_scale : common.inv_scale),
+                       M(row.weight_decay),
+                       M(momentum),
+                       M(row.undamped),
+                       M(-common.cells[2 * int64_t(entry.group)]),
+                       M(common.clip)};
+  constexpr Sizes sizes{sizeof(typename F::Param), sizeof(typename F::Grad),
+                        sizeof(typename F::Buffer), sizeof(typename F::Kept), F::width};
+  const Streams at{entry.param, entry.grad, entry.buffer,
+                   F::kept == Master::none ? 0 : table.master(i)};
+  const Layout layout = layout_of(at, entry.numel, sizes);
   const Item item = item_of(layout, k);
   // A cycle of momentum may pass through 0.
   const Buffer mode = momentum == 0 ? Buffer::none : Buffer(entry.mode);
   const bool decay = row.weight_decay != 0;
   if (mode == Buffer::none)
-    Lane<T, Ahead, Still>{hyper, {decay}}.item(entry, layout, item, lane);
+    Lane<F, Ahead, Still>{hyper, {decay}}.item(at, layout, item, lane);
   else
-    Lane<T, Ahead, Moving>{hyper, {decay, row.nesterov != 0, mode}}.item(entry, layout, item, lane);
+    Lane<F, Ahead, Moving>{hyper, {decay, row.nesterov != 0, mode}}.item(at, layout, item, lane);
 }
 
-// Update one lane's part of one item. `Only` is the table's one dtype, or kMixed.
+// Update one lane's part of one item. `Only` is what all of the table's tensors are, or kMixed.
 template <int Only>
 LRFUSED_HD void update_item(const Table& table, const Common& common, uint32_t item, int64_t lane) {
-  constexpr int kAhead = Only == kMixed ? 1 : 2;  // all dtypes at once take more registers
-  const int32_t i = table.tensor_of(item);
+  constexpr int kAhead = Only == kMixed ? 1 : 2;  // all kinds at once take more registers
+  const int32_t i = tensor_of(table.first(), table.count, item);
   const Entry& entry = table.entry(i);
   const int64_t k = item - table.first()[i];
-  const DType dtype = Only == kMixed ? DType(entry.dtype) : DType(Only);
-  switch (dtype) {
-    case DType::float32:
-      return update<float, kAhead>(table, common, entry, k, lane);
-    case DType::float64:
-      return update<double, kAhead>(table, common, entry, k, lane);
-    case DType::bfloat16:
-      return update<bfloat16, kAhead>(table, common, entry, k, lane);
+  switch (Only == kMixed ? kind_of(DType(entry.dtype), Master(entry.kept)) : Only) {
+    case kFloat32:
+      return update<Plain<float>, kAhead>(table, common, i, k, lane);
+    case kFloat64:
+      return update<Plain<double>, kAhead>(table, common, i, k, lane);
+    case kBFloat16:
+      return update<Plain<bfloat16>, kAhead>(table, common, i, k, lane);
+    case kFloat16:
+      return update<Plain<float16>, kAhead>(table, common, i, k, lane);
+    case kBFloat16Whole:
+      return entry.grad_is_wide
+                 ? update<Whole<bfloat16, float>, kAhead>(table, common, i, k, lane)
+                 : update<Whole<bfloat16, bfloat16>, kAhead>(table, common, i, k, lane);
+    case kFloat16Whole:
+      return entry.grad_is_wide
+                 ? update<Whole<float16, float>, kAhead>(table, common, i, k, lane)
+                 : update<Whole<float16, float16>, kAhead>(table, common, i, k, lane);
     default:
-      return update<float16, kAhead>(table, common, entry, k, lane);
+      return entry.grad_is_wide ? update<Remainder<float>, kAhead>(table, common, i, k, lane)
+                                : update<Remainder<bfloat16>, kAhead>(table, common, i, k, lane);
   }
 }
 

@@ -1,8 +1,9 @@
 """The step in CUDA (csrc/cuda), for dense tensors on a GPU; what is not goes to the reference.
 
 One launch on each device updates all tensors of all groups and makes the schedule's step for the
-next. An lrfused that was built without CUDA runs the same code on CPU tensors, slowly, where
-LRFUSED_EMULATE_CUDA=1: that is how it is tested where there is no GPU.
+next; with max_grad_norm one before it takes the norm. An lrfused that was built without CUDA runs
+the same code on CPU tensors, slowly, where LRFUSED_EMULATE_CUDA=1: that is how it is tested where
+there is no GPU.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ... import _C
+from ...masters import has_master, made_of
 from ...scaling import Scaling
 from .. import shards
 from ..device import fallback, transfer
@@ -22,6 +24,12 @@ from .driver import unavailable
 from .program import Program
 
 __all__ = ["Program", "prepare", "step", "unavailable"]
+
+_MASTERS = {
+    None: _C.Master.none,
+    "master": _C.Master.whole,
+    "master_remainder": _C.Master.remainder,
+}
 
 
 def step(
@@ -35,22 +43,25 @@ def step(
 
     Returns whether the update was made; True, too, where only the device knows.
     """
-    if fallback.wanted(groups, scaling):
-        return fallback.step(groups, state, program, advance, scaling)
-    cells = program.cells()
-    found = _C.DeviceStep(groups, state, cells)
+    cells, kept = program.cells(), _MASTERS[scaling.master]
+    found = _C.DeviceStep(groups, state, cells, kept)
     devices = [driver.device_of(index) for index in found.devices]
     odd = found.odd
     if odd or not found.valid or not program.runs_on_all(devices):
         program.settle()  # the reference takes rates from the host
         cells = program.cells()
-        found = _C.DeviceStep(groups, state, cells)
+        found = _C.DeviceStep(groups, state, cells, kept)
         odd = found.odd
         devices = devices if found.valid else []
     there = [*devices, *(p.device for _, p in odd if driver.runs_on(p.device))]
     recording = any(transfer.capturing(device) for device in dict.fromkeys(there))
+    clips = scaling.max_grad_norm is not None
     if recording:
-        _refuse_to_capture(odd, found.firsts)
+        _refuse_to_capture(odd, found.firsts, clips and len(devices) > 1, scaling)
+    if program.ahead:
+        _renew(groups, state, program.ahead, recording)
+    if clips and (odd or len(devices) > 1):
+        return fallback.step(groups, state, program, advance, scaling)
     on_device = not odd and len(devices) == 1 and _stays(scaling, devices[0], found.firsts)
     if not on_device and scaling.skips():
         scaling.rest(program, advance)
@@ -64,7 +75,19 @@ def step(
         )  # fmt: skip
     natives = {device: program.native(device, recording) for device in devices}
     cycled = [program.momentum_cells.get(g, -1) for g in range(len(groups))]
-    inv_scale = 1.0 if on_device else scaling.inv_scale()
+    if on_device:
+        found.scale(1.0, scaling.grad_scale, scaling.found_inf)
+    else:
+        found.scale(scaling.inv_scale(), None, None)
+    if scaling.max_grad_norm is not None:
+        scaling.grad_norm = torch.zeros((), dtype=torch.float64)
+        for device, native in natives.items():
+            stream = driver.current_stream(device)
+            scaling.grad_norm = found.norm(native, stream, scaling.max_grad_norm, recording)[0]
+        asks = bool(found.firsts) or scaling.on_update  # as in _stays
+        if scaling.scaled and asks and not math.isfinite(scaling.grad_norm.item()):
+            scaling.rest(program, advance)
+            return False
     if devices:
         found.create()
     for device, native in natives.items():
@@ -72,11 +95,9 @@ def step(
             native,
             driver.current_stream(device),
             cycled,
-            inv_scale,
-            scaling.grad_scale if on_device else None,
-            scaling.found_inf if on_device else None,
             advances=advance and not odd,  # which may raise, and then nothing has advanced
             always=True,
+            finite=scaling.scaled,
             recording=recording,
         )
     program.use(devices)
@@ -110,32 +131,48 @@ def _stays(scaling: Scaling, device: torch.device, firsts: int) -> bool:
     )
 
 
-def _refuse_to_capture(odd: list[tuple[int, Tensor]], firsts: int) -> None:
+def _refuse_to_capture(
+    odd: list[tuple[int, Tensor]], firsts: int, scattered: bool, scaling: Scaling
+) -> None:
     if odd:
         shape = tuple(odd[0][1].shape)
         raise RuntimeError(
             f"this step cannot be captured: a parameter of shape {shape} in group {odd[0][0]}, its "
-            "gradient and its momentum buffer are not plain tensors in one memory order"
+            "gradient, its momentum buffer and its master are not plain tensors in one memory order"
         )
     if firsts:
         raise RuntimeError(
-            "this step cannot be captured: it would make momentum buffers; make a step before, or "
-            "construct the optimizer with capturable=True on parameters that are on the GPU, "
-            "without dampening"
+            "this step cannot be captured: it would make momentum buffers or masters; make a step "
+            "before, or construct the optimizer with capturable=True on parameters that are on the "
+            "GPU, without dampening"
+        )
+    if scattered:
+        raise RuntimeError(
+            "this step cannot be captured: with max_grad_norm and parameters on several devices "
+            "the host sums up"
+        )
+    if scaling.on_update and scaling.scaled:
+        raise RuntimeError(
+            "this step cannot be captured: with advance='on_update' the host decides whether the "
+            "schedule advances"
         )
 
 
 @torch.no_grad()
 def prepare(
-    groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]], program: Program
+    groups: list[dict[str, Any]],
+    state: dict[Tensor, dict[str, Any]],
+    program: Program,
+    scaling: Scaling,
 ) -> None:
     """Make ready for a capture of the very first step.
 
     From a momentum buffer of -0.0 the formula of later steps computes the first step's bits, if
     there is no dampening: 1 * d + momentum * -0.0 is d, -0.0 and NaN too. So buffers are made
-    beforehand, and a captured step need not know which of its replays is the first.
+    beforehand, and a captured step need not know which of its replays is the first. Masters are
+    made too.
     """
-    devices = []
+    key, devices = scaling.master, []
     for group in groups:
         momentum = float(group["momentum"])
         plain = 0 < momentum < math.inf and group["dampening"] == 0
@@ -143,7 +180,42 @@ def prepare(
             if not driver.runs_on(p.device):
                 continue
             devices.append(p.device)
+            mastered = has_master(p, key)
             if plain and "momentum_buffer" not in state.get(p, {}):
-                state[p]["momentum_buffer"] = torch.full_like(p, -0.0, requires_grad=False)
+                dtype = torch.float32 if mastered else p.dtype
+                buffer = torch.full_like(p, -0.0, dtype=dtype, requires_grad=False)
+                state[p]["momentum_buffer"] = buffer
+            if key is not None and mastered and key not in state.get(p, {}):
+                state[p][key] = made_of(p, key)
+                if key == "master":
+                    program.ahead[p] = (state[p][key], p._version, state[p][key]._version)
+    numels = [p.numel() for group in groups for p in group["params"]]
     for device in dict.fromkeys(devices):
-        program.mirror(device)
+        program.native(device, recording=False).reserve(numels)
+
+
+@torch.no_grad()
+def _renew(
+    groups: list[dict[str, Any]],
+    state: dict[Tensor, dict[str, Any]],
+    ahead: dict[Tensor, tuple[Tensor, int, int]],
+    recording: bool,
+) -> None:
+    """Make masters anew whose parameters were written, by a checkpoint, between `prepare` and now.
+
+    Those that were themselves loaded stay.
+    """
+    firsts = [p for group in groups for p in group["params"] if p.grad is not None and p in ahead]
+    for p in firsts:
+        master, version, own_version = ahead[p]
+        loaded = state[p].get("master") is not master or master._version != own_version
+        if loaded or p._version == version:
+            continue
+        if recording:
+            raise RuntimeError(
+                "this step cannot be captured: a parameter was written since its master was made; "
+                "make a step before, or construct the optimizer when the weights are loaded"
+            )
+        master.copy_(p)
+    for p in firsts:
+        del ahead[p]

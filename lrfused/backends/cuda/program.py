@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch import device as Device
 
 from ... import _C
@@ -24,12 +25,14 @@ class Program(program.Program):
         self._observed = torch.zeros(1, dtype=torch.int64)
         self._moving["observed"] = self._observed
         self._replayed = 0  # metrics fed by replays, of which nobody was told yet
+        # Masters made before their parameters' first step, and both tensors' versions then.
+        self.ahead: dict[Tensor, tuple[Tensor, int, int]] = {}
 
     def succeed(self, previous: Any, momentum_cells: dict[int, int], may_capture: bool) -> None:
         """Go on where this optimizer's last program was, which has settled."""
         if isinstance(previous, Program):
             self._observed.copy_(previous._observed)
-            self._replayed = previous._replayed
+            self._replayed, self.ahead = previous._replayed, previous.ahead
         super().succeed(previous, momentum_cells, may_capture)
 
     def _land(self, metric: float) -> bool:

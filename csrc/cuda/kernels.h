@@ -1,0 +1,75 @@
+// What the .cu files share: how a kernel comes by its table, and how a grid knows its last block.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstring>
+
+#include "launch.h"
+
+namespace lrfused::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / int(kLanes);
+
+// A table in the kernel's argument: its numbers, and its bytes.
+template <class T>
+struct Inline {
+  alignas(16) char bytes[kInline];
+  T table;
+  explicit Inline(const T& from) : table(from) { memcpy(bytes, from.bytes, from.size()); }
+  __device__ T get() const {
+    T t = table;
+    t.bytes = bytes;
+    return t;
+  }
+};
+
+template <class T>
+struct Resident {
+  T table;
+  explicit Resident(const T& from) : table(from) {}
+  __device__ T get() const { return table; }
+};
+
+// Whether this block is the last of all to come here. The ticket is left at 0.
+__device__ bool is_last(uint32_t* ticket) {
+  __shared__ bool last;
+  __syncthreads();  // what its threads had to read and write is done ...
+  if (threadIdx.x == 0) {
+    __threadfence();  // ... and seen before the ticket is
+    last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
+// The device that is launched on, for as long as this lives.
+struct Device {
+  int before = 0, now;
+  explicit Device(int device) : now(device) {
+    cudaGetDevice(&before);
+    if (before != now) cudaSetDevice(now);
+  }
+  ~Device() {
+    if (before != now) cudaSetDevice(before);
+  }
+};
+
+const char* said(cudaError_t error) {
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// How many blocks take the items in turn, a warp each.
+uint32_t grid_of(const Launch& l, int blocks) {
+  int count = 1;
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, l.device);
+  const uint32_t room = uint32_t(count * blocks);
+  const uint32_t wanted = (l.items + kWarps - 1) / kWarps;
+  return wanted < 1 ? 1 : wanted < room ? wanted : room;
+}
+
+}  // namespace
+}  // namespace lrfused::cuda

@@ -1,0 +1,82 @@
+// One launch that reads all gradients on a device for their norm, and what clipping multiplies by.
+//
+// Warps take pieces in turn. The one that does a tensor's last piece sums the tensor's pieces, and
+// the last block the tensors: who that is differs from run to run, the order of the sums does not.
+#include "kernels.h"
+#include "norm.h"
+
+namespace lrfused::cuda {
+namespace {
+
+constexpr int kBlocks = 3;
+
+struct Down {
+  __device__ double operator()(double x, int by) const {
+    return __shfl_down_sync(0xffffffffu, x, by);
+  }
+};
+
+// The sum of n numbers, for the whole warp to call; lane 0 has it.
+__device__ double sum_of(const double* x, int64_t n, int64_t lane) {
+  double sums[kSums] = {};
+  add_numbers(x, n, lane, sums);
+  return fold(sums, false, Down());
+}
+
+// Note a piece's sum, which lane 0 has; return whether it is the tensor's last one to be noted.
+__device__ bool note(double sum, double* to, uint32_t* count, uint32_t pieces, int64_t lane) {
+  bool last = false;
+  if (lane == 0) {
+    *to = sum;
+    __threadfence();                                    // seen before the count is
+    last = atomicInc(count, pieces - 1) == pieces - 1;  // which is 0 then
+    __threadfence();
+  }
+  last = __shfl_sync(0xffffffffu, last, 0);
+  __syncwarp();  // what lane 0 has seen the other lanes see, too
+  return last;
+}
+
+template <class Where>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    norm(const __grid_constant__ Where where, const __grid_constant__ Norm n, uint32_t items) {
+  const Gradients table = where.get();
+  const bool ends = n.begin + table.count == n.total;
+  if (n.scaler.found()) {  // it is not taken
+    if (ends && blockIdx.x == 0 && threadIdx.x == 0) *n.clip = not_taken();
+    return;
+  }
+  const double scale = n.scaler.scale();
+  const int64_t lane = threadIdx.x % kLanes;
+  for (uint32_t item = blockIdx.x * kWarps + threadIdx.x / kLanes; item < items;
+       item += gridDim.x * kWarps) {
+    const int32_t i = tensor_of(table.first(), table.count, item);
+    const uint32_t first = table.first()[i], pieces = table.first()[i + 1] - first;
+    double sums[kSums] = {};
+    const bool wide = add_piece(table.entry(i), item - first, scale, lane, sums);
+    double sum = fold(sums, wide, Down());
+    if (pieces > 1) {
+      if (!note(sum, n.pieces + item, n.counts + i, pieces, lane)) continue;
+      sum = sum_of(n.pieces + first, pieces, lane);
+    }
+    if (lane == 0) n.sums[n.begin + i] = sum;
+  }
+  if (!ends || !is_last(n.ticket) || threadIdx.x >= kLanes) return;
+  const double sum = sum_of(n.sums, n.total, lane);
+  if (lane == 0) *n.clip = clip_of(sum, n.max_norm);
+}
+
+}  // namespace
+
+const char* launch_norm(const Launch& l, const Gradients& table, const Norm& n) {
+  const Device device(l.device);
+  const uint32_t grid = grid_of(l, kBlocks);
+  const auto stream = static_cast<cudaStream_t>(l.stream);
+  if (l.inlined)
+    norm<Inline<Gradients>><<<grid, kThreads, 0, stream>>>(Inline(table), n, l.items);
+  else
+    norm<Resident<Gradients>><<<grid, kThreads, 0, stream>>>(Resident(table), n, l.items);
+  return said(cudaGetLastError());
+}
+
+}  // namespace lrfused::cuda

@@ -1,0 +1,187 @@
+// The norm of all gradients, in the order that ../norm.h fixes: what one lane of a warp does.
+//
+// A piece of 4096 elements is a warp's. Of its 128 sums a lane has four: where the gradient lies at
+// multiples of four elements sums 4 l to 4 l + 3, whose elements it reads at once, else l, l + 32,
+// l + 64 and l + 96, and single elements side by side with the other lanes'. The warp then folds
+// the 128 as the order wants, by pairs at the same distances.
+#pragma once
+
+#include "../norm.h"
+#include "launch.h"
+#include "vector.h"
+
+namespace lrfused::cuda {
+
+constexpr int kRow = int(lrfused::kLanes);  // elements that a warp reads at once
+constexpr int kSums = kRow / int(kLanes);   // of a lane
+
+LRFUSED_HD int64_t pieces_of(int64_t numel) {
+  return numel <= kPiece ? 1 : (numel + kPiece - 1) / kPiece;  // one, too, where there is nothing
+}
+
+// Where lane's k-th sum is among the 128.
+template <bool Wide>
+LRFUSED_HD int place_of(int64_t lane, int k) {
+  return Wide ? kSums * int(lane) + k : int(kLanes) * k + int(lane);
+}
+
+template <class T, bool Wide>
+LRFUSED_HD Vector<T, kSums> row_of(uint64_t at, int64_t lane) {
+  constexpr int count = int(sizeof(T)) * kSums / 4;
+  if constexpr (Wide) {
+    return elements<T, kSums>(load<count>(at + lane * (kSums * sizeof(T))));
+  } else {
+    Vector<T, kSums> row;
+    LRFUSED_UNROLLED
+    for (int k = 0; k < kSums; ++k)
+      row.x[k] = load_one<T>(at + place_of<Wide>(lane, k) * sizeof(T));
+    return row;
+  }
+}
+
+// The gradient is of T, and unscaled in R.
+template <class R, class T>
+LRFUSED_HD void add_square(double& sum, T grad, opmath_t<R> scale) {
+  const double d = rn<R>(scale * static_cast<opmath_t<R>>(widen(grad)));
+  if constexpr (sizeof(R) == 8)
+    sum += d * d;
+  else
+    sum = fma<true>(d, d, sum);  // the square is exact
+}
+
+// Add the squares of n elements, at most a piece, to lane's sums, which begin with 0.
+template <class T, class R, bool Wide>
+LRFUSED_HD void add_squares(uint64_t at, int64_t n, opmath_t<R> scale, int64_t lane,
+                            double (&sums)[kSums]) {
+  // Rows under way: 128 bytes of a lane, or as many of 32 registers as single elements fill.
+  constexpr int kAhead = sizeof(T) == 2 && !Wide ? 8 : 32 / int(sizeof(T));
+  int left = int(n);
+  LRFUSED_ROLLED
+  for (; left >= kAhead * kRow; left -= kAhead * kRow) {
+    Vector<T, kSums> rows[kAhead];
+    LRFUSED_UNROLLED
+    for (int i = 0; i < kAhead; ++i) rows[i] = row_of<T, Wide>(at + i * kRow * sizeof(T), lane);
+    LRFUSED_UNROLLED
+    for (int i = 0; i < kAhead; ++i) LRFUSED_UNROLLED
+    for (int k = 0; k < kSums; ++k) add_square<R>(sums[k], rows[i].x[k], scale);
+    at += kAhead * kRow * sizeof(T);
+  }
+  constexpr int kLast = 4 * kSums;  // elements under way
+  LRFUSED_ROLLED
+  for (; left > 0; left -= kLast / kSums * kRow) {
+    T x[kLast] = {};
+    LRFUSED_UNROLLED
+    for (int i = 0; i < kLast; ++i) {
+      const int j = i / kSums * kRow + place_of<Wide>(lane, i % kSums);
+      if (j < left) x[i] = load_one<T>(at + j * sizeof(T));
+    }
+    LRFUSED_UNROLLED
+    for (int i = 0; i < kLast; ++i)
+      if (i / kSums * kRow + place_of<Wide>(lane, i % kSums) < left)
+        add_square<R>(sums[i % kSums], x[i], scale);
+    at += kLast / kSums * kRow * sizeof(T);
+  }
+}
+
+template <class T, class R>
+LRFUSED_HD bool add_piece(const Gradient& g, int64_t piece, double inv_scale, int64_t lane,
+                          double (&sums)[kSums]) {
+  const int64_t begin = piece * kPiece, left = int64_t(g.numel) - begin;
+  const int64_t n = left < kPiece ? left : kPiece;
+  const uint64_t at = g.address + begin * sizeof(T);
+  const auto scale = static_cast<opmath_t<R>>(inv_scale);
+  constexpr int64_t kBytes = kSums * sizeof(T) < kVector ? kSums * sizeof(T) : kVector;
+  const bool wide = g.address % kBytes == 0;
+  if (wide)
+    add_squares<T, R, true>(at, n, scale, lane, sums);
+  else
+    add_squares<T, R, false>(at, n, scale, lane, sums);
+  return wide;
+}
+
+// Make lane's sums of a piece; return whether they are those that a wide read gives.
+LRFUSED_HD bool add_piece(const Gradient& g, int64_t piece, double inv_scale, int64_t lane,
+                          double (&sums)[kSums]) {
+  switch (DType(g.dtype)) {
+    case DType::float32:
+      return add_piece<float, float>(g, piece, inv_scale, lane, sums);
+    case DType::float64:
+      return add_piece<double, double>(g, piece, inv_scale, lane, sums);
+    case DType::bfloat16:
+      return g.single ? add_piece<bfloat16, float>(g, piece, inv_scale, lane, sums)
+                      : add_piece<bfloat16, bfloat16>(g, piece, inv_scale, lane, sums);
+    default:
+      return g.single ? add_piece<float16, float>(g, piece, inv_scale, lane, sums)
+                      : add_piece<float16, float16>(g, piece, inv_scale, lane, sums);
+  }
+}
+
+// A number that another block has written since this kernel began.
+LRFUSED_HD double fresh(const double* x) {
+#if defined(__CUDA_ARCH__)
+  return __ldcg(x);
+#else
+  return *x;
+#endif
+}
+
+// Add n numbers to lane's sums, which begin with 0 and lie as those of a narrow read do.
+LRFUSED_HD void add_numbers(const double* x, int64_t n, int64_t lane, double (&sums)[kSums]) {
+  constexpr int kAhead = 8 * kSums;
+  LRFUSED_ROLLED
+  for (; n > 0; n -= kAhead * kLanes) {
+    double ahead[kAhead] = {};  // sums are no -0: another 0 changes none
+    LRFUSED_UNROLLED
+    for (int i = 0; i < kAhead; ++i)
+      if (i * kLanes + lane < n) ahead[i] = fresh(x + i * kLanes + lane);
+    LRFUSED_UNROLLED
+    for (int i = 0; i < kAhead; ++i) sums[i % kSums] += ahead[i];
+    x += kAhead * kLanes;
+  }
+}
+
+// Fold a warp's 128 sums into one, which lane 0 has. A V is one number in each lane, and down(v, w)
+// the number of the lane w further on.
+template <class V, class Down>
+LRFUSED_HD V fold(V (&sums)[kSums], bool wide, const Down& down) {
+  // Sums that are at least kSums apart are another lane's where neighbours are one lane's.
+  if (!wide) {
+    sums[0] = sums[0] + sums[2];
+    sums[1] = sums[1] + sums[3];
+    sums[0] = sums[0] + sums[1];
+  }
+  LRFUSED_UNROLLED
+  for (int w = int(kLanes) / 2; w > 0; w /= 2) {
+    sums[0] = sums[0] + down(sums[0], w);
+    if (!wide) continue;
+    LRFUSED_UNROLLED
+    for (int k = 1; k < kSums; ++k) sums[k] = sums[k] + down(sums[k], w);
+  }
+  if (wide) {
+    sums[0] = sums[0] + sums[2];
+    sums[1] = sums[1] + sums[3];
+    sums[0] = sums[0] + sums[1];
+  }
+  return sums[0];
+}
+
+LRFUSED_HD double root(double x) {
+#if defined(__CUDA_ARCH__)
+  return __dsqrt_rn(x);
+#else
+  return std::sqrt(x);
+#endif
+}
+
+// What clipping takes from the sum of all squares.
+LRFUSED_HD Clip clip_of(double sum, double max_norm) {
+  const double norm = root(sum);
+  return {norm, clip_coefficient(norm, max_norm)};
+}
+
+LRFUSED_HD Clip not_taken() {
+  const double nan = bit_cast<double>(uint64_t(0x7ff8) << 48);
+  return {nan, nan};
+}
+
+}  // namespace lrfused::cuda

@@ -1,0 +1,89 @@
+#include "pack.h"
+
+#include <c10/util/irange.h>
+
+#include <cstring>
+
+#include "cuda/norm.h"
+
+namespace lrfused {
+namespace {
+
+uint64_t address(const void* p) { return reinterpret_cast<uint64_t>(p); }
+
+cuda::Entry entry_of(const Slot& s) {
+  return {address(s.param),
+          address(s.grad),
+          address(s.buffer),
+          static_cast<uint64_t>(s.numel),
+          static_cast<uint64_t>(s.group),
+          static_cast<uint64_t>(s.mode),
+          static_cast<uint64_t>(s.dtype),
+          static_cast<uint64_t>(s.kept),
+          s.grad_dtype != s.dtype};
+}
+
+template <class T>
+void put(std::vector<char>& bytes, const T& value) {
+  const char* first = reinterpret_cast<const char*>(&value);
+  bytes.insert(bytes.end(), first, first + sizeof(value));
+}
+
+// What is first of each of some tensors of so many items, and where the last one's end.
+template <class Items>
+uint32_t put_firsts(std::vector<char>& bytes, size_t count, Items items_of) {
+  uint32_t first = 0;
+  put(bytes, first);
+  for (const auto i : c10::irange(count)) put(bytes, first += static_cast<uint32_t>(items_of(i)));
+  return first;
+}
+
+}  // namespace
+
+cuda::Row row_of(const Group& group, int32_t momentum_cell) {
+  const Hyper<double>& h = group.hypers.twice;
+  return {h.weight_decay, h.momentum, h.undamped, momentum_cell, h.grad_scale < 0, group.nesterov};
+}
+
+Packed<cuda::Table> pack(const std::vector<cuda::Row>& rows, const Slot* const* slots,
+                         size_t count) {
+  const auto kind = [&](size_t i) { return cuda::kind_of(slots[i]->dtype, slots[i]->kept); };
+  Packed<cuda::Table> packed;
+  packed.only = count ? kind(0) : cuda::kMixed;
+  bool masters = false;
+  for (const auto i : c10::irange(count)) {
+    masters |= slots[i]->kept != Master::none;
+    if (kind(i) != packed.only) packed.only = cuda::kMixed;
+  }
+  packed.table = {nullptr, static_cast<int32_t>(rows.size()), static_cast<int32_t>(count), masters};
+  packed.bytes.reserve(packed.table.size());
+  for (const cuda::Row& row : rows) put(packed.bytes, row);
+  for (const auto i : c10::irange(count)) put(packed.bytes, entry_of(*slots[i]));
+  for (size_t i = 0; masters && i < count; ++i) put(packed.bytes, address(slots[i]->master));
+  packed.items = put_firsts(packed.bytes, count, [&](size_t i) {
+    const Slot& s = *slots[i];
+    const cuda::Streams at{address(s.param), address(s.grad), address(s.buffer), address(s.master)};
+    return items_of(layout_of(at, s.numel, cuda::sizes_of(s.dtype, s.grad_dtype, s.kept)));
+  });
+  return packed;
+}
+
+std::vector<cuda::Gradient> gradients_of(const std::vector<Slot>& slots, int64_t places) {
+  std::vector<cuda::Gradient> gradients(places);
+  for (const Slot& s : slots)
+    gradients[s.place] = {address(s.grad), static_cast<uint64_t>(s.numel),
+                          static_cast<uint64_t>(s.grad_dtype), s.kept != Master::none};
+  return gradients;
+}
+
+Packed<cuda::Gradients> pack(const cuda::Gradient* gradients, size_t count) {
+  Packed<cuda::Gradients> packed;
+  packed.table = {nullptr, static_cast<int32_t>(count)};
+  packed.bytes.reserve(packed.table.size());
+  for (const auto i : c10::irange(count)) put(packed.bytes, gradients[i]);
+  packed.items = put_firsts(packed.bytes, count,
+                            [&](size_t i) { return cuda::pieces_of(gradients[i].numel); });
+  return packed;
+}
+
+}  // namespace lrfused
