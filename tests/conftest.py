@@ -81,3 +81,45 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+# -- on a GPU ------------------------------------------------------------------------------------
+
+
+def available(name):
+    why = backends.available()[name]
+    if why is not None:
+        pytest.skip(f"backend {name}: {why}")
+    return name
+
+
+@pytest.fixture(params=["cuda", "triton"])
+def kernels(request):
+    """Name a backend whose kernels run on the GPU."""
+    return available(request.param)
+
+
+@pytest.fixture
+def cuda():
+    """Name the CUDA backend."""
+    return available("cuda")
+
+
+@pytest.fixture
+def triton():
+    """Name the Triton backend."""
+    return available("triton")
+
+
+@pytest.fixture
+def tensors_are_on_the_gpu():
+    """Make the tests' tensors there."""
+    with twin.on("cuda"):
+        yield
+
+
+@pytest.fixture
+def no_sync():
+    """Raise, once told to begin, where the host would wait for the device."""
+    yield lambda: torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("default")
