@@ -65,22 +65,25 @@ def sgd_(
         "schedule": None,
     }
     backend = backends.choose("auto", params[0].device.type)
-    backend.step([group], state, _program(backend, group), False, Scaling())
+    rates = _rates_of(backend, group)
+    backend.step([group], state, rates.program, False, Scaling())
+    if rates.remote is not None:
+        rates.remote.forget()
     if momentum != 0 and first:
         for param, buffer in zip(here, momentum_buffers, strict=True):
             buffer.copy_(state[param]["momentum_buffer"])
 
 
-_rates = threading.local()  # of each backend: its program has the rate of one call at a time
+_kept = threading.local()  # of each backend: its program has the rate of one call at a time
 
 
-def _program(backend: Any, group: dict[str, Any]) -> Any:
-    """Return a program of the group's rate, and of no schedule."""
-    rates = vars(_rates).get(backend.__name__)
+def _rates_of(backend: Any, group: dict[str, Any]) -> Rates:
+    """Return rates with the group's, and no schedule."""
+    rates: Rates | None = vars(_kept).get(backend.__name__)
     if rates is None:
-        rates = vars(_rates)[backend.__name__] = Rates([group], backend.Program, capturable=False)
+        rates = vars(_kept)[backend.__name__] = Rates([group], backend.Program, capturable=False)
     rates.take_written([group])
-    return rates.program
+    return rates
 
 
 @sgd_.register_fake

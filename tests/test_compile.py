@@ -1,8 +1,11 @@
 """torch.compile: the same bits, no graph for a step, none anew for a new rate; and the operator."""
 
 import shutil
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from bits import assert_same_bits
@@ -251,3 +254,25 @@ def test_the_operator_refuses_lists_of_other_lengths():
         torch.ops.lrfused.sgd_(params, grads, buffers, lr)
     with pytest.raises(RuntimeError, match="dtype"):
         torch.ops.lrfused.sgd_(params, [g.double() for g in grads], buffers, lr, **hyper)
+
+
+def test_the_operator_takes_each_threads_rate():
+    def descend(rate):
+        (p,) = params = [torch.zeros(3)]
+        for _ in range(200):
+            torch.ops.lrfused.sgd_(params, [torch.ones(3)], [], torch.tensor(rate))
+        return p
+
+    rates = [2.0**-k for k in range(8)]
+    with ThreadPoolExecutor(len(rates)) as pool:
+        for rate, p in zip(rates, pool.map(descend, rates), strict=True):
+            assert p.tolist() == [-200 * rate] * 3
+
+
+def test_the_operator_lets_go_of_the_tensors():
+    memory = [numpy.ones(3, numpy.float32) for _ in range(3)]
+    seen = [weakref.ref(array) for array in memory]
+    p, grad, buffer = map(torch.from_numpy, memory)
+    torch.ops.lrfused.sgd_([p], [grad], [buffer], torch.tensor(0.5), momentum=0.9)
+    del memory, p, grad, buffer
+    assert [array() for array in seen] == [None] * 3

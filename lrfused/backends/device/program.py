@@ -264,6 +264,9 @@ class Program(ABC):
         for device in self._mirrors:
             self.mirror(device)
 
+    def forget(self) -> None:  # noqa: B027
+        """Let go of the last step's tensors, where a backend holds them."""
+
     @property
     def recording(self) -> bool:
         """Say whether a graph is being captured."""

@@ -27,6 +27,10 @@ class Program(program.Program):
         if isinstance(previous, Program):
             self.memory = previous.memory
 
+    def forget(self) -> None:
+        """Let go of the last step's tensors."""
+        self.memory = Memory()
+
     def mirror(self, device: Device, recording: bool = False) -> Mirror:
         """Return a device's copy, brought up to date."""
         mirror = super().mirror(device, recording)
