@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from torch.optim import optimizer as base
-
-try:
-    from ._C import has_observers
-except ImportError:
-
-    def has_observers() -> bool:
-        """Say that a profiler may record what runs."""
-        return True
 
 
 def wrap_step(cls: Any) -> None:
@@ -28,6 +21,7 @@ def wrap_step(cls: Any) -> None:
     plain = cls.step
     if getattr(plain, "hooked", False):
         return
+    has_observers = _has_observers()
     observed = Optimizer.profile_hook_step(plain)
     untraced = torch.compiler.disable(observed, reason="the step is one kernel already")
 
@@ -47,3 +41,12 @@ def wrap_step(cls: Any) -> None:
 
     step.hooked = True  # type: ignore[attr-defined]
     cls.step = step
+
+
+def _has_observers() -> Callable[[], bool]:
+    """Return what says whether somebody records; without the extension somebody may always."""
+    try:
+        from ._C import has_observers
+    except ImportError:
+        return lambda: True
+    return has_observers
