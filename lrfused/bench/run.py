@@ -52,9 +52,10 @@ def measure(names: tuple[str, ...], threads: list[int], quick: bool, shrink: int
     """Give what each measurement found, in the form that is kept."""
     found: dict[str, Any] = {"steps": [], "growth": [], "schedule": [], "memory": []}
     for number in threads:
-        with worker.process(number) as call:
-            for name in STEPS:
-                if name in names:
+        for name in STEPS:
+            if name in names:
+                # Of its own: rivals do not give back all memory, which the next may need.
+                with worker.process(number) as call:
                     found["steps"].append(_step(call, name, number, quick, shrink))
     with worker.process(threads[-1]) as call:
         if "growth" in names:
