@@ -8,13 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..extension import _C
 from ..scaling import Scaling
 from . import shards
-
-try:
-    from .. import _C
-except ImportError as error:
-    raise ImportError(f"lrfused._C was not built, or not for this torch: {error}") from error
 
 
 class Program(_C.Program):

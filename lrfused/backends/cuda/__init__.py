@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import _C
+from ...extension import _C
 from ...masters import has_master, made_of
 from ...scaling import Scaling
 from .. import shards

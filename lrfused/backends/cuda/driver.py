@@ -7,10 +7,7 @@ import os
 import torch
 from torch import device as Device
 
-try:
-    from ... import _C
-except ImportError as error:
-    raise ImportError(f"lrfused._C was not built, or not for this torch: {error}") from error
+from ...extension import _C, kernels_error
 
 _VARIABLE = "LRFUSED_EMULATE_CUDA"
 EMULATED = not _C.on_gpu()
@@ -22,7 +19,8 @@ def unavailable() -> str | None:
     if EMULATED:
         if os.environ.get(_VARIABLE) == "1":
             return None
-        return "lrfused was built without CUDA: that takes a torch with CUDA, and nvcc"
+        why = kernels_error or "that takes a torch with CUDA, and nvcc"
+        return f"lrfused was built without CUDA: {why}"
     if torch.version.hip is not None or not torch.cuda.is_available():
         return "torch sees no CUDA device here"
     return None
