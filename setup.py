@@ -138,7 +138,7 @@ def first_error(output):
 
 def nvcc():
     """Return the CUDA compiler for a torch that can use what it makes, or None."""
-    if torch.version.cuda is None:
+    if torch.version.cuda is None or os.environ.get("LRFUSED_CUDA") == "0":
         return None
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     found = [shutil.which("nvcc", path=os.path.join(home, "bin")) for home in homes if home]
