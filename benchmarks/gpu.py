@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --only time     # one part: build, test, sanitize or time
     python benchmarks/gpu.py --rehearse      # tiny, on the CPU, the kernels emulated
 
-Nothing is downloaded. Results go to benchmarks/results/gpu-<device>.json, or to --json's file, after
-everything that was measured; calls for other parts or cases add to the same file.
+Nothing is downloaded. Results are written after each thing that was measured, to --json's file or
+benchmarks/results/gpu-<device>.json; calls for other parts or cases add to the same file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def time_steps(part: parts.Part, arguments: argparse.Namespace) -> bool:
 
     chosen = [
         case
-        for case in cases.cases(shrink=1000 if part.rehearse else 1)
+        for case in cases.cases(shrink=4000 if part.rehearse else 1)
         if not arguments.case or any(words in case.name for words in arguments.case)
     ]
     limits = timings.Limits(arguments.rounds, arguments.seconds, part.deadline)

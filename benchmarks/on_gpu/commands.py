@@ -18,7 +18,7 @@ WIDEST = 300  # characters of one of its lines: a compiler's command has thousan
 # gcc's and nvcc's "error:", the linker's, ptxas' and nvcc's "fatal   :", ninja's and Python's.
 _ERROR = re.compile(
     r"\berror\b[^:\n]{0,20}:|\bfatal\b[^:\n]{0,20}:|undefined reference|cannot find -l"
-    r"|^FAILED: |^\w*(Error|Exception): ",
+    r"|^FAILED: |^[\w.]*(Error|Exception): ",
     re.IGNORECASE,
 )
 
