@@ -11,6 +11,7 @@ benchmarks/results/gpu-<device>.json; calls for other parts or cases add to the 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import signal
@@ -43,14 +44,18 @@ def time_steps(part: parts.Part, arguments: argparse.Namespace) -> bool:
     import torch
     from on_gpu import cases, machine, timings
 
-    chosen = [
-        case
-        for case in cases.cases(shrink=4000 if part.rehearse else 1)
-        if not arguments.case or any(words in case.name for words in arguments.case)
-    ]
+    listed = cases.cases(shrink=4000 if part.rehearse else 1)
+    words = arguments.case or [""]
+    chosen = [case for case in listed if any(word in case.name for word in words)]
+    if not chosen:
+        raise ValueError(f"--case must be a part of one of {[c.name for c in listed]}, got {words}")
     limits = timings.Limits(arguments.rounds, arguments.seconds, part.deadline)
     on = machine.Machine(torch.device("cpu" if part.rehearse else "cuda"))
-    return timings.measure_all(part.found, chosen, on, limits, part.save)
+    gc.freeze()  # the modules, as garbage is collected around every contender
+    try:
+        return timings.measure_all(part.found, chosen, on, limits, part.save)
+    finally:
+        gc.unfreeze()
 
 
 def run(name: str, part: parts.Part, arguments: argparse.Namespace) -> None:
@@ -87,7 +92,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be repeated")
-    parser.add_argument("--case", action="append", help="time cases named so; may be repeated")
+    parser.add_argument(
+        "--case", action="append", help="time cases with this in their name; may be repeated"
+    )
     parser.add_argument("--rounds", type=int, default=50, help="samples of each contender, at most")
     parser.add_argument("--seconds", type=float, default=1.0, help="that they may take each time")
     parser.add_argument("--minutes", type=float, default=9.0, help="that a part may take")

@@ -213,6 +213,68 @@ def test_launches_are_counted_and_compared_with_the_promise(launches, broken):
         assert row["kernels us"] == pytest.approx(40.0 * launches / 3)
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """Make a machine whose device is the CPU, with events and a clock, and note what it does."""
+    done = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            done.append("event")
+
+        def synchronize(self):
+            done.append("wait")
+
+        def elapsed_time(self, end):
+            return 2.0  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append(cycles))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
+    made = machine.Machine(torch.device("cpu"))
+    monkeypatch.setattr(made, "gpu", True)
+    monkeypatch.setattr(made, "flush", lambda: done.append("flush"))
+    monkeypatch.setattr(made, "_cycles_per_us", made._clock())
+    done.clear()
+    return made, done
+
+
+def test_the_device_is_kept_busy_and_flushed_before_the_step_that_is_timed(gpu):
+    made, done = gpu
+    assert made._cycles_per_us == 5000
+
+    def step():
+        done.append("step")
+
+    assert made.device_us(step, 1, 1.0, host_us=200.0) == [2000.0]
+    assert done == ["wait", 5000 * 400, "flush", "event", "step", "event", "wait"]
+    done.clear()
+    made.device_us(step, 1, 1.0, host_us=1e9)
+    assert done[1] == 5000 * machine.LONGEST_HOLD
+
+
+def test_the_hosts_time_is_that_of_the_call_on_an_idle_device(gpu):
+    made, done = gpu
+    assert len(made.host_us(lambda: done.append("step"), 2, 1.0)) == 2
+    assert done == ["wait", "step", "wait", "step", "wait"]
+
+
+def test_an_incomplete_trace_is_taken_again_and_the_third_time_given_up(gpu, monkeypatch):
+    made, _ = gpu
+    complete = round_of(event(STEP, 40.0))
+    traces = [[], FLUSHES, complete, complete * 2]
+    monkeypatch.setattr(made, "_trace", lambda call, rounds: traces.pop(0))
+    work, steps = made.work(lambda: None, 2)
+    assert [a.name for a in work] == [STEP, STEP]
+    assert steps == 2
+    traces += [complete] * 3
+    with pytest.raises(ValueError, match="none of 3 traces is complete: 2 flushes"):
+        made.work(lambda: None, 2)
+
+
 def test_samples_are_as_many_as_asked_for_or_as_there_is_time_for():
     assert len(machine.repeated(lambda: 1.0, 50, seconds=60.0)) == 50
     assert len(machine.repeated(lambda: 1.0, 50, seconds=0.0)) == machine.LEAST
@@ -310,6 +372,7 @@ def test_a_build_is_for_this_gpu_and_must_have_made_the_backend(part, calls):
     assert more == {"TORCH_CUDA_ARCH_LIST": "9.0", "LRFUSED_REQUIRE_EXTENSION": "1"}
     calls.answers = [(True, ""), (True, '{"cuda": "lrfused was built without CUDA"}\n')]
     assert not parts.build(part, (9, 0))
+    assert part.found["errors"] == "lrfused was built without CUDA"
     calls.answers = [(False, "a.cu(3): error: no\n" + "noise\n" * 9999)]
     assert not parts.build(part, (9, 0))
     assert "a.cu(3): error: no" in part.found["errors"]
@@ -317,8 +380,8 @@ def test_a_build_is_for_this_gpu_and_must_have_made_the_backend(part, calls):
 
 def test_the_files_with_tests_for_gpus_are_run_by_name(part, calls):
     marked = re.compile(r"from gpu import|mark\.gpu")
-    files = [p.stem for p in (ROOT / "tests").glob("test_*.py") if p != Path(__file__)]
-    named = {name for name in files if marked.search((ROOT / f"tests/{name}.py").read_text())}
+    files = [p for p in (ROOT / "tests").glob("test_*.py") if p.name != Path(__file__).name]
+    named = {path.stem for path in files if marked.search(path.read_text())}
     assert {Path(name).stem for name in parts.TESTS} == named | set(ON_GPU)
     calls.answers = [(True, "SKIPPED [1] test_gpu.py:1: two devices\n9 passed, 1 skipped in 1.0s")]
     assert parts.test(part)

@@ -60,7 +60,10 @@ def build(part: Part, capability: tuple[int, int]) -> bool:
         part.found["errors"] = errors(asked.output)
         return False
     part.found["backends"] = json.loads(told[-1])
-    return part.found["backends"]["cuda"] is None
+    why = part.found["backends"]["cuda"]
+    if why is not None:
+        part.found["errors"] = why
+    return why is None
 
 
 def test(part: Part) -> bool:

@@ -91,7 +91,7 @@ def table(found: dict[str, Any]) -> str:
     lines = [f"a copy moves {found['copy GB/s']:.0f} GB/s; medians, L2 cold", head]
     for case, rows in found["cases"].items():
         lines.append(case)
-        lines.extend(f"  {name:25}{_cells(row)}" for name, row in rows.items())
+        lines.extend(f"  {name:25}{_cells(row)}".rstrip() for name, row in rows.items())
     lines.append("* not torch's for-loop to the bit, or where clipped not the reference")
     return "\n".join(lines)
 
