@@ -31,12 +31,11 @@ def why_no_rehearsal() -> str | None:
     """Return why the kernels cannot be emulated here, or None."""
     from lrfused import backends
 
-    why = backends.available()["cuda"]
-    if why is None:
-        from lrfused import _C
+    if why := backends.available()["cuda"]:
+        return why
+    from lrfused import _C
 
-        return "this lrfused was built for GPUs, whose kernels no CPU runs" if _C.on_gpu() else None
-    return why
+    return "this lrfused was built for GPUs, whose kernels no CPU runs" if _C.on_gpu() else None
 
 
 def time_steps(part: parts.Part, arguments: argparse.Namespace) -> bool:
@@ -95,8 +94,8 @@ def main() -> int:
     parser.add_argument(
         "--case", action="append", help="time cases with this in their name; may be repeated"
     )
-    parser.add_argument("--rounds", type=int, default=50, help="samples of each contender, at most")
-    parser.add_argument("--seconds", type=float, default=1.0, help="that they may take each time")
+    parser.add_argument("--rounds", type=int, default=50, help="timed steps of a pass, at most")
+    parser.add_argument("--seconds", type=float, default=1.0, help="that they may take")
     parser.add_argument("--minutes", type=float, default=9.0, help="that a part may take")
     parser.add_argument("--json", type=Path, help="the results file")
     parser.add_argument("--rehearse", action="store_true", help="run on the CPU, tiny")

@@ -173,6 +173,22 @@ def test_what_fails_is_a_row_and_the_others_go_on():
     assert not kept
 
 
+def test_where_the_device_is_lost_the_rows_so_far_are_saved(monkeypatch):
+    def lost():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nadvice")
+
+    rows, saved = {}, []
+    device = machine.Machine(torch.device("cpu"))
+    monkeypatch.setattr(device, "clear", lost)
+    broken = contender("lrfused", step=lost)
+    race = timings.Race(TINY, contender("torch"), device, LIMITS, copied=1.0)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        race.run([broken, contender("torch foreach")], rows, lambda: saved.append(dict(rows)))
+    assert list(saved[-1]) == ["lrfused"]
+    first_line = "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert saved[-1]["lrfused"]["failed"] == first_line
+
+
 def test_other_bits_are_counted_and_not_timed_where_they_were_promised():
     kept, rows = raced(
         contender("torch"), contender("torch, other", lr=0.2, exact=False),
@@ -207,7 +223,7 @@ def test_launches_are_counted_and_compared_with_the_promise(launches, broken):
     row = race._profiled(promising, promising.make())
     assert ("broken" in row) == broken
     if launches is None:
-        assert row == {"not profiled": "none of 3 traces is complete"}
+        assert row == {"not profiled": "ValueError: none of 3 traces is complete"}
     else:
         assert row["launches"] == launches / 3
         assert row["kernels us"] == pytest.approx(40.0 * launches / 3)

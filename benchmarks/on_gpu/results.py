@@ -108,5 +108,5 @@ def _cells(row: dict[str, Any]) -> str:
         f"{mark}{row['device us']:10.1f}{row['of copy']:9.0%}"
         f"{'' if kernels is None else f'{kernels:.1f}':>12}{row['host us']:10.1f}"
         f"{'' if launches is None else f'{launches:g}':>10}"
-        + (f"  {row['broken']}" if "broken" in row else "")
+        + "".join(f"  {key}: {row[key]}" for key in ("broken", "not profiled") if key in row)
     )

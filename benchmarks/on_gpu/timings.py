@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 import traceback
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lrfused.bench.timing import collector_off
@@ -84,7 +82,7 @@ class Race:
                 rows[contender.name] = row
                 kept &= not contender.ours or not (row.keys() & {"failed", "broken"})
                 save()
-                self._machine.wait()  # raises if the device is lost: no more can be measured
+                self._machine.clear()  # raises if the device is lost: no more can be measured
         save()
         return kept
 
@@ -93,10 +91,7 @@ class Race:
         try:
             return self._measured(contender)
         except Exception as error:
-            return {"failed": f"{type(error).__name__}: {error}", "at": traceback.format_exc()}
-        finally:
-            gc.collect()
-            torch.cuda.empty_cache()  # does nothing where CUDA was not initialised
+            return {"failed": said(error), "at": traceback.format_exc()}
 
     def _measured(self, contender: Contender) -> dict[str, Any]:
         made = contender.make()
@@ -133,8 +128,8 @@ class Race:
     def _profiled(self, contender: Contender, made: Made) -> dict[str, Any]:
         try:
             work, steps = self._machine.work(made.step, self._limits.rounds)
-        except ValueError as error:  # where profiling is forbidden, or events were lost
-            return {"not profiled": str(error)}
+        except Exception as error:  # times were measured without it
+            return {"not profiled": said(error)}
         row: dict[str, Any] = {
             "kernels us": sum(activity.us for activity in work) / steps,
             "launches": len(work) / steps,
@@ -144,6 +139,11 @@ class Race:
             row["broken"] = f"{len(work)} launches in {steps} steps, not {contender.launches} each"
             row["launched"] = names
         return row
+
+
+def said(error: Exception) -> str:
+    """Return the first line of an error: CUDA's have advice behind it."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def stepped(made: Made, machine: Machine) -> list[Tensor]:
