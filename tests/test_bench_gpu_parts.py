@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py makes of traces, outputs and earlier results."""
+"""How benchmarks/gpu.py reads traces, outputs and earlier results, and what it runs."""
 
 import json
 import os

@@ -230,7 +230,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-def test_these_tests_need_no_triton():
+def test_in_a_subprocess_these_tests_need_no_triton():
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TRITON, "-p", "no:cacheprovider", "-k", "cuda"]
         + ["test_cuda.py::test_streams_may_lie_at_any_address", "test_device_flight.py"],

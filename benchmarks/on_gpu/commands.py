@@ -1,4 +1,4 @@
-"""Commands with a limit of time, and what of their output is worth keeping."""
+"""Commands with a time limit, and excerpts of their output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ERROR = re.compile(
 
 @dataclass(frozen=True)
 class Done:
-    """What a command came to."""
+    """The outcome of a command."""
 
     ok: bool
     seconds: float

@@ -27,7 +27,7 @@ BACKENDS = "import json; from lrfused import backends; print(json.dumps(backends
 
 @dataclass(frozen=True)
 class Part:
-    """What a part is given."""
+    """The inputs of a part: where its results go, and until when."""
 
     found: dict[str, Any]
     save: Callable[[], None]

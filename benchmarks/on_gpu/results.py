@@ -17,7 +17,7 @@ SAME = ("device", "sources", "torch")  # of a part's origin, for its earlier cas
 
 
 class Results:
-    """What is in the file, a dictionary for each part; without a path nothing is written."""
+    """The file as a dictionary for each part; without a path nothing is written."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
