@@ -2,18 +2,25 @@
 
 import itertools
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER, Schedule
-from tape import assert_the_device_agrees, emulated
+from tape import assert_the_device_agrees, not_emulated
 from twin import Twin, assert_same_state, leaf, numbers, rates, same_layout, sgd
 
 import lrfused
+
+if why := not_emulated("cuda"):
+    pytest.skip(f"cuda: {why}", allow_module_level=True)
+
 from lrfused import _C, FusedDecaySGD
 
-pytestmark = emulated
 HYPERS = {name: HYPER[name] for name in ("decay", "dampening", "nesterov-decay", "maximize-all")}
 ITEM = 1024  # vectors
 
@@ -214,3 +221,21 @@ def test_a_scale_on_the_device_is_read_there(dtype):
             scheduler.step()
         twin.check()
         assert_the_device_agrees(twin.opt._rates.program)
+
+
+WITHOUT_TRITON = """
+import sys, pytest
+sys.modules["triton"] = None
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def test_in_a_subprocess_these_tests_need_no_triton():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRITON, "-p", "no:cacheprovider", "-k", "cuda"]
+        + ["test_cuda.py::test_streams_may_lie_at_any_address", "test_device_flight.py"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"\b[1-9]\d* passed", done.stdout), done.stdout
+    assert "skipped" not in done.stdout, done.stdout

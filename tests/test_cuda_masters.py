@@ -7,13 +7,17 @@ import torch
 from bits import assert_same_bits
 from cases import HYPER
 from masters import Masters, master, of_each_kind, values_of
-from tape import emulated
+from tape import not_emulated
 from twin import leaf, numbers
 
-from lrfused import _C, ExponentialLR, FusedDecaySGD
+from lrfused import ExponentialLR, FusedDecaySGD
+
+if why := not_emulated("cuda"):
+    pytest.skip(f"cuda: {why}", allow_module_level=True)
+
+from lrfused import _C
 from lrfused.backends import cuda
 
-pytestmark = emulated
 ITEM = 1024  # vectors
 
 

@@ -98,8 +98,9 @@ def test_changed_numbers_compile_nothing(kernels, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a kernel was compiled")
 
-    monkeypatch.setattr("triton.compiler.compile", refuse)
-    monkeypatch.setattr("triton.runtime.jit.JITFunction._do_compile", refuse)
+    if kernels == "triton":  # those of the other were compiled when it was built
+        monkeypatch.setattr("triton.compiler.compile", refuse)
+        monkeypatch.setattr("triton.runtime.jit.JITFunction._do_compile", refuse)
     for change in ({"lr": 0.01}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"maximize": True}, {}):
         for optimizer in (ours, theirs):
             optimizer.param_groups[0].update(change)

@@ -3,13 +3,16 @@
 import pytest
 from cases import DTYPES, HYPER, named
 from loops import RATES, Race
-from tape import emulated
+from tape import not_emulated
 from twin import Twin, leaf, numbers
 
 from lrfused import FusedDecaySGD, backends
+
+if why := not_emulated("triton"):
+    pytest.skip(f"triton: {why}", allow_module_level=True)
+
 from lrfused.backends.triton import program, tables
 
-pytestmark = emulated
 HYPERS = {name: HYPER[name] for name in ("plain", "nesterov-decay")}
 
 
