@@ -37,5 +37,11 @@ def difference(got: Tensor, want: Tensor) -> tuple[int, str]:
 
 
 def same_rate(got: float, want: float) -> bool:
-    """Say whether two rates are the same fp64 number, every NaN the same."""
+    """Return whether two rates are the same fp64 number, every NaN the same."""
     return struct.pack("d", got) == struct.pack("d", want) or (got != got and want != want)
+
+
+def apart(got: float, want: float) -> str:
+    """Describe two fp64 numbers that differ, with their bits."""
+    ours, theirs = (f"{x!r} (0x{struct.pack('>d', x).hex()})" for x in (got, want))
+    return f"is {ours}, should be {theirs}"
