@@ -35,19 +35,24 @@ _DEFAULTS = {
     "maximize": False, "schedule": _FED,
 }  # fmt: skip
 _HYPER = [key for key in _DEFAULTS if key != "schedule"]
-CASES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "momentum, dampening, decay, maximize": {
-        "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.01, "maximize": True,
-    },
-    "Nesterov, decay": {"momentum": 0.95, "nesterov": True, "weight_decay": 0.1},
-    "Nesterov, OneCycleLR": {"momentum": 0.9, "nesterov": True, "schedule": _CYCLED},
-}  # fmt: skip
+# Each is a group, with what it has a tensor of in every dtype.
+CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "plain": (("aligned",), {}),
+    "momentum, OneCycleLR": (("aligned",), {"momentum": 0.9, "schedule": _CYCLED}),
+    "momentum, dampening, decay, maximize": (
+        ("aligned", "misaligned"),
+        {"momentum": 0.8, "dampening": 0.3, "weight_decay": 0.01, "maximize": True},
+    ),
+    "Nesterov, decay": (
+        ("large", "misaligned"),
+        {"momentum": 0.95, "nesterov": True, "weight_decay": 0.1},
+    ),
+}
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_SIZES = {"aligned": 75, "misaligned": 45}  # whole vectors and a tail
-_LARGE = {"Nesterov, decay": {"large": 4109}}  # more than a warp of the CUDA kernel takes at once
-_ROUND = 64  # elements of which parameters begin at a multiple, or one after it
+_ROUND = 64  # elements of which a tensor begins at a multiple, or one after it
+# Each has whole vectors and a tail; the large one is more than a CUDA warp takes at once.
+_SIZES = {"aligned": 75, "misaligned": 45, "large": 4109}
 
 
 @dataclass(frozen=True)
@@ -65,17 +70,20 @@ class _Place:
         return memory[self.dtype].narrow(0, self.begin + shift, self.numel)
 
     def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.case}, {dtype}, {self.kind} tensor of {self.numel} elements"
+        return f"{self.case}, {_word(self.dtype)}, {self.kind} tensor of {self.numel} elements"
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _places() -> tuple[list[_Place], int]:
     """Return the places, and how many elements the memory of each dtype has."""
     places, begin = [], 0
-    for case in CASES:
-        for kind, numel in {**_SIZES, **_LARGE.get(case, {})}.items():
+    for case, (kinds, _) in CASES.items():
+        for kind in kinds:
             begin += _ROUND
-            first = begin + (kind == "misaligned")
+            first, numel = begin + (kind == "misaligned"), _SIZES[kind]
             places += [_Place(case, kind, dtype, first, numel) for dtype in _DTYPES]
             begin += numel // _ROUND * _ROUND + _ROUND
     return places, begin + _ROUND
@@ -118,7 +126,8 @@ class _Side:
         self.params = [place.of(self.memory) for place in places]
         self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.groups: list[dict[str, Any]] = [
-            {**_DEFAULTS, **hyper, "params": self._of_case(case)} for case, hyper in CASES.items()
+            {**_DEFAULTS, **hyper, "params": self._of_case(case)}
+            for case, (_, hyper) in CASES.items()
         ]
         # Tensors of one dtype, joined, each beside what they are and their sizes.
         self.kept: list[tuple[list[tuple[str, int]], Tensor]] = []
@@ -149,7 +158,7 @@ class _Side:
         """Keep the gradients, and the parameters with what lies around them."""
         for dtype in _DTYPES:
             what = {"parameters": self.memory[dtype], "gradients": self.gradients[dtype]}
-            self._keep({f"{dtype}, memory of {key}": flat for key, flat in what.items()})
+            self._keep({f"{_word(dtype)}, memory of {key}": flat for key, flat in what.items()})
 
     def _keep(self, named: dict[str, Tensor]) -> None:
         sizes = [(name, tensor.numel()) for name, tensor in named.items()]

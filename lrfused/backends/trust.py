@@ -1,4 +1,4 @@
-"""Which backend is trusted on which device: the self-test, run once per process, backend, device."""
+"""Which backends are trusted on which devices: those whose self-test passed, once per process."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import device as Device
 
+from . import self_test
 from .device import transfer
 
 VARIABLE = "LRFUSED_SELF_TEST"
@@ -100,28 +101,27 @@ def _judge(backend: ModuleType, device: Device) -> Verdict:
             f"CUDA graph is captured: construct the optimizer before the capture, or set "
             f"{VARIABLE}=0"
         )
-    from . import self_test  # here: its imports are not needed where the test is left out
-
     begin = time.perf_counter()
-    # A new thread is in none of the modes that the caller may be in: another default device,
-    # inference, FakeTensorMode, autocast, a profiler, another stream.
+    # A new thread has none of the modes of its caller's: default device, inference mode,
+    # FakeTensorMode, autocast, profiler, stream.
     with ThreadPoolExecutor(1) as thread:
-        difference = thread.submit(_run, self_test.run, backend, device).result()
+        difference = thread.submit(_run, backend, device).result()
     seconds = time.perf_counter() - begin
     return Verdict("failed" if difference else "passed", difference, seconds)
 
 
-def _run(test: Any, backend: ModuleType, device: Device) -> str:
-    """Return what differs; what is raised is a difference, too."""
+def _run(backend: ModuleType, device: Device) -> str:
+    """Return the first difference, or the error that kept the test from finding one."""
     try:
         with _current(device):
-            return test(backend, device)
+            return self_test.run(backend, device)
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        message, *_ = str(error).split("\n")
+        return f"{type(error).__name__}: {message}"
 
 
 def _current(device: Device) -> contextlib.AbstractContextManager[Any]:
-    """Make a GPU the current one: a new thread begins on the first, whatever its caller's is."""
+    """Make a GPU the current one; a new thread begins on the first."""
     if device.type == "cpu":
         return contextlib.nullcontext()
     return torch.get_device_module(device).device(device)
