@@ -157,6 +157,13 @@ def no_momentum_kept(right, calls, groups, state, *rest):
     return done
 
 
+def momentum_without_need(right, calls, groups, state, *rest):
+    done = right(groups, state, *rest)
+    for p in groups[0]["params"]:
+        state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return done
+
+
 def failed_launch(right, calls, *rest):
     raise RuntimeError("no kernel image is available\nfor execution on the device")
 
@@ -164,7 +171,7 @@ def failed_launch(right, calls, *rest):
 VALUES = r"is \S+ \(0x[0-9a-f]+\), should be \S+ \(0x[0-9a-f]+\)"
 MAXIMIZED = "momentum, dampening, decay, maximize"
 STEP_FAULTS = {
-    wrong_rounding: rf"plain, bfloat16, aligned .* of 75 elements, step 2: parameter\[70\] {VALUES}",
+    wrong_rounding: rf"plain, bfloat16, aligned .* 75 elements, step 2: parameter\[70\] {VALUES}",
     wrong_first_momentum: rf"momentum, OneCycleLR, float64, .*, step 1: momentum\[0\] {VALUES}",
     without_decay: rf"{MAXIMIZED}, float64, .*, step 1: \w+\[\d+\] {VALUES}",
     minimizing: rf"{MAXIMIZED}, float64, .*, step 1: \w+\[\d+\] {VALUES}",
@@ -172,7 +179,8 @@ STEP_FAULTS = {
     wrong_misaligned_tail: rf"float32, misaligned .*, step 3: parameter\[44\] {VALUES}",
     writes_beyond: rf"float16, memory of parameters\[\d+\] {VALUES}",
     writes_gradients: rf"float64, memory of gradients\[\d+\] {VALUES}",
-    no_momentum_kept: r"step 1: momentum is there and should not be, or the reverse",
+    no_momentum_kept: r"float64, .*, step 1: momentum has 0 elements, should have 75",
+    momentum_without_need: r"plain, float64, .*, step 1: momentum has 75 elements, should have 0",
     failed_launch: r"RuntimeError: no kernel image is available",
 }
 
@@ -446,9 +454,10 @@ def test_it_wakes_no_threads_of_torch():
 import os, torch
 torch.set_num_threads(8)
 from lrfused import backends
+from lrfused.backends import self_test
 torch.optim.SGD([torch.zeros(1)])
 before = len(os.listdir("/proc/self/task"))
-backends.trusted("compiled", [torch.device("cpu")])
+self_test.run(backends.choose("compiled"), torch.device("cpu"))
 print(len(os.listdir("/proc/self/task")) - before)
 """
     if backends.available()["compiled"] is not None:

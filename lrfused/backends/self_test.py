@@ -129,8 +129,8 @@ class _Side:
             {**_DEFAULTS, **hyper, "params": self._of_case(case)}
             for case, (_, hyper) in CASES.items()
         ]
-        # Tensors of one dtype, joined, each beside what they are and their sizes.
-        self.kept: list[tuple[list[tuple[str, int]], Tensor]] = []
+        # Copies of several tensors of a dtype, joined, beside the names and sizes of each.
+        self.kept: list[tuple[dict[str, int], Tensor]] = []
 
     def _of_case(self, case: str) -> list[Tensor]:
         pairs = zip(self.places, self.params, strict=True)
@@ -161,7 +161,7 @@ class _Side:
             self._keep({f"{_word(dtype)}, memory of {key}": flat for key, flat in what.items()})
 
     def _keep(self, named: dict[str, Tensor]) -> None:
-        sizes = [(name, tensor.numel()) for name, tensor in named.items()]
+        sizes = {name: tensor.numel() for name, tensor in named.items()}
         self.kept.append((sizes, torch.cat(list(named.values()))))
 
 
@@ -223,14 +223,16 @@ def _step_as_torch(side: _Side) -> None:
 
 def _difference(ours: _Side, theirs: _Side) -> str:
     """Return what of the kept results differs first, both values and their bits."""
-    for (our_sizes, mine), (their_sizes, other) in zip(ours.kept, theirs.kept, strict=True):
-        for name, _ in sorted({*our_sizes} ^ {*their_sizes}):
-            return f"{name} is there and should not be, or the reverse"
+    for (our_sizes, mine), (sizes, other) in zip(ours.kept, theirs.kept, strict=True):
+        for name in {**sizes, **our_sizes}:
+            size, wanted = our_sizes.get(name, 0), sizes.get(name, 0)
+            if size != wanted:
+                return f"{name} has {size} elements, should have {wanted}"
         got, want = Flight(torch.stack([mine, other])).tensor()
         if not bits.difference(got, want)[0]:
             continue
-        sizes = [size for _, size in their_sizes]
-        for (name, _), a, b in zip(their_sizes, got.split(sizes), want.split(sizes), strict=True):
+        parts = (side.split(list(sizes.values())) for side in (got, want))
+        for name, a, b in zip(sizes, *parts, strict=True):
             differing, how = bits.difference(a, b)
             if differing:
                 return f"{name}{how}"
