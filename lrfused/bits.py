@@ -41,7 +41,7 @@ def same_rate(got: float, want: float) -> bool:
     return struct.pack("d", got) == struct.pack("d", want) or (got != got and want != want)
 
 
-def apart(got: float, want: float) -> str:
+def describe(got: float, want: float) -> str:
     """Describe two fp64 numbers that differ, with their bits."""
     ours, theirs = (f"{x!r} (0x{struct.pack('>d', x).hex()})" for x in (got, want))
     return f"is {ours}, should be {theirs}"

@@ -58,7 +58,7 @@ class FusedDecaySGD(Optimizer):
         master_weights: True to update bfloat16 and float16 parameters through float32 masters,
             `state[p]["master"]`, with float32 momentum; "remainder" to keep of a bfloat16's master
             only the 16 bits that the parameter lacks, `state[p]["master_remainder"]`.
-        backend: "auto", "compiled", "triton" or "reference".
+        backend: "auto", "compiled", "triton" or "reference"; used where its self-test passes.
         capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
         foreach: accepted, so that a call need not be changed, and ignored.
         fused: likewise.

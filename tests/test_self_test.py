@@ -271,6 +271,28 @@ def test_the_next_backend_is_tested_too(monkeypatch):
     assert [str(w.message).split()[4:6] for w in told] == [["the", first], ["the", second]]
 
 
+def test_on_a_gpu_whose_kernels_fail_the_compiled_backend_calls_the_reference(monkeypatch):
+    if backends.available()["compiled"] is not None:
+        pytest.skip(f"no compiled backend: {backends.available()['compiled']}")
+    load, device = backends._load, torch.device("cuda:0")
+
+    def pretend(name):
+        if name not in ("cuda", "triton"):
+            return load(name)
+        module = types.ModuleType(f"lrfused.backends.{name}")
+        module.Program = types.SimpleNamespace(runs_on=lambda device: device.type == "cuda")
+        return module
+
+    monkeypatch.setattr(backends, "_load", pretend)
+    for name in ("cuda", "triton"):
+        trust._verdicts[name, device] = trust.Verdict("failed", "a bit differs")
+    with pytest.warns(UserWarning, match="on cuda:0 failed: a bit differs; the compiled") as told:
+        assert backends.trusted("auto", [device]) is backends.choose("compiled")
+    assert len(told) == 2
+    with pytest.raises(RuntimeError, match="the cuda backend on cuda:0 failed: a bit differs"):
+        backends.trusted("compiled", [device])
+
+
 # -- when it runs --------------------------------------------------------------------------------
 
 

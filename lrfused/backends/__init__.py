@@ -76,12 +76,12 @@ def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -
 
     Raises ValueError for an unknown name, RuntimeError for one that cannot be used here.
     """
+    if name == "compiled" and device_type == "cuda":
+        name = "cuda"
     if name == "auto":
         name = preferred(device_type, without)
         if name == "reference" and not without:
             _say_once(str(_load("compiled")))
-    if name == "compiled" and device_type == "cuda":
-        name = "cuda"
     if name not in NAMES:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
     module = _load(name)

@@ -1,7 +1,7 @@
 """The self-test: a few small steps of a backend on a device, beside torch's for-loop there.
 
-One step updates all tensors of all cases, and all results come to the host in one copy, so that
-there are few launches.
+One step updates all tensors of all cases, so that there are few launches. No operation is large
+enough for torch to wake threads: on a busy machine they wait for each other longer than they work.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def _numbers(count: int, seed: int, device: Device) -> dict[torch.dtype, Tensor]
     for dtype in _DTYPES:
         host, limits = drawn.to(dtype), torch.finfo(dtype)
         special = [0.0, -0.0, torch.inf, -torch.inf, torch.nan, limits.max, limits.tiny / 2]
-        places = host[seed::29]
-        places.copy_(torch.tensor(special, dtype=dtype).repeat(len(places))[: len(places)])
+        some = host[seed::29]
+        some.copy_(torch.tensor(special, dtype=dtype).repeat(len(some))[: len(some)])
         memory[dtype] = _uploaded(host, device)
     return memory
 
@@ -186,8 +186,8 @@ def run(backend: ModuleType, device: Device) -> str:
         for case, mine, other in zip(CASES, ours.groups, theirs.groups, strict=True):
             for key in ("lr", "momentum"):
                 if not bits.same_rate(mine[key], other[key]):
-                    values = bits.apart(mine[key], other[key])
-                    return f"{case}, step {step + 1}: {key} {values}"
+                    how = bits.describe(mine[key], other[key])
+                    return f"{case}, step {step + 1}: {key} {how}"
         ours.keep(step)
         theirs.keep(step)
     ours.keep_memory()
