@@ -13,8 +13,7 @@ _INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 def integers(tensor: Tensor) -> Tensor:
     """Return the bits of a tensor's elements, in order, every NaN the same."""
     flat = tensor.detach().contiguous().reshape(-1)
-    one_nan = torch.full_like(flat, torch.nan)
-    return torch.where(flat.isnan(), one_nan, flat).view(_INTEGERS[tensor.dtype.itemsize])
+    return torch.where(flat.isnan(), torch.nan, flat).view(_INTEGERS[tensor.dtype.itemsize])
 
 
 def difference(got: Tensor, want: Tensor) -> tuple[int, str]:
