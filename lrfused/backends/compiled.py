@@ -18,6 +18,11 @@ class Program(_C.Program):
 
     shown: list[float] | None = None  # where `step` puts the rates that it advances to
 
+    @staticmethod
+    def runs_on(device: torch.device) -> bool:
+        """Return whether the step in C++ takes tensors on a device."""
+        return device.type == "cpu"
+
 
 # Where torch's own CPU kernels round a product before they add it, so does the step.
 FUSED = not (
