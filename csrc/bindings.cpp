@@ -161,7 +161,7 @@ std::pair<Touches, Touches> touches_of(const std::array<uint64_t, 4>& at, int64_
 
 void bind_device(py::module_& m) {
   py::class_<Device>(m, "Device")
-      .def(py::init<int64_t>(), py::arg("index"))
+      .def(py::init<int64_t, int>(), py::arg("index"), py::arg("driver"))
       .def("bind", &Device::bind, py::arg("tensors"), py::arg("groups"), py::arg("length"))
       .def("reserve", &Device::reserve, py::arg("numels"))
       .def("advance", &Device::advance, py::arg("stream"))
@@ -183,6 +183,7 @@ void bind_device(py::module_& m) {
            py::arg("recording"))
       .def("finish", &DeviceStep::finish, py::arg("state"));
   m.def("on_gpu", &cuda::on_gpu);
+  m.def("driver_version", &cuda::driver_version);
   m.def("touches_of", &touches_of, py::arg("addresses"), py::arg("numel"), py::arg("sizes"));
 #ifndef LRFUSED_CUDA
   py::class_<cuda::Tape>(m, "Tape")

@@ -59,7 +59,7 @@ LRFUSED_HD void commit(const Schedule& s, bool use, bool advances, int64_t threa
 }
 
 // Feed one cell's plateaus a metric; returns whether one cut.
-LRFUSED_HD bool observe(const Schedule& s, int64_t cell, double metric) {
+LRFUSED_HD bool feed(const Schedule& s, int64_t cell, double metric) {
   const double before = s.cells[cell];
   double rate = before;
   for (int64_t i = s.first_plateaus[cell]; i < s.first_plateaus[cell + 1]; ++i)

@@ -70,13 +70,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 
 const char* launch_norm(const Launch& l, const Gradients& table, const Norm& n) {
   const Device device(l.device);
-  const uint32_t grid = grid_of(l, kBlocks);
-  const auto stream = static_cast<cudaStream_t>(l.stream);
-  if (l.inlined)
-    norm<Inline<Gradients>><<<grid, kThreads, 0, stream>>>(Inline(table), n, l.items);
-  else
-    norm<Resident<Gradients>><<<grid, kThreads, 0, stream>>>(Resident(table), n, l.items);
+  pass(l, table, [&](const auto& where) {
+    norm<<<grid_of(l, kBlocks), kThreads, 0, static_cast<cudaStream_t>(l.stream)>>>(where, n,
+                                                                                    l.items);
+  });
   return said(cudaGetLastError());
+}
+
+const char* load_norm(int index, size_t room) {
+  const Device device(index);
+  const char* error = load(norm<Resident<Gradients>>);
+  if (!error) error = load(norm<Inline<Gradients, kSmall>>);
+  if (!error && room > kSmall) error = load(norm<Inline<Gradients, kInline>>);
+  return error;
 }
 
 }  // namespace lrfused::cuda
