@@ -7,6 +7,8 @@ import os
 import torch
 from torch import device as Device
 
+from . import architectures
+
 try:
     from ... import _C
 except ImportError as error:
@@ -25,7 +27,11 @@ def unavailable() -> str | None:
         return "lrfused was built without CUDA: that takes a torch with CUDA, and nvcc"
     if torch.version.hip is not None or not torch.cuda.is_available():
         return "torch sees no CUDA device here"
-    return None
+    try:
+        machines = [_C.describe(index) for index in range(torch.cuda.device_count())]
+    except RuntimeError as error:
+        return str(error)
+    return architectures.uncovered(_C.architectures(), machines)
 
 
 def runs_on(device: Device) -> bool:
