@@ -15,7 +15,7 @@ from lrfused import _C, FusedDecaySGD
 
 pytestmark = emulated
 HYPERS = {name: HYPER[name] for name in ("decay", "dampening", "nesterov-decay", "maximize-all")}
-ITEM = 1024  # vectors
+ITEM = 512  # vectors
 
 
 @pytest.mark.parametrize("itemsize", [2, 4, 8])

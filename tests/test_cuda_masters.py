@@ -14,7 +14,7 @@ from lrfused import _C, ExponentialLR, FusedDecaySGD
 from lrfused.backends import cuda
 
 pytestmark = emulated
-ITEM = 1024  # vectors
+ITEM = 512  # vectors
 
 
 @pytest.fixture(autouse=True)

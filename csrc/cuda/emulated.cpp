@@ -79,7 +79,7 @@ const char* launch_step(const Launch& l, const Table& from, int, const Step& s) 
     const bool skipped = s.skipped();
     const Common common{s.schedule.cells, s.scaler.scale(), s.coefficient()};
     for (uint32_t item = 0; item < l.items && !skipped; ++item)
-      for (int64_t lane = 0; lane < kLanes; ++lane) update_item<kMixed>(table, common, item, lane);
+      for (int64_t lane = 0; lane < kLanes; ++lane) update_item<kMixed>(table, common, l.items, item, lane);
     commit(s.schedule, s.use, s.moves(skipped), 0, 1);
   });
 }

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   const int64_t lane = threadIdx.x % kLanes;
   for (uint32_t item = blockIdx.x * kWarps + threadIdx.x / kLanes; item < items;
        item += gridDim.x * kWarps) {
-    const int32_t i = tensor_of(table.first(), table.count, item);
+    const int32_t i = tensor_of(table.first(), table.count, items, item);
     const uint32_t first = table.first()[i], pieces = table.first()[i + 1] - first;
     double sums[kSums] = {};
     const bool wide = add_piece(table.entry(i), item - first, scale, lane, sums);

@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kThreads, blocks(Only))
     const Common common{s.schedule.cells, s.scaler.scale(), s.coefficient()};
     for (uint32_t item = blockIdx.x * kWarps + threadIdx.x / kLanes; item < items;
          item += gridDim.x * kWarps)
-      update_item<Only>(table, common, item, threadIdx.x % kLanes);
+      update_item<Only>(table, common, items, item, threadIdx.x % kLanes);
   }
   if (!(s.use || s.advances) || !is_last(s.ticket)) return;
   commit(s.schedule, s.use, s.moves(skipped), threadIdx.x, kThreads);

@@ -28,8 +28,9 @@ struct Entry {
 };
 static_assert(sizeof(Entry) == 32);
 
-// Where item `item` belongs, first[i] being tensor i's first.
-LRFUSED_HD int32_t tensor_of(const uint32_t* first, int32_t count, uint32_t item) {
+// Where item `item` of `items` belongs, first[i] being tensor i's first.
+LRFUSED_HD int32_t tensor_of(const uint32_t* first, int32_t count, uint32_t items, uint32_t item) {
+  if (items == uint32_t(count)) return int32_t(item);  // each tensor has one
   int32_t low = 0, high = count;
   while (high - low > 1) {
     const int32_t middle = (low + high) / 2;
