@@ -79,7 +79,8 @@ const char* launch_step(const Launch& l, const Table& from, int, const Step& s) 
     const bool skipped = s.skipped();
     const Common common{s.schedule.cells, s.scaler.scale(), s.coefficient()};
     for (uint32_t item = 0; item < l.items && !skipped; ++item)
-      for (int64_t lane = 0; lane < kLanes; ++lane) update_item<kMixed>(table, common, l.items, item, lane);
+      for (int64_t lane = 0; lane < kLanes; ++lane)
+        update_item<kMixed>(table, common, l.items, item, lane);
     commit(s.schedule, s.use, s.moves(skipped), 0, 1);
   });
 }
@@ -112,7 +113,8 @@ const char* launch_observe(int, void*, const Schedule& s, const double* metric) 
     bool cut = false;
     for (int64_t cell = 0; cell < 2 * s.groups; ++cell) cut |= feed(s, cell, *metric);
     ++*s.observed;
-    for (int64_t g = 0; g < s.groups && cut; ++g) record(s, g, true);
+    for (int64_t g = 0; g < s.groups && cut; ++g)
+      record(s, g, s.recorded[g], s.epochs[g], s.cells[2 * g], true);
   });
 }
 

@@ -13,7 +13,7 @@
 
 namespace lrfused::cuda {
 
-constexpr int64_t kVector = 16;         // bytes
+constexpr int64_t kVector = 16;        // bytes
 constexpr int64_t kItemVectors = 512;  // 2 K elements of fp32, 4 K of bf16
 constexpr int64_t kLanes = 32;
 

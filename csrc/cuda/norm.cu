@@ -37,6 +37,9 @@ __device__ bool note(double sum, double* to, uint32_t* count, uint32_t pieces, i
   return last;
 }
 
+// What drivers older than CUDA 12.1's take.
+static_assert(sizeof(Inline<Gradients, kSmall>) + sizeof(Norm) + sizeof(uint32_t) <= 4096);
+
 template <class Where>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     norm(const __grid_constant__ Where where, const __grid_constant__ Norm n, uint32_t items) {

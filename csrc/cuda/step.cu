@@ -11,6 +11,9 @@ namespace {
 // On a multiprocessor, so that registers, 80 or 128 a thread, need no spilling.
 constexpr int blocks(int only) { return only == kMixed || only > kFloat16 ? 4 : 3; }
 
+// What drivers older than CUDA 12.1's take.
+static_assert(sizeof(Inline<Table, kSmall>) + sizeof(Step) + sizeof(uint32_t) <= 4096);
+
 template <class Where, int Only>
 __global__ void __launch_bounds__(kThreads, blocks(Only))
     step(const __grid_constant__ Where where, const __grid_constant__ Step s, uint32_t items) {
@@ -33,7 +36,8 @@ __global__ void __launch_bounds__(kThreads)
     cut |= feed(s, cell, *metric);
   if (threadIdx.x == 0) ++*s.observed;
   if (!__syncthreads_or(cut)) return;
-  for (int64_t g = threadIdx.x; g < s.groups; g += kThreads) record(s, g, true);
+  for (int64_t g = threadIdx.x; g < s.groups; g += kThreads)
+    record(s, g, s.recorded[g], s.epochs[g], s.cells[2 * g], true);
 }
 
 }  // namespace
