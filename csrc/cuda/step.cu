@@ -8,7 +8,7 @@
 namespace lrfused::cuda {
 namespace {
 
-// On a multiprocessor, so that registers, 80 or 128 a thread, need no spilling.
+// On a multiprocessor, so that registers, 64 or 80 a thread, need no spilling.
 constexpr int blocks(int only) { return only == kMixed || only > kFloat16 ? 4 : 3; }
 
 // What drivers older than CUDA 12.1's take.
