@@ -11,7 +11,7 @@ import pytest
 SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 FLAGS = ["-std=c++17", "-O3", "-fmad=false"]  # setup.py's
-ARCHITECTURES = ("80", "90", "100")
+ARCHITECTURES = ("80", "90", "100", "120")
 
 pytestmark = [
     pytest.mark.skipif(NVCC is None, reason="there is no nvcc here"),

@@ -1,6 +1,8 @@
 """The backends on a GPU: no host waits, captured steps, nothing compiled twice."""
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 
@@ -153,6 +155,23 @@ def test_the_first_step_may_be_a_captured_one(cuda):
     scheduler = torch.optim.lr_scheduler.ExponentialLR(theirs, 0.9)
     graph = capture(ours.step)
     for _ in range(5):
+        graph.replay()
+        theirs.step()
+        scheduler.step()
+    assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs))
+    assert_same_state(ours, theirs)
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_copys_first_step_may_be_a_captured_one(cuda, make):
+    ours, theirs = pair(cuda, schedule=lrfused.ExponentialLR(0.9), capturable=True)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(theirs, 0.9)
+    grads = [p.grad for p in ours.param_groups[0]["params"]]
+    ours = make(ours)
+    for p, grad in zip(ours.param_groups[0]["params"], grads, strict=True):
+        p.grad = grad
+    graph = capture(ours.step)
+    for _ in range(3):
         graph.replay()
         theirs.step()
         scheduler.step()

@@ -82,7 +82,7 @@ LRFUSED_HD bool feed(const Schedule& s, int64_t cell, double metric) {
   const double before = s.cells[cell];
   double rate = before;
   for (int64_t i = s.first_plateaus[cell]; i < s.first_plateaus[cell + 1]; ++i)
-    rate = lrfused::observe(s.plateaus[i], s.plateau_states[i], metric, rate);
+    rate = lrfused::observe(row_at(s.plateaus, i), s.plateau_states[i], metric, rate);
   s.cells[cell] = rate;
   return rate != before && before == before;  // a NaN stays one
 }

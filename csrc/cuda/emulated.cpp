@@ -68,7 +68,7 @@ Tape* record_to(Tape* tape) {
 }
 
 bool on_gpu() { return false; }
-int driver_version() { return kTakesInline; }
+int driver_version() { return kLongArguments; }
 const char* load_step(int, size_t) { return nullptr; }
 const char* load_norm(int, size_t) { return nullptr; }
 

@@ -22,7 +22,7 @@ bool on_gpu();
 // Bytes of a table in a kernel's argument. All arguments together may take 4,096 bytes, and 32,764
 // with a driver of CUDA 12.1 or newer; what is left is for the others.
 constexpr size_t kSmall = 3840, kInline = 32512;
-constexpr int kTakesInline = 12010;
-constexpr size_t room_of(int driver) { return driver < kTakesInline ? kSmall : kInline; }
+constexpr int kLongArguments = 12010;
+constexpr size_t room_of(int driver) { return driver < kLongArguments ? kSmall : kInline; }
 
 }  // namespace lrfused::cuda
