@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,7 @@ class OptionalBuild(BuildExtension):
         if ext.compiler:
             try:
                 self._add_kernels(ext)
-            except (OSError, subprocess.CalledProcessError) as error:
+            except (OSError, ValueError, subprocess.CalledProcessError) as error:
                 self._left_out("kernels_error", error, "the CUDA kernels could not be built")
                 ext.extra_compile_args.remove("-DLRFUSED_CUDA")
                 ext.sources.append(EMULATED)
@@ -78,11 +79,13 @@ class OptionalBuild(BuildExtension):
         """Compile the kernels by a short call of our own: they include no torch header."""
         folder = os.path.join(self.build_temp, "cuda")
         os.makedirs(folder, exist_ok=True)
-        command = [ext.compiler, *NVCC_FLAGS, *architectures(), "-c"]
+        chosen, flags = architectures(ext.compiler)
+        command = [ext.compiler, *NVCC_FLAGS, *flags, "-c"]
         objects = []
         for source in sorted(glob.glob("csrc/cuda/*.cu")):
             objects.append(os.path.join(folder, os.path.basename(source) + ".o"))
             subprocess.run([*command, source, "-o", objects[-1]], check=True)
+        ext.extra_compile_args.append(f"-DLRFUSED_ARCHITECTURES={','.join(chosen)}")
         home = os.path.dirname(os.path.dirname(os.path.realpath(ext.compiler)))
         ext.extra_objects = objects
         ext.extra_link_args += [f"-L{os.path.join(home, name)}" for name in ("lib64", "lib")]
@@ -145,12 +148,13 @@ def nvcc():
     return next((path for path in [*found, shutil.which("nvcc")] if path), None)
 
 
-def architectures():
-    """Return nvcc's -gencode arguments: TORCH_CUDA_ARCH_LIST's, or those of usual machines."""
-    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0 9.0 10.0").replace(";", " ").split()
-    numbers = [arch.removesuffix("+PTX").replace(".", "") for arch in listed]
-    arguments = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in numbers]
-    return [*arguments, f"-gencode=arch=compute_{numbers[-1]},code=compute_{numbers[-1]}"]
+def architectures(compiler):
+    """Return the architectures to compile for, and nvcc's arguments for them."""
+    own = runpy.run_path("lrfused/backends/cuda/architectures.py")
+    command = [compiler, "--list-gpu-arch"]
+    known = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    chosen = own["chosen"](os.environ.get("TORCH_CUDA_ARCH_LIST"), known)
+    return chosen, own["flags"](chosen)
 
 
 def extensions():

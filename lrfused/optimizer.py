@@ -303,6 +303,7 @@ class FusedDecaySGD(Optimizer):
         self._rates.check(states, override)
         self._rates.load(states)
         self._rates.restart(self.param_groups)
+        self._prepare_capture()
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -364,13 +365,16 @@ class FusedDecaySGD(Optimizer):
         self._since = next((s["steps_since"] for s in packed if s is not None), self._since)
         self._rates.load(states)
         self._rates.restart(self.param_groups)
+        self._prepare_capture()
 
     def __getstate__(self) -> dict[str, Any]:
         blank.forget(self)
         self._rates.take_written(self.param_groups)
         self._rates.refresh(self.param_groups)
+        without_prepared = getattr(self._backend, "without_prepared", lambda state, _: state)
         return {
             **super().__getstate__(),
+            "state": without_prepared(self.state, self._rates.program),
             "_backend_name": self._backend_name,
             "_capturable": self._capturable,
             "_schedule_every": self._schedule_every,
@@ -389,3 +393,4 @@ class FusedDecaySGD(Optimizer):
         self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)
         self._rates.load(chain_states)
         self._rates.restart(self.param_groups)
+        self._prepare_capture()

@@ -22,7 +22,7 @@ if why := not_emulated("cuda"):
 from lrfused import _C, FusedDecaySGD
 
 HYPERS = {name: HYPER[name] for name in ("decay", "dampening", "nesterov-decay", "maximize-all")}
-ITEM = 1024  # vectors
+ITEM = 512  # vectors
 
 
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
@@ -93,6 +93,35 @@ def test_a_captured_step_takes_a_long_table_along_in_parts(tape):
         tape.replay()
         twin.oracle.step()
     twin.check()
+
+
+@pytest.fixture
+def old_driver(monkeypatch):
+    """Stand in for a driver whose kernels take 4,096 bytes of arguments."""
+    monkeypatch.setattr(_C, "driver_version", lambda: 12000)
+
+
+@pytest.mark.parametrize(("count", "launches"), [(105, 1), (106, 2), (211, 3)])
+def test_an_old_driver_takes_short_tables_in_more_launches(tape, old_driver, count, launches):
+    twin = Twin([numbers(1 + i % 5, seed=i) for i in range(count)], "cuda", {"momentum": 0.9}, [])
+    twin.run(2)
+    twin.give(twin.draw())
+    tape.capture(twin.opt.step)
+    assert len(tape) == launches
+    for _ in range(2):
+        tape.replay()
+        twin.oracle.step()
+    twin.check()
+
+
+def test_with_an_old_driver_more_groups_than_it_takes_are_not_captured(tape, old_driver):
+    groups = [{"params": [leaf(numbers(2, seed=i))]} for i in range(120)]
+    for group in groups:
+        group["params"][0].grad = numbers(2)
+    opt = FusedDecaySGD(groups, lr=0.1, backend="cuda")
+    opt.step()
+    with pytest.raises(RuntimeError, match="cannot be captured: it has too many groups, 120"):
+        tape.capture(opt.step)
 
 
 def test_more_groups_than_an_argument_holds():

@@ -18,7 +18,7 @@ if why := not_emulated("cuda"):
 from lrfused import _C
 from lrfused.backends import cuda
 
-ITEM = 1024  # vectors
+ITEM = 512  # vectors
 
 
 @pytest.fixture(autouse=True)

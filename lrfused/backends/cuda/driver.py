@@ -8,6 +8,7 @@ import torch
 from torch import device as Device
 
 from ...extension import _C, kernels_error
+from . import architectures
 
 _VARIABLE = "LRFUSED_EMULATE_CUDA"
 EMULATED = not _C.on_gpu()
@@ -23,7 +24,11 @@ def unavailable() -> str | None:
         return f"lrfused was built without CUDA: {why}"
     if torch.version.hip is not None or not torch.cuda.is_available():
         return "torch sees no CUDA device here"
-    return None
+    try:
+        machines = [_C.describe(index) for index in range(torch.cuda.device_count())]
+    except RuntimeError as error:
+        return str(error)
+    return architectures.uncovered(_C.architectures(), machines)
 
 
 def runs_on(device: Device) -> bool:
