@@ -91,7 +91,9 @@ def environment(python: str, torch: str) -> Iterator[tuple[Path, Path]]:
         yield own, folder / "clone"
 
 
-def call(*command: object, folder: Path = ROOT, allowed: tuple[int, ...] = (0,), **more: str) -> str:
+def call(
+    *command: object, folder: Path = ROOT, allowed: tuple[int, ...] = (0,), **more: str
+) -> str:
     """Run a command; return what it printed. Raises Failure with its end."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """Which architectures the kernels are compiled for, and which GPUs then run them."""
 
 import pytest
+import torch
 
 from lrfused.backends.cuda.architectures import chosen, covers, flags, uncovered
 
@@ -75,9 +76,51 @@ def test_a_gpu_runs_its_majors_older_code_and_any_older_ptx(archs, runs, does_no
 
 
 def test_the_reason_names_the_device_its_capability_and_what_was_compiled():
-    machines = [("NVIDIA H100", 9, 0), ("Tesla T4", 7, 5)]
-    assert uncovered("8.0,9.0+PTX", machines[:1]) is None
-    why = uncovered("8.0,9.0+PTX", machines)
+    assert uncovered("8.0,9.0+PTX", "cuda:0, NVIDIA H100", (9, 0)) is None
+    why = uncovered("8.0,9.0+PTX", "cuda:1, Tesla T4", (7, 5))
     assert why.startswith("cuda:1, Tesla T4, has compute capability 7.5, and the kernels were ")
     assert "compiled for 8.0 9.0+PTX" in why
     assert "TORCH_CUDA_ARCH_LIST='7.5'" in why
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Give the module that knows the GPUs, told of these machines instead of asking CUDA."""
+    driver = pytest.importorskip("lrfused.backends.cuda.driver")
+
+    def on(*machines):
+        monkeypatch.setattr(driver, "EMULATED", False)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(machines))
+        monkeypatch.setattr(driver._C, "architectures", lambda: "8.0,9.0+PTX", raising=False)
+        monkeypatch.setattr(driver._C, "describe", lambda i: machines[i], raising=False)
+        return driver
+
+    return on
+
+
+H100, T4 = ("NVIDIA H100", 9, 0), ("Tesla T4", 7, 5)
+
+
+def test_the_backend_is_ready_where_one_gpu_is_covered_and_refuses_the_other(driver):
+    of_both = driver(T4, H100)
+    assert of_both.unavailable() is None
+    assert of_both.unavailable_on(torch.device("cuda", 1)) is None
+    why = of_both.unavailable_on(torch.device("cuda", 0))
+    assert why.startswith("cuda:0, Tesla T4, has compute capability 7.5")
+
+
+def test_the_backend_is_not_ready_where_no_gpu_is_covered(driver):
+    assert "cuda:0, Tesla T4, has compute capability 7.5" in driver(T4, T4).unavailable()
+
+
+def test_a_gpu_that_is_not_covered_is_not_trusted_and_no_test_runs_there(driver, monkeypatch):
+    driver(T4)
+    from lrfused.backends import cuda, trust
+
+    monkeypatch.setattr(trust, "_verdicts", {})
+    monkeypatch.setattr(trust, "_run", lambda *_: pytest.fail("it was launched"))
+    monkeypatch.setattr(driver(T4), "TYPE", "cuda")
+    verdict = trust.verdict(cuda, torch.device("cuda", 0))
+    assert verdict.state == "failed"
+    assert "compute capability 7.5" in str(verdict)

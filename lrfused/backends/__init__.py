@@ -1,6 +1,7 @@
 """Where the step runs: a backend is a module with `Program` and `step`.
 
-One that may be imported where it cannot be used has `unavailable`, which says why, or None.
+One that may be imported where it cannot be used has `unavailable`, which returns why, or None;
+one that can be used on some devices of its type only has `unavailable_on(device)` too.
 
 None imports another, but for the reference, which every one of them falls back on.
 """

@@ -90,6 +90,9 @@ def verdict(backend: ModuleType, device: Device) -> Verdict:
 
 
 def _judge(backend: ModuleType, device: Device) -> Verdict:
+    refused: str | None = getattr(backend, "unavailable_on", lambda _: None)(device)
+    if refused is not None:
+        return Verdict("failed", refused)
     setting = os.environ.get(VARIABLE, "1")
     if setting == "0":
         return Verdict("left out")

@@ -20,10 +20,10 @@ from ...scaling import Scaling
 from .. import shards
 from ..device import fallback, transfer
 from . import driver
-from .driver import unavailable
+from .driver import unavailable, unavailable_on
 from .program import Program
 
-__all__ = ["Program", "prepare", "step", "unavailable"]
+__all__ = ["Program", "prepare", "step", "unavailable", "unavailable_on"]
 
 _MASTERS = {
     None: _C.Master.none,

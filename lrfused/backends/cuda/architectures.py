@@ -78,21 +78,18 @@ def covers(archs: Sequence[str], capability: tuple[int, int]) -> bool:
     return False
 
 
-def uncovered(compiled: str, machines: Sequence[tuple[str, int, int]]) -> str | None:
-    """Return the reason why a GPU here cannot run what was compiled, or None if all can.
+def uncovered(compiled: str, device: str, capability: tuple[int, int]) -> str | None:
+    """Return the reason why a GPU cannot run what was compiled, or None if it can.
 
-    `compiled` is the architectures with commas between them; a machine is a device's name and its
-    compute capability.
+    `compiled` is the architectures with commas between them; `device` names the GPU.
     """
-    for index, (name, major, minor) in enumerate(machines):
-        if not covers(compiled.split(","), (major, minor)):
-            return (
-                f"cuda:{index}, {name}, has compute capability {major}.{minor}, and the kernels "
-                f"were compiled for {compiled.replace(',', ' ')}: build lrfused with "
-                f"TORCH_CUDA_ARCH_LIST='{major}.{minor}', or leave the device out of "
-                "CUDA_VISIBLE_DEVICES"
-            )
-    return None
+    if covers(compiled.split(","), capability):
+        return None
+    number = "{}.{}".format(*capability)
+    return (
+        f"{device}, has compute capability {number}, and the kernels were compiled for "
+        f"{compiled.replace(',', ' ')}: build lrfused with TORCH_CUDA_ARCH_LIST='{number}'"
+    )
 
 
 def _capability(arch: str) -> tuple[int, int]:

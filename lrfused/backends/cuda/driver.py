@@ -24,11 +24,19 @@ def unavailable() -> str | None:
         return f"lrfused was built without CUDA: {why}"
     if torch.version.hip is not None or not torch.cuda.is_available():
         return "torch sees no CUDA device here"
+    refusals = [unavailable_on(Device("cuda", i)) for i in range(torch.cuda.device_count())]
+    return None if None in refusals else refusals[0]
+
+
+def unavailable_on(device: Device) -> str | None:
+    """Return why the kernels cannot run on a device of theirs, or None if they can."""
+    if EMULATED:
+        return None
     try:
-        machines = [_C.describe(index) for index in range(torch.cuda.device_count())]
+        name, major, minor = _C.describe(device.index)
     except RuntimeError as error:
         return str(error)
-    return architectures.uncovered(_C.architectures(), machines)
+    return architectures.uncovered(_C.architectures(), f"{device}, {name}", (major, minor))
 
 
 def runs_on(device: Device) -> bool:
