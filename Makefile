@@ -19,12 +19,13 @@ SHOW_BACKENDS := from lrfused.backends import available; \
   [print(f"==> backend {name}:", why or "ready") for name, why in available().items()]
 HAS_TORCH := import torch; v = torch.__version__.split("."); exit((int(v[0]), int(v[1])) < (2, 9))
 
-.PHONY: help demo test lint format docs bench sanitize clean distclean
+.PHONY: help demo test matrix lint format docs bench sanitize clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train a small network with each schedule beside torch; writes lr-curves.png"
 	@echo "make test       run the test suite"
+	@echo "make matrix     build, verify and test with every promised torch and Python"
 	@echo "make lint       check format, style and types"
 	@echo "make format     put the format right"
 	@echo "make docs       build the documentation into site/, warnings as errors"
@@ -37,6 +38,10 @@ demo: $(BUILT)
 
 test: $(BUILT) $(VENV)/.frameworks
 	@$(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+# Gigabytes for each torch with CUDA, one after another, removed afterwards.
+matrix: $(BUILT)
+	@$(PY) tests/matrix.py $(ARGS)
 
 lint: $(BUILT)
 	@$(PY) -m ruff check --quiet --output-format concise

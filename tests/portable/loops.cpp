@@ -205,14 +205,13 @@ void every_update() {
       }
 }
 
-// Nanoseconds an element of a later step with momentum and decay, the best of many, in L2.
-void time_one(DType dtype, Master kept) {
-  constexpr int64_t kNumel = 16384;
+// Print nanoseconds an element of a later step with momentum and decay, and of a norm: the best.
+void time_one(DType dtype, Master kept, int64_t numel, int rounds) {
   Random random{3};
   const DType wide = kept == Master::none ? dtype : DType::float32;
-  Stream param(dtype, kNumel, 0, &random), grad(dtype, kNumel, 0, &random);
-  Stream buffer(wide, kNumel, 0, &random), master(DType::float32, kNumel, 0, &random);
-  for (int64_t i = 0; i < kNumel; ++i) {  // neither special nor moving far
+  Stream param(dtype, numel, 0, &random), grad(dtype, numel, 0, &random);
+  Stream buffer(wide, numel, 0, &random), master(DType::float32, numel, 0, &random);
+  for (int64_t i = 0; i < numel; ++i) {  // neither special nor moving far
     param.set(i, 0.5);
     grad.set(i, 1e-3);
     buffer.set(i, 1e-3);
@@ -222,13 +221,13 @@ void time_one(DType dtype, Master kept) {
   slot.grad = grad.at(0);
   slot.buffer = buffer.at(0);
   slot.master = master.at(0);
-  slot.numel = kNumel;
+  slot.numel = numel;
   slot.dtype = slot.grad_dtype = dtype;
   slot.mode = Buffer::next;
   slot.kept = kept;
   const Group group = group_of(2);
   double best = INFINITY, norm = INFINITY, sum = 0;
-  for (int round = 0; round < 2000; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     const auto begin = std::chrono::steady_clock::now();
     update_cpu(&slot, 1, &group, true, nothing, nothing);
     const auto middle = std::chrono::steady_clock::now();
@@ -239,14 +238,19 @@ void time_one(DType dtype, Master kept) {
     norm = std::fmin(norm, Nanoseconds(end - middle).count());
   }
   std::printf("%s %s update %.4f norm %.4f\n", kNames[int(dtype)], kMasters[int(kept)],
-              best / kNumel, norm / kNumel);
+              best / numel, norm / numel);
 }
 
 void time_all() {
-  for (int dtype = 0; dtype < 4; ++dtype) time_one(DType(dtype), Master::none);
-  time_one(DType::bfloat16, Master::whole);
-  time_one(DType::float16, Master::whole);
-  time_one(DType::bfloat16, Master::remainder);
+  const auto time_each = [](int64_t numel, int rounds) {
+    std::printf("%lld elements\n", static_cast<long long>(numel));
+    for (int dtype = 0; dtype < 4; ++dtype) time_one(DType(dtype), Master::none, numel, rounds);
+    time_one(DType::bfloat16, Master::whole, numel, rounds);
+    time_one(DType::float16, Master::whole, numel, rounds);
+    time_one(DType::bfloat16, Master::remainder, numel, rounds);
+  };
+  time_each(16384, 2000);  // in the second cache
+  time_each(8 << 20, 20);  // in memory
 }
 
 }  // namespace
