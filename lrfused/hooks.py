@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -41,6 +42,24 @@ def wrap_step(cls: Any) -> None:
 
     step.hooked = True  # type: ignore[attr-defined]
     cls.step = step
+
+
+def warn_of_attached(optimizer: Any, own: Iterable[Any]) -> None:
+    """Warn once if one of torch's schedulers is attached to an optimizer beside its own ones.
+
+    torch's schedulers leave no trace on an optimizer but its `step`, which they wrap.
+    """
+    state = optimizer.__dict__
+    if "_warned_of_attached" in state or not hasattr(state["step"], "_wrapped_by_lr_sched"):
+        return
+    optimizer._warned_of_attached = True
+    names = ", ".join(type(scheduler).__name__ for scheduler in own)
+    warnings.warn(
+        f"a torch scheduler was attached to a FusedDecaySGD whose step moves a schedule, {names}: "
+        "both act, as two torch schedulers on one optimizer do. If only one is meant, construct "
+        "the optimizer without a schedule, or do not attach the other",
+        stacklevel=4,
+    )
 
 
 def _has_observers() -> Callable[[], bool]:

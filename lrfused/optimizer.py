@@ -12,7 +12,7 @@ from torch import device as Device
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from . import backends, blank, checkpoint, external
+from . import backends, blank, checkpoint
 from .chain import as_schedules, shared_schedules
 from .checks import (
     check_arguments,
@@ -22,7 +22,7 @@ from .checks import (
     check_ticks,
 )
 from .history import LRHistory
-from .hooks import wrap_step
+from .hooks import warn_of_attached, wrap_step
 from .masters import key_of
 from .metrics import as_metric, mean
 from .rates import Rates
@@ -199,10 +199,10 @@ class FusedDecaySGD(Optimizer):
                 "scheduler.step() between replays"
             )
         turn = self._schedule_every is not None and self._since + 1 >= self._schedule_every
-        own = self.__dict__
-        may_rest = rates.written or "step" in own or "_around" in own
-        due = turn and rates.stepped and not (may_rest and self._rests())
+        due = turn and rates.stepped
         if due:
+            if "step" in self.__dict__:
+                warn_of_attached(self, [s for chain in rates.chains for s in chain.members])
             rates.ready()
         scaling = self._scaling
         scaling.read(self)
@@ -254,11 +254,6 @@ class FusedDecaySGD(Optimizer):
         return self._scaling.amp == "fused"
 
     # -- the schedule ------------------------------------------------------------------------
-
-    def _rests(self) -> bool:
-        """Say whether the schedule rests because a torch scheduler is attached on top, and wins."""
-        self._rates.written = False
-        return external.attached(self)
 
     def _advance_by_hand(self) -> None:
         if not self._rates.chains:

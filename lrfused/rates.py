@@ -50,7 +50,6 @@ class Rates:
         self._views: list[Tensor] = []  # capturable: one cell each, the same object always
         self._shown: list[Any] = []
         self._shown_momentum: dict[int, float] = {}  # of the groups in which it is cycled
-        self.written = True  # whether a rate was, since a step last looked by whom
         self._bind(groups, range(len(groups)), fresh)
         self.restart(groups)
 
@@ -160,7 +159,6 @@ class Rates:
                 self.settle()
                 self._cells[2 * i] = value
                 self._shown[i] = shown = value
-                self.written = True
             group["lr"] = shown
         for i, momentum in self._shown_momentum.items():
             if groups[i]["momentum"] is not momentum:

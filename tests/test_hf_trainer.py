@@ -108,9 +108,8 @@ def test_without_a_scheduler_the_trainers_own_is_the_only_one(tmp_path, every):
     assert rates(mine.optimizer) == [0.0, 0.0]
 
 
-def test_one_attached_unasked_wins_and_is_named(tmp_path):
-    with pytest.warns(UserWarning, match=r"LambdaLR was attached .* CosineAnnealingLR"):
-        mine = Train(tmp_path, lambda params, _: linear(params, 1), None)
+def test_one_attached_unasked_writes_last(tmp_path):
+    mine = Train(tmp_path, lambda params, _: linear(params, 1), None)
     assert rates(mine.optimizer) == [0.0, 0.0]
 
 

@@ -1,6 +1,7 @@
 """A torch scheduler attached to a FusedDecaySGD in the ordinary way."""
 
 import warnings
+from contextlib import nullcontext
 
 import pytest
 from bits import assert_same_rates
@@ -35,33 +36,68 @@ def test_without_a_schedule_of_ours_it_gives_torchs_results(case, capturable):
     assert epoch_of(attached) == epoch_of(other)
 
 
-def test_with_one_of_ours_it_wins_and_both_are_named_once(backend):
+@pytest.mark.parametrize("ours_first", [True, False], ids=["exponential-case", "case-exponential"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_beside_one_of_ours_both_act_as_two_of_torchs_do(case, ours_first):
+    schedule = ExponentialLR(0.9) if ours_first else case.ours()
+    ours = FusedDecaySGD(groups_of(RATES[2]), lr=0.5, schedule=schedule)
+    theirs = sgd(groups_of(RATES[2]), lr=0.5)
+    if ours_first:
+        first = lr_scheduler.ExponentialLR(theirs, 0.9)
+        attached, other = case.torchs(ours), case.torchs(theirs)
+    else:
+        first = case.torchs(theirs)
+        attached, other = (lr_scheduler.ExponentialLR(o, 0.9) for o in (ours, theirs))
+    for step in range(20):
+        with pytest.warns(UserWarning, match="both act") if step == 0 else nullcontext():
+            ours.step()
+        theirs.step()
+        for scheduler in (first, attached, other):
+            scheduler.step()
+        assert_same_rates(rates(ours), rates(theirs), f"step {step}")
+        assert_same_rates(momenta(ours), momenta(theirs), f"step {step}")
+
+
+def test_the_warning_comes_once_and_names_the_schedule(backend):
     ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5), backend=backend)
-    theirs = sgd([parameter()], lr=0.1)
-    schedulers = [lr_scheduler.LambdaLR(opt, fading) for opt in (ours, theirs)]
-    with pytest.warns(UserWarning, match=r"LambdaLR .* ExponentialLR"):
+    lr_scheduler.StepLR(ours, 2)
+    with pytest.warns(UserWarning, match=r"whose step moves a schedule, ExponentialLR: both act"):
         ours.step()
-    theirs.step()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in range(10):
-            for scheduler in schedulers:
-                scheduler.step()
-            assert rates(ours) == rates(theirs)
+        for _ in range(3):
             ours.step()
-            theirs.step()
 
 
-def test_a_relative_one_wins_too(backend):
-    ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5), backend=backend)
-    attached = lr_scheduler.StepLR(ours, 2, gamma=0.3)
-    with pytest.warns(UserWarning, match=r"StepLR .* ExponentialLR"):
+def test_one_attached_after_some_steps_is_warned_of_too():
+    ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5))
+    ours.step()
+    attached = lr_scheduler.LambdaLR(ours, fading)
+    with pytest.warns(UserWarning, match="both act"):
         ours.step()
     attached.step()
+    assert rates(ours) == attached.get_last_lr()
+
+
+def test_a_range_test_or_a_plot_before_it_leaves_the_schedule_going():
+    ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5))
+    finder = lr_scheduler.ExponentialLR(ours, 2.0)
+    with pytest.warns(UserWarning, match="both act"):
+        ours.step()
+    finder.step()
+    del finder
+    lr_scheduler.LambdaLR(ours, lambda epoch: 1.0)  # to plot it, say
+    ours.param_groups[0]["lr"] = 0.1
+    for step in range(1, 4):
+        ours.step()
+        assert rates(ours) == [0.1 * 0.5**step]
+
+
+def test_a_flag_of_torchs_set_by_hand_means_nothing():
+    ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5))
+    ours._opt_called = True
     ours.step()
-    attached.step()
-    assert rates(ours) == [0.1 * 0.3]
-    assert ours.scheduler.last_epoch == 0
+    assert rates(ours) == [0.05]
 
 
 def test_a_plateau_on_top_multiplies(backend):
@@ -92,15 +128,3 @@ def test_two_that_are_stepped_by_hand_take_turns_as_in_torch(backend, case):
             other.step()
         assert_same_rates(rates(ours), rates(theirs), f"step {step}")
         assert_same_rates(momenta(ours), momenta(theirs), f"step {step}")
-
-
-def test_one_whose_wrapped_step_was_wrapped_again_wins_too(backend):
-    ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5), backend=backend)
-    attached = lr_scheduler.StepLR(ours, 1, gamma=0.3)
-    wrapped = ours.step
-    ours.step = lambda *args: wrapped(*args)  # as accelerate does, for one step
-    with pytest.warns(UserWarning, match=r"StepLR .* ExponentialLR"):
-        ours.step()
-    ours.step = wrapped
-    attached.step()
-    assert rates(ours) == [0.1 * 0.3]
