@@ -126,7 +126,7 @@ def test(python: Path, clone: Path, row: Row) -> None:
     """Run the tests that concern torch."""
     apart = [f"--ignore=tests/{name}.py" for name in APART]
     printed = call(
-        python, "-m", "pytest", "-q", "-n", "auto", "--maxprocesses", "8", "--tb=short",
+        python, "-m", "pytest", "-n", "auto", "--maxprocesses", "8", "--tb=short",
         "-p", "no:cacheprovider", *apart, folder=clone, allowed=(0, 1), PYTHONPATH=str(clone),
     )  # fmt: skip
     row.tests = counts_of(printed)
@@ -160,7 +160,7 @@ def run(python: str, torch: str) -> Row:
 def compilers() -> tuple[str, bool]:
     """Run the compilers' tests in this interpreter; return their counts, and whether all passed."""
     printed = call(
-        sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider",
+        sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider",
         "tests/test_compilers.py", allowed=(0, 1),
     )  # fmt: skip
     counts = counts_of(printed)

@@ -8,12 +8,14 @@ import torch
 from bits import assert_same_bits
 from cases import HYPER
 from masters import Masters, master, values_of
-from tape import emulated
+from tape import not_emulated
 from twin import assert_same_state, leaf, numbers, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, fuse
 
-pytestmark = emulated
+if why := not_emulated("cuda"):
+    pytest.skip(f"cuda: {why}", allow_module_level=True)
+
 MOMENTUM = HYPER["nesterov-decay"]
 GAMMA = 0.9
 
