@@ -1,7 +1,7 @@
 """Build, verify and test lrfused with every promised torch, and write the table of the docs.
 
-    python tests/matrix.py               # all rows, one environment after another
-    python tests/matrix.py --only 2.9.1  # the rows whose torch begins so
+    python tests/matrix.py                           # all rows, one environment after another
+    python tests/matrix.py --only 2.9.1 --only 2.11  # these rows; or newest, or compilers
 
 Each environment is made in a temporary folder, holds gigabytes where that torch comes with CUDA,
 and is removed afterwards. Interpreters are those on PATH, or pyenv's.
@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -21,17 +21,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "versions.md"
+RESULTS = ROOT / "benchmarks" / "results" / "versions.json"
 BEGIN, END = "<!-- matrix -->\n", "<!-- /matrix -->\n"
 
 # The oldest torch with the oldest Python, the newest with the newest, and all between.
 ENVIRONMENTS = (
     ("3.10", "2.9.1"), ("3.12", "2.10.0"), ("3.12", "2.11.0"), ("3.13", "2.12.1"), ("3.13", ""),
 )  # fmt: skip
+NAMES = {torch or "newest": (python, torch) for python, torch in ENVIRONMENTS}
 NEEDED = (
     "setuptools>=77", "ninja", "pybind11", "pytest>=8", "pytest-xdist", "hypothesis", "numpy",
     "rich", "filelock", "matplotlib",
@@ -42,23 +43,6 @@ APART = (
     "test_cuda_sources", "test_docs", "test_examples", "test_packaging", "test_ptx", "test_readme",
 )  # fmt: skip
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-
-
-@dataclass
-class Row:
-    """Hold what happened with one Python and one torch."""
-
-    python: str
-    torch: str
-    failed: list[str] = field(default_factory=list)
-    kernels: str = "not built"
-    tests: str = ""
-    minutes: float = 0.0
-
-    def __str__(self) -> str:
-        state = "; ".join(self.failed) or "all equal, bit for bit"
-        cells = self.python, self.torch, self.kernels, state, self.tests, f"{self.minutes:.0f}"
-        return f"| {' | '.join(cells)} |"
 
 
 class Failure(Exception):
@@ -122,89 +106,100 @@ def verify(python: Path, clone: Path) -> None:
         raise Failure("verify --quick")
 
 
-def test(python: Path, clone: Path, row: Row) -> None:
-    """Run the tests that concern torch."""
+def test(python: Path, clone: Path) -> str:
+    """Run the tests that concern torch; return their counts."""
     apart = [f"--ignore=tests/{name}.py" for name in APART]
     printed = call(
         python, "-m", "pytest", "-n", "auto", "--maxprocesses", "8", "--tb=short",
         "-p", "no:cacheprovider", *apart, folder=clone, allowed=(0, 1), PYTHONPATH=str(clone),
     )  # fmt: skip
-    row.tests = counts_of(printed)
-    if "passed" not in row.tests or "failed" in row.tests or "error" in row.tests:
+    return checked(printed)
+
+
+def checked(printed: str) -> str:
+    """Return pytest's last line, as "7 passed, 1 skipped". Raises Failure unless all passed."""
+    counts = ([""] + re.findall(r"^[= ]*(\d+ .*?) in [\d.]+s", printed, re.MULTILINE))[-1]
+    if not re.fullmatch(r"\d+ passed(, \d+ (skipped|deselected|warnings?))*", counts):
         print(printed[-12000:], flush=True)
-        raise Failure("the tests")
+        raise Failure(f"the tests, {counts or 'which did not end'}")
+    return counts
 
 
-def run(python: str, torch: str) -> Row:
+def run(python: str, torch: str) -> dict[str, str]:
     """Make one row."""
-    row, begin = Row(python, torch or "newest"), time.monotonic()
-    try:
-        with environment(python, torch) as (own, clone):
-            told = call(own, "-c", "import torch; print(torch.__version__, torch.version.cuda)")
-            row.torch, cuda = told.split()[-2:]
-            row.python = call(own, "--version").split()[1]
-            if cuda != "None" and NVCC:
-                build(own, clone, kernels=True)
-                row.kernels = "built"
-                verify(own, clone)
-            build(own, clone, kernels=False)
+    row = {"Python": python, "torch": torch or "newest", "CUDA kernels": "not built"}
+    with environment(python, torch) as (own, clone):
+        told = call(own, "-c", "import torch; print(torch.__version__, torch.version.cuda)")
+        row["torch"], cuda = told.split()[-2:]
+        row["Python"] = call(own, "--version").split()[1]
+        if cuda != "None" and NVCC:
+            build(own, clone, kernels=True)
             verify(own, clone)
-            test(own, clone, row)
-    except Failure as failure:
-        row.failed.append(f"failed: {failure}")
-    row.minutes = (time.monotonic() - begin) / 60
-    print(row, flush=True)
+            row["CUDA kernels"] = "built"
+        build(own, clone, kernels=False)
+        verify(own, clone)
+        row["verify"] = "all equal, bit for bit"
+        row["tests"] = test(own, clone)
     return row
 
 
-def compilers() -> tuple[str, bool]:
-    """Run the compilers' tests in this interpreter; return their counts, and whether all passed."""
+def run_compilers() -> dict[str, str]:
+    """Run the compilers' tests in this interpreter, where none may be skipped."""
     printed = call(
-        sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider",
-        "tests/test_compilers.py", allowed=(0, 1),
+        sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/test_compilers.py",
+        allowed=(0, 1),
     )  # fmt: skip
-    counts = counts_of(printed)
-    if "failed" in counts or "skipped" in counts:
-        print(printed[-8000:], flush=True)
-    return counts, "failed" not in counts and "skipped" not in counts
+    counts = checked(printed)
+    if "skipped" in counts:
+        raise Failure(f"the compilers' tests, {counts}: which compilers are missing?")
+    return {"compilers": ", ".join(sorted(set(re.findall(r"vectors\[(.*?)\]", printed))))}
 
 
-def counts_of(printed: str) -> str:
-    """Return pytest's last line, as "7 passed, 1 skipped"."""
-    found = re.findall(r"^[= ]*(\d+ (?:passed|failed).*?) in [\d.]+", printed, re.MULTILINE)
-    return found[-1] if found else "no test"
+def write(found: dict[str, dict[str, str]]) -> None:
+    """Save the rows, and put their table into the page."""
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    before, rest = PAGE.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    PAGE.write_text(before + BEGIN + table(found) + END + after)
 
 
-def table(rows: list[Row], compiled: str) -> str:
+def table(found: dict[str, dict[str, str]]) -> str:
     """Lay out the rows."""
-    commit = call("git", "describe", "--always", "--dirty").strip()
-    lines = [
-        f"{platform.system()} on {platform.machine()}, {datetime.date.today()}, commit {commit}:",
-        "",
-        "| Python | torch | CUDA kernels | `verify --quick` | tests | minutes |",
-        "|---|---|---|---|---|---:|",
-        *map(str, rows),
-        "",
-        f"Compilers and aarch64, `tests/test_compilers.py`: {compiled}.",
-    ]
+    columns = ("Python", "torch", "CUDA kernels", "verify", "tests", "date", "commit")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    rows = [found[name] for name in NAMES if name in found]
+    lines += [f"| {' | '.join(row[column] for column in columns)} |" for row in rows]
+    if "compilers" in found:
+        row = found["compilers"]
+        lines += ["", f"With the same bits, on {row['date']}: {row['compilers']}."]
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    """Read the command line, make the rows, and write all of them to the page."""
+    """Read the command line and make the rows; each is written when it is green."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="the beginning of a torch's version")
-    only: str = parser.parse_args().only
-    rows = [run(*each) for each in ENVIRONMENTS if each[1].startswith(only)]
-    if only:
-        return any(row.failed for row in rows)
-    compiled, passed = compilers()
-    before, rest = PAGE.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(before + BEGIN + table(rows, compiled) + END + after)
-    return not passed or any(row.failed for row in rows)
+    choices = [*NAMES, "compilers"]
+    parser.add_argument("--only", action="append", choices=choices, help="may be repeated")
+    todo: list[str] = parser.parse_args().only or choices
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    failures = 0
+    for name in todo:
+        begin = time.monotonic()
+        try:
+            row = run_compilers() if name == "compilers" else run(*NAMES[name])
+        except Failure as failure:
+            failures += 1
+            print(f"{name}: failed: {failure}", flush=True)
+            continue
+        row["date"] = str(datetime.date.today())
+        row["commit"] = call("git", "describe", "--always", "--dirty").strip()
+        found[name] = row
+        write(found)
+        minutes = (time.monotonic() - begin) / 60
+        print(f"{name}: {', '.join(row.values())}; {minutes:.0f} minutes", flush=True)
+    return failures
 
 
 if __name__ == "__main__":
