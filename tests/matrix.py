@@ -132,6 +132,7 @@ def run(python: str, torch: str) -> dict[str, str]:
         told = call(own, "-c", "import torch; print(torch.__version__, torch.version.cuda)")
         row["torch"], cuda = told.split()[-2:]
         row["Python"] = call(own, "--version").split()[1]
+        row["commit"] = call("git", "rev-parse", "--short", "HEAD", folder=clone).strip()
         if cuda != "None" and NVCC:
             build(own, clone, kernels=True)
             verify(own, clone)
@@ -194,7 +195,7 @@ def main() -> int:
             print(f"{name}: failed: {failure}", flush=True)
             continue
         row["date"] = str(datetime.date.today())
-        row["commit"] = call("git", "describe", "--always", "--dirty").strip()
+        row.setdefault("commit", call("git", "rev-parse", "--short", "HEAD").strip())
         found[name] = row
         write(found)
         minutes = (time.monotonic() - begin) / 60
