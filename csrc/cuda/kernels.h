@@ -1,37 +1,12 @@
-// What the .cu files share: how a kernel comes by its table, and how a grid knows its last block.
+// What the .cu files share: how a grid knows its last block, and how large it is.
 #pragma once
 
 #include <cuda_runtime.h>
 
-#include <cstring>
-
-#include "launch.h"
+#include "argument.h"
 
 namespace lrfused::cuda {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / int(kLanes);
-
-// A table in the kernel's argument: its numbers, and its bytes.
-template <class T>
-struct Inline {
-  alignas(16) char bytes[kInline];
-  T table;
-  explicit Inline(const T& from) : table(from) { memcpy(bytes, from.bytes, from.size()); }
-  __device__ T get() const {
-    T t = table;
-    t.bytes = bytes;
-    return t;
-  }
-};
-
-template <class T>
-struct Resident {
-  T table;
-  explicit Resident(const T& from) : table(from) {}
-  __device__ T get() const { return table; }
-};
 
 // Whether this block is the last of all to come here. The ticket is left at 0.
 __device__ bool is_last(uint32_t* ticket) {
