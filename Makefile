@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 BUILT := $(VENV)/.built
 
-CXX_SOURCES = $(shell find csrc -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu')
+CXX_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu')
 
 SHOW_BACKENDS := from lrfused.backends import available; \
   [print(f"==> backend {name}:", why or "ready") for name, why in available().items()]
