@@ -39,17 +39,4 @@ void with_argument(const std::string& where, const T& table, const F& f) {
   capacity == SIZE_MAX ? f(cuda::Resident<T>(table)) : f(cuda::Inline<T>(table));
 }
 
-template <class T>
-Region region_of(const T& of, const char* name, bool written) {
-  const uint64_t begin = reinterpret_cast<uint64_t>(&of);
-  const int32_t element = std::is_class_v<T> ? int32_t(sizeof(double)) : int32_t(sizeof(T));
-  return {begin, begin + sizeof(T), Space::global, written ? element : 0, name};
-}
-
-// A table's bytes, where they are not in the argument.
-inline Region region_of(const std::vector<char>& bytes) {
-  const uint64_t begin = reinterpret_cast<uint64_t>(bytes.data());
-  return {begin, begin + bytes.size(), Space::global, 0, "table"};
-}
-
 }  // namespace lrfused::ptx

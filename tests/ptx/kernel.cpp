@@ -8,7 +8,6 @@
 namespace lrfused::ptx {
 namespace {
 
-constexpr int32_t kAddress = 4;                        // where Instruction::at has it
 constexpr Word kUnwritten = 0xfff1'fff1'fff1'fff1ull;  // a NaN, of any width
 
 std::vector<std::string> split(const std::string& opcode) {
@@ -99,11 +98,11 @@ class Decoder {
     const size_t count = s.operands.size();
     if (i.compute) {
       i.kind = Kind::compute;
-    } else if (s.opcode == "bar.sync" && count == 1) {
+    } else if (s.opcode == "bar.sync" && count == 1 && s.operands[0] == "0") {
       i.kind = Kind::barrier;
-    } else if (s.opcode == "bar.red.or.pred" && count == 3) {
+    } else if (s.opcode == "bar.red.or.pred" && count == 3 && s.operands[1] == "0") {
       i.kind = Kind::vote;
-    } else if (s.opcode == "bar.warp.sync") {
+    } else if (s.opcode == "bar.warp.sync" && count == 1 && s.operands[0] == "-1") {
       i.kind = Kind::warp_barrier;
     } else if (first == "shfl" && has("sync") && (has("down") || has("idx")) && count == 6) {
       i.kind = Kind::shuffle;
@@ -127,7 +126,7 @@ class Decoder {
     if (operand.front() != '[' || operand.back() != ']') throw Fault("no address: " + operand);
     operand = operand.substr(1, operand.size() - 2);
     const size_t plus = operand.find('+');
-    i.at[kAddress] = place(operand.substr(0, plus));
+    i.address = place(operand.substr(0, plus));
     if (plus != std::string::npos) i.offset = std::stoll(operand.substr(plus + 1), nullptr, 0);
   }
 

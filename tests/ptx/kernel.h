@@ -35,9 +35,11 @@ struct Instruction {
   int32_t guard = -1;           // the word of a predicate, or -1
   bool unless = false;
   int32_t target = -1;  // of a branch
-  // Of a load or a store: `count` elements, which are at[0] ... , at address at[4] + offset.
+  // Of an access: `count` elements of so many bytes, which are at[0] ... , and the address, which
+  // is a word plus the offset.
   Space space = Space::any;
   int32_t size = 0, count = 0;
+  int32_t address = 0;
   int64_t offset = 0;
   bool is_signed = false;
   bool down = false;  // of a shuffle, which else is from a lane by its number

@@ -9,7 +9,6 @@ constexpr int32_t kWarp = 32;
 constexpr int64_t kLongTurn = 10'000, kShortTurn = 100;  // instructions
 constexpr int64_t kForever = 200'000'000;                // as many, of a launch
 constexpr uint64_t kAligned = 16;                        // shared memory is, to so many bytes
-constexpr int32_t kAddress = 4;                          // an access's, in Instruction::at
 constexpr uint32_t kWholeWarp = 0xffffffff;              // the lanes that a shuffle names
 constexpr uint32_t kLastLane = 31;                       // beyond which no shuffle reads
 
@@ -133,7 +132,7 @@ class Launch {
 
   void act(int32_t t, const Instruction& i) {
     Thread& thread = threads_[t];
-    const uint64_t address = thread.file[i.at[kAddress]] + uint64_t(i.offset);
+    const uint64_t address = thread.file[i.address] + uint64_t(i.offset);
     switch (i.kind) {
       case Kind::branch:
         thread.next = i.target;

@@ -1,8 +1,9 @@
 // Runs a kernel: blocks of threads side by side, whose turns are random.
 //
 // A thread runs some instructions, then another one does; those of a warp are not in step. All
-// blocks are there at once, as they are on a grid that is not larger than the device. Memory is in
-// the order of the turns: that no result hangs on them is what Memory checks, by Order.
+// blocks are there at once, as they are on a grid that is not larger than the device. What a turn
+// stores the next one loads; a device may be less orderly, but not where it could be told: PTX
+// promises that for launches whose accesses are all ordered, which is what Memory checks, by Order.
 #pragma once
 
 #include <vector>

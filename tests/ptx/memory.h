@@ -17,6 +17,14 @@ struct Region {
   std::string name;
 };
 
+// Structures are made of 8-byte numbers.
+template <class T>
+Region region_of(const T* data, size_t count, const std::string& name, bool written) {
+  const uint64_t begin = reinterpret_cast<uint64_t>(data);
+  const int32_t element = std::is_class_v<T> ? int32_t(sizeof(double)) : int32_t(sizeof(T));
+  return {begin, begin + count * sizeof(T), Space::global, written ? element : 0, name};
+}
+
 class Memory {
  public:
   Memory(std::vector<Region> regions, const Order& order);

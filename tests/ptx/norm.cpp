@@ -38,7 +38,7 @@ struct Tensor {
 Tensor any_tensor(int64_t numel, DType dtype, bool finite, Random& random) {
   const int64_t size = itemsize(dtype), phase = random.one_in(2) ? 0 : random.below(8);
   Tensor t{Stream(numel, size, phase), dtype, size == 2 && random.one_in(2)};
-  fill(t.grad, dtype, finite, random);
+  fill(t.grad, dtype, {finite, true}, random);
   return t;
 }
 
@@ -119,18 +119,14 @@ void norm_case(Kernel& kernel, const std::string& where, Random& random) {
       pieces.assign(items, kNan);
       norm.pieces = pieces.data();
       norm.begin = int64_t(begin);
-      const auto span = [](auto& v, const char* name) {
-        const uint64_t at = reinterpret_cast<uint64_t>(v.data());
-        return Region{at, at + v.size() * sizeof(v[0]), Space::global, int32_t(sizeof(v[0])), name};
-      };
-      std::vector<Region> regions{region_of(grad_scale, "grad_scale", false),
-                                  region_of(found_inf, "found_inf", false),
-                                  region_of(bytes),
-                                  region_of(ticket, "ticket", true),
-                                  region_of(clip, "clip", true),
-                                  span(sums, "sums"),
-                                  span(pieces, "pieces"),
-                                  span(counts, "counts")};
+      std::vector<Region> regions{region_of(&grad_scale, 1, "grad_scale", false),
+                                  region_of(&found_inf, 1, "found_inf", false),
+                                  region_of(bytes.data(), bytes.size(), "table", false),
+                                  region_of(&ticket, 1, "ticket", true),
+                                  region_of(&clip, 1, "clip", true),
+                                  region_of(sums.data(), count, "sums", true),
+                                  region_of(pieces.data(), items, "pieces", true),
+                                  region_of(counts.data(), count, "counts", true)};
       for (size_t i = begin; i < end; ++i)
         tensors[i].grad.add_region(regions, "gradient " + std::to_string(i), false);
       with_argument(where, table, [&](const auto& argument) {

@@ -27,7 +27,7 @@ void observe_case(Kernel& kernel, Random& random) {
   Program program(1 + random.below(random.one_in(8) ? 8 * threads : 8), random);
   for (int launches = 0; launches < 8; ++launches) {
     const double metric = any_metric(random);
-    std::vector<Region> regions{region_of(metric, "metric", false)};
+    std::vector<Region> regions{region_of(&metric, 1, "metric", false)};
     program.add_regions(regions);
     Program expected = program;
     expect(expected, metric);

@@ -21,10 +21,7 @@ int64_t any_count(Random& random) { return random.below(10) + (random.one_in(4) 
 template <class T>
 void add_region(std::vector<Region>& to, std::vector<T>& array, const char* name, bool written) {
   array.reserve(array.size() + kSpace);
-  const uint64_t begin = reinterpret_cast<uint64_t>(array.data());
-  const int32_t element = std::is_class_v<T> ? int32_t(sizeof(double)) : int32_t(sizeof(T));
-  to.push_back(
-      {begin, begin + array.size() * sizeof(T), Space::global, written ? element : 0, name});
+  to.push_back(region_of(array.data(), array.size(), name, written));
 }
 
 void check(const double* mine, const double* expected, size_t count, const char* name) {

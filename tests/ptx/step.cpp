@@ -13,6 +13,7 @@ namespace lrfused::ptx {
 namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr Numbers kAny{false, false};
 constexpr int64_t kMost = 50;  // tensors
 
 struct Tensor {
@@ -50,16 +51,16 @@ Tensor any_tensor(int kind, int32_t group, bool momentum, Random& random) {
   const auto near = [&](int64_t n) { return random.one_in(n) ? random.below(8) : phase; };
   t.param = Stream(numel, size.param, phase);
   t.grad = Stream(numel, size.grad, near(2));
-  fill(t.param, t.dtype, false, random);
-  fill(t.grad, t.grad_dtype, false, random);
+  fill(t.param, t.dtype, kAny, random);
+  fill(t.grad, t.grad_dtype, kAny, random);
   if (momentum) {
     t.buffer = Stream(numel, size.buffer, near(8));
-    fill(t.buffer, t.buffer_dtype(), false, random);
+    fill(t.buffer, t.buffer_dtype(), kAny, random);
   }
   if (t.kept == Master::none) return t;
   t.master = Stream(numel, size.master, near(8));
   if (t.kept == Master::whole) {
-    fill(t.master, DType::float32, false, random);
+    fill(t.master, DType::float32, kAny, random);
   } else {
     for (int64_t i = 0; i < numel; ++i)
       t.master.of<int16_t>()[i] = int16_t(random.below(1 << 16) - (1 << 15));
@@ -78,8 +79,10 @@ cuda::Row any_row(int32_t group, Random& random) {
   return row;
 }
 
-Slot slot_of(const Tensor& t, int64_t place) {
-  const auto data = [](const Stream& s) { return s.address() ? s.data() : nullptr; };
+Slot slot_of(Tensor& t, int64_t place) {
+  const auto data = [](Stream& s) {
+    return s.address() ? static_cast<void*>(s.of<char>()) : nullptr;
+  };
   return {data(t.param), data(t.grad), data(t.buffer), data(t.master), t.param.numel(), place,
           t.group,       t.dtype,      t.grad_dtype,   t.mode,         t.kept};
 }
@@ -106,7 +109,7 @@ struct Update {
   }
 
   template <class T, class G>
-  void run(const Tensor& t, T* param, const G* grad, const Parts& parts) const {
+  void run(Tensor& t, T* param, const G* grad, const Parts& parts) const {
     for (int64_t i = 0; i < t.param.numel(); ++i) {
       if (t.kept == Master::none) {
         if constexpr (std::is_same_v<T, G>) {
@@ -131,7 +134,7 @@ struct Update {
     }
   }
 
-  void operator()(const Tensor& t) const {
+  void operator()(Tensor& t) const {
     const Parts parts{row.weight_decay != 0, row.nesterov != 0,
                       momentum == 0 ? Buffer::none : t.mode};
     with_type(t.dtype, [&](auto p) {
@@ -202,7 +205,7 @@ void step_case(Kernel& kernel, const std::string& where, int only, Random& rando
 
     std::vector<Slot> slots;
     std::vector<const Slot*> pointers;
-    for (const Tensor& t : tensors) slots.push_back(slot_of(t, int64_t(slots.size())));
+    for (Tensor& t : tensors) slots.push_back(slot_of(t, int64_t(slots.size())));
     for (const Slot& s : slots) pointers.push_back(&s);
     auto [bytes, table, items, kind] = pack(rows, pointers.data(), pointers.size());
     table.bytes = bytes.data();
@@ -210,7 +213,7 @@ void step_case(Kernel& kernel, const std::string& where, int only, Random& rando
     std::vector<Tensor> expected_tensors = tensors;
     Program expected = program;
     const cuda::Schedule moved = expected.schedule();
-    for (const Tensor& t : expected_tensors) {
+    for (Tensor& t : expected_tensors) {
       const cuda::Row& row = rows[t.group];
       const double momentum = row.momentum_cell < 0 ? row.momentum : moved.cells[row.momentum_cell];
       if (!step.skipped())
@@ -218,9 +221,11 @@ void step_case(Kernel& kernel, const std::string& where, int only, Random& rando
     }
     cuda::commit(moved, step.use, step.moves(step.skipped()), 0, 1);
 
-    std::vector<Region> regions{
-        region_of(grad_scale, "grad_scale", false), region_of(found_inf, "found_inf", false),
-        region_of(clip, "clip", false), region_of(ticket, "ticket", true), region_of(bytes)};
+    std::vector<Region> regions{region_of(&grad_scale, 1, "grad_scale", false),
+                                region_of(&found_inf, 1, "found_inf", false),
+                                region_of(&clip, 1, "clip", false),
+                                region_of(&ticket, 1, "ticket", true),
+                                region_of(bytes.data(), bytes.size(), "table", false)};
     program.add_regions(regions);
     step.schedule = program.schedule();
     for (size_t i = 0; i < tensors.size(); ++i) {

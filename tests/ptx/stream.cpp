@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kSpace = 256;  // bytes before and behind
 
-double any(bool finite, Random& random) {
+double any(const Numbers& like, Random& random) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   const double x = random.between(-1, 1);
   switch (random.below(64)) {
@@ -17,13 +17,12 @@ double any(bool finite, Random& random) {
     case 1:
       return std::ldexp(x, -140);  // subnormal in fp32
     case 2:
-      return finite ? x : std::copysign(infinity, x);
+      return like.finite ? x : std::copysign(infinity, x);
     case 3:
-      return finite ? x : std::numeric_limits<double>::quiet_NaN();
+      return like.finite ? x : std::numeric_limits<double>::quiet_NaN();
     default:
-      // Of a few magnitudes, so that what is rounded off counts; and of many, so that even a sum of
-      // squares of bfloat16s is rounded.
-      return std::ldexp(x, -int(random.below(random.one_in(4) ? 24 : 3)));
+      if (like.far_apart && random.one_in(2)) return std::ldexp(x, 8);
+      return std::ldexp(x, like.far_apart ? -14 : -int(random.below(random.one_in(4) ? 24 : 3)));
   }
 }
 
@@ -39,15 +38,15 @@ Stream::Stream(int64_t numel, int64_t itemsize, int64_t phase)
 
 void Stream::add_region(std::vector<Region>& to, const std::string& name, bool written) const {
   if (bytes_.empty()) return;
-  to.push_back({address(), address() + uint64_t(numel_ * itemsize_), Space::global,
-                written ? int32_t(itemsize_) : 0, name});
+  const uint64_t begin = address(), end = begin + uint64_t(numel_ * itemsize_);
+  to.push_back({begin, end, Space::global, written ? int32_t(itemsize_) : 0, name});
 }
 
-void fill(const Stream& stream, DType dtype, bool finite, Random& random) {
+void fill(Stream& stream, DType dtype, const Numbers& like, Random& random) {
   with_type(dtype, [&](auto type) {
     using T = decltype(type);
     for (int64_t i = 0; i < stream.numel(); ++i)
-      stream.of<T>()[i] = narrow<T>(opmath_t<T>(any(finite, random)));
+      stream.of<T>()[i] = narrow<T>(opmath_t<T>(any(like, random)));
   });
 }
 

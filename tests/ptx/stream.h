@@ -32,12 +32,15 @@ class Stream {
   // bytes.
   Stream(int64_t numel, int64_t itemsize, int64_t phase);
 
-  void* data() const { return const_cast<char*>(bytes_.data()) + offset_; }
   template <class T>
-  T* of() const {
-    return static_cast<T*>(data());
+  T* of() {
+    return reinterpret_cast<T*>(bytes_.data() + offset_);
   }
-  uint64_t address() const { return bytes_.empty() ? 0 : reinterpret_cast<uint64_t>(data()); }
+  template <class T>
+  const T* of() const {
+    return reinterpret_cast<const T*>(bytes_.data() + offset_);
+  }
+  uint64_t address() const { return bytes_.empty() ? 0 : reinterpret_cast<uint64_t>(of<char>()); }
   int64_t numel() const { return numel_; }
   void add_region(std::vector<Region>& to, const std::string& name, bool written) const;
 
@@ -46,8 +49,12 @@ class Stream {
   int64_t offset_ = 0, numel_ = 0, itemsize_ = 0;
 };
 
-// Fill with numbers of many magnitudes; where not `finite`, with some infinities and NaNs.
-void fill(const Stream& stream, DType dtype, bool finite, Random& random);
+struct Numbers {
+  bool finite;     // or some are infinities and NaNs
+  bool far_apart;  // of two magnitudes; a sum of squares of 16-bit numbers is rounded then
+};
+
+void fill(Stream& stream, DType dtype, const Numbers& like, Random& random);
 
 bool same(double a, double b);  // all NaNs are one
 
