@@ -1,6 +1,5 @@
 #include <cmath>
 #include <limits>
-#include <optional>
 
 #include "cases.h"
 #include "csrc/cuda/norm.h"
@@ -43,12 +42,12 @@ Tensor any_tensor(int64_t numel, DType dtype, bool finite, Random& random) {
 }
 
 // Some tensors of some pieces; or more tensors, or more pieces of one, than a warp adds up at once.
-std::vector<Tensor> any_tensors(Random& random) {
+std::vector<Tensor> any_tensors(size_t capacity, Random& random) {
   const bool finite = !random.one_in(4);
   std::vector<Tensor> tensors;
   if (random.one_in(32))
     tensors.push_back(any_tensor(kMany * kPiece, DType::bfloat16, finite, random));
-  const bool many = random.one_in(16);
+  const bool many = random.one_in(16) && cuda::Gradients::size(kMany + 1) <= capacity;
   for (int64_t i = many ? kMany : 1 + random.below(8); i > 0; --i) {
     const int64_t most = many ? 80 : random.one_in(4) ? 5 * kPiece : kPiece + 200;
     const int64_t numel = random.below(most);
@@ -86,7 +85,7 @@ void check(double mine, double expected, const std::string& what) {
 }  // namespace
 
 void norm_case(Kernel& kernel, const std::string& where, Random& random) {
-  const std::vector<Tensor> tensors = any_tensors(random);
+  const std::vector<Tensor> tensors = any_tensors(capacity_of<cuda::Gradients>(where), random);
   std::vector<cuda::Gradient> gradients;
   for (const Tensor& t : tensors) gradients.push_back(gradient_of(t));
 
