@@ -29,10 +29,9 @@ std::string unreached(const Kernel& kernel) {
   std::string lines;
   for (const Instruction& i : kernel.code) {
     if (i.has_run || i.kind == Kind::branch) continue;
-    ++count;
-    lines += " " + std::to_string(i.line);
+    if (++count <= 20) lines += " " + std::to_string(i.line);
   }
-  return std::to_string(count) + " instructions unreached" + (count ? ", lines" + lines : "");
+  return std::to_string(count) + " instructions unreached" + (count ? ", first lines" + lines : "");
 }
 
 int run(const std::string& path, uint64_t seed, int cases, const std::string& name) {
