@@ -1,10 +1,15 @@
 """Build lrfused._C; without a compiler, install what runs on the reference backend."""
 
+import contextlib
 import glob
+import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 
 import torch
@@ -13,7 +18,6 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 FLAGS = [
     "-O3",
-    "-fopenmp",  # without it at::parallel_for runs on one thread and does not say so
     "-ffp-contract=off",  # a product and a sum are fused only where the source says fma
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -22,61 +26,74 @@ FLAGS = [
     "-g0",
 ]
 
-
 NVCC_FLAGS = ["-std=c++17", "-O3", "-fmad=false", "--threads=4"]
 NVCC_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
 EMULATED = "csrc/cuda/emulated.cpp"  # the kernels' code run on the CPU, for tests without a GPU
 
-LINK = ["-fopenmp"]
+LINK = []
 if os.environ.get("LRFUSED_SANITIZE") == "1":
     SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     FLAGS += [*SANITIZE, "-O1", "-fno-omit-frame-pointer"]
     LINK += SANITIZE
 
 
+RECORD = "_build.json"  # the torch that the extension is for, and why a part of it is not there
+REQUIRED = os.environ.get("LRFUSED_REQUIRE_EXTENSION") == "1"
+
+
 class OptionalBuild(BuildExtension):
-    """Build the extension, or say once why not and install without it."""
+    """Build the extension, or record the compiler's first error and install without it."""
 
     def run(self):
-        try:
-            super().run()
-        except Exception as error:
-            if os.environ.get("LRFUSED_REQUIRE_EXTENSION") == "1":
-                raise
-            warnings.warn(
-                f"lrfused: the compiled extension could not be built ({error}); the reference "
-                "backend will be used: the same bits, at the speed of torch's for-loop",
-                stacklevel=1,
-            )
+        self.record = {"torch": torch.__version__, "error": None, "kernels_error": None}
+        with printed_to_file() as self.output:
+            try:
+                super().run()
+            except Exception as error:
+                self._left_out(
+                    "error", error, "the compiled extension could not be built; the reference "
+                    "backend will be used: the same bits, at the speed of torch's for-loop",
+                )  # fmt: skip
+        for folder in (self.build_lib, ".") if self.inplace else (self.build_lib,):
+            os.makedirs(os.path.join(folder, "lrfused"), exist_ok=True)
+            with open(os.path.join(folder, "lrfused", RECORD), "w") as file:
+                json.dump(self.record, file)
 
     def build_extension(self, ext):
         if ext.compiler:
             try:
                 self._add_kernels(ext)
-            except (OSError, subprocess.CalledProcessError) as error:
-                if os.environ.get("LRFUSED_REQUIRE_EXTENSION") == "1":
-                    raise
-                warnings.warn(f"lrfused: built without CUDA kernels ({error})", stacklevel=1)
+            except (OSError, ValueError, subprocess.CalledProcessError) as error:
+                self._left_out("kernels_error", error, "the CUDA kernels could not be built")
                 ext.extra_compile_args.remove("-DLRFUSED_CUDA")
                 ext.sources.append(EMULATED)
         super().build_extension(ext)
+
+    def _left_out(self, part, error, what):
+        if REQUIRED:
+            raise error
+        self.record[part] = first_error(self.output.read()) or str(error)
+        warnings.warn(f"lrfused: {what}. {self.record[part]}", stacklevel=2)
 
     def _add_kernels(self, ext):
         """Compile the kernels by a short call of our own: they include no torch header."""
         folder = os.path.join(self.build_temp, "cuda")
         os.makedirs(folder, exist_ok=True)
-        command = [ext.compiler, *NVCC_FLAGS, *architectures(), "-c"]
+        chosen, flags = architectures(ext.compiler)
+        command = [ext.compiler, *NVCC_FLAGS, *flags, "-c"]
         objects = []
         for source in sorted(glob.glob("csrc/cuda/*.cu")):
             objects.append(os.path.join(folder, os.path.basename(source) + ".o"))
             subprocess.run([*command, source, "-o", objects[-1]], check=True)
+        ext.extra_compile_args.append(f"-DLRFUSED_ARCHITECTURES={','.join(chosen)}")
         home = os.path.dirname(os.path.dirname(os.path.realpath(ext.compiler)))
         ext.extra_objects = objects
         ext.extra_link_args += [f"-L{os.path.join(home, name)}" for name in ("lib64", "lib")]
         ext.extra_link_args += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
 
     def get_outputs(self):
-        return [path for path in super().get_outputs() if os.path.exists(path)]
+        built = [path for path in super().get_outputs() if os.path.exists(path)]
+        return [*built, os.path.join(self.build_lib, "lrfused", RECORD)]
 
     def copy_extensions_to_source(self):
         built = [e for e in self.extensions if os.path.exists(self._built_path(e))]
@@ -87,21 +104,57 @@ class OptionalBuild(BuildExtension):
         return os.path.join(self.build_lib, self.get_ext_filename(extension.name))
 
 
+@contextlib.contextmanager
+def printed_to_file():
+    """Yield a file of what is printed meanwhile, by compilers too; print it at the end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = [os.dup(1), os.dup(2)]
+    with tempfile.NamedTemporaryFile("w", prefix="lrfused-build-") as written:
+        os.dup2(written.fileno(), 1)
+        os.dup2(written.fileno(), 2)
+        try:
+            with open(written.name, errors="replace") as output:
+                yield output
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, saved in enumerate(before, start=1):
+                os.dup2(saved, number)
+                os.close(saved)
+            with open(written.name, errors="replace") as output:
+                shutil.copyfileobj(output, sys.stdout)
+
+
+ERROR = re.compile(
+    r"(^|[:\s])(fatal )?error( #?\w+)?: |^nvcc fatal|undefined reference|cannot find -l"
+    r"|: not found$|: No such file or directory$|: command not found$"
+)
+
+
+def first_error(output):
+    """Return the first line of a build's output that a compiler or linker calls an error."""
+    lines = (line.strip() for line in output.splitlines())
+    found = next((line for line in lines if ERROR.search(line)), "")
+    return found.replace(os.getcwd() + os.sep, "")[:500]
+
+
 def nvcc():
     """Return the CUDA compiler for a torch that can use what it makes, or None."""
-    if torch.version.cuda is None:
+    if torch.version.cuda is None or os.environ.get("LRFUSED_CUDA") == "0":
         return None
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     found = [shutil.which("nvcc", path=os.path.join(home, "bin")) for home in homes if home]
     return next((path for path in [*found, shutil.which("nvcc")] if path), None)
 
 
-def architectures():
-    """Return nvcc's -gencode arguments: TORCH_CUDA_ARCH_LIST's, or those of usual machines."""
-    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0 9.0 10.0").replace(";", " ").split()
-    numbers = [arch.removesuffix("+PTX").replace(".", "") for arch in listed]
-    arguments = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in numbers]
-    return [*arguments, f"-gencode=arch=compute_{numbers[-1]},code=compute_{numbers[-1]}"]
+def architectures(compiler):
+    """Return the architectures to compile for, and nvcc's arguments for them."""
+    own = runpy.run_path("lrfused/backends/cuda/architectures.py")
+    command = [compiler, "--list-gpu-arch"]
+    known = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    chosen = own["chosen"](os.environ.get("TORCH_CUDA_ARCH_LIST"), known)
+    return chosen, own["flags"](chosen)
 
 
 def extensions():

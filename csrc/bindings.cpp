@@ -159,9 +159,22 @@ std::pair<Touches, Touches> touches_of(const std::array<uint64_t, 4>& at, int64_
   return {elements, vectors};
 }
 
+#ifdef LRFUSED_CUDA
+#define LRFUSED_QUOTED(...) #__VA_ARGS__
+#define LRFUSED_TEXT(...) LRFUSED_QUOTED(__VA_ARGS__)
+
+// Return a device's name and its compute capability.
+std::tuple<std::string, int, int> describe(int device) {
+  cuda::Machine machine;
+  const char* error = cuda::describe(device, machine);
+  TORCH_CHECK(error == nullptr, "device ", device, " could not be asked: ", error);
+  return {machine.name, machine.major, machine.minor};
+}
+#endif
+
 void bind_device(py::module_& m) {
   py::class_<Device>(m, "Device")
-      .def(py::init<int64_t>(), py::arg("index"))
+      .def(py::init<int64_t, int>(), py::arg("index"), py::arg("driver"))
       .def("bind", &Device::bind, py::arg("tensors"), py::arg("groups"), py::arg("length"))
       .def("reserve", &Device::reserve, py::arg("numels"))
       .def("advance", &Device::advance, py::arg("stream"))
@@ -183,8 +196,12 @@ void bind_device(py::module_& m) {
            py::arg("recording"))
       .def("finish", &DeviceStep::finish, py::arg("state"));
   m.def("on_gpu", &cuda::on_gpu);
+  m.def("driver_version", &cuda::driver_version);
   m.def("touches_of", &touches_of, py::arg("addresses"), py::arg("numel"), py::arg("sizes"));
-#ifndef LRFUSED_CUDA
+#ifdef LRFUSED_CUDA
+  m.def("architectures", [] { return LRFUSED_TEXT(LRFUSED_ARCHITECTURES); });
+  m.def("describe", &describe, py::arg("device"));
+#else
   py::class_<cuda::Tape>(m, "Tape")
       .def(py::init<>())
       .def("__len__", [](const cuda::Tape& tape) { return tape.kernels.size(); })

@@ -67,10 +67,16 @@ const char* Resident::put(const std::vector<char>& bytes, c10::Device device) {
   return static_cast<const char*>(there_.const_data_ptr());
 }
 
-Device::Device(int64_t index)
+Device::Device(int64_t index, int driver)
     : device_(device_type(), cuda::on_gpu() ? static_cast<c10::DeviceIndex>(index) : -1),
+      room_(cuda::room_of(driver)),
       ticket_(at::zeros({1}, on(device_, at::kInt))),
-      clip_(at::full({2}, std::numeric_limits<double>::quiet_NaN(), on(device_, at::kDouble))) {}
+      clip_(at::full({2}, std::numeric_limits<double>::quiet_NaN(), on(device_, at::kDouble))) {
+  for (const auto load : {cuda::load_step, cuda::load_norm}) {
+    const char* error = load(device_.index(), room_);
+    TORCH_CHECK(error == nullptr, "the kernels could not be loaded on ", device_, ": ", error);
+  }
+}
 
 void Device::bind(std::vector<at::Tensor> t, int64_t groups, int64_t length) {
   TORCH_CHECK_VALUE(t.size() == 13, "a schedule on a device is made of 13 tensors");
@@ -126,7 +132,8 @@ void Device::advance(int64_t stream) {
   table.bytes = bytes.data();
   cuda::Step step{};
   step.advances = true;
-  launch({0, reinterpret_cast<void*>(stream), true, items}, table, only, step);
+  const cuda::Place place = cuda::place_of(true, bytes.size());
+  launch({0, reinterpret_cast<void*>(stream), place, items}, table, only, step);
 }
 
 void Device::observe(const at::Tensor& metric, int64_t stream) {
@@ -207,7 +214,7 @@ at::Tensor DeviceStep::norm(Device& device, int64_t stream, double max_norm, boo
   clip_ = recording ? device.clip_ : at::empty({2}, on(device.device_, at::kDouble));
   device.captured_ |= recording;
 
-  const size_t each = fit(cuda::Gradients::size(0), cuda::Gradients::size(1));
+  const size_t each = fit(device.room_, cuda::Gradients::size(0), cuda::Gradients::size(1));
   const bool inlined = recording || gradients.size() <= each;
   cuda::Norm norm{};
   norm.scaler = scaler_on(device);
@@ -224,8 +231,9 @@ at::Tensor DeviceStep::norm(Device& device, int64_t stream, double max_norm, boo
     table.bytes = inlined ? bytes.data() : device.gradients_.put(bytes, device.device_);
     norm.begin = static_cast<int64_t>(begin);
     begin += count;
+    const cuda::Place place = cuda::place_of(inlined, bytes.size());
     const char* error = cuda::launch_norm(
-        {device.device_.index(), reinterpret_cast<void*>(stream), inlined, items}, table, norm);
+        {device.device_.index(), reinterpret_cast<void*>(stream), place, items}, table, norm);
     TORCH_CHECK(error == nullptr, "the norm could not be launched: ", error);
   }
   return clip_;
@@ -254,8 +262,8 @@ void DeviceStep::launch(Device& device, int64_t stream, const std::vector<int32_
   step.always = always;
   step.finite = finite;
 
-  const size_t most =
-      fit(cuda::Table::size(rows.size(), 0, masters), cuda::Table::size(rows.size(), 1, masters));
+  const size_t most = fit(device.room_, cuda::Table::size(rows.size(), 0, masters),
+                          cuda::Table::size(rows.size(), 1, masters));
   TORCH_CHECK(!recording || most > 0, "this step cannot be captured: it has too many groups, ",
               rows.size());
   const bool inlined = most > 0 && (recording || slots.size() <= most);
@@ -268,7 +276,8 @@ void DeviceStep::launch(Device& device, int64_t stream, const std::vector<int32_
     table.bytes = inlined ? bytes.data() : device.table_.put(bytes, device.device_);
     step.use = begin == slots.size();  // the last one commits
     step.advances = step.use && advances;
-    device.launch({0, reinterpret_cast<void*>(stream), inlined, items}, table, only, step);
+    const cuda::Place place = cuda::place_of(inlined, bytes.size());
+    device.launch({0, reinterpret_cast<void*>(stream), place, items}, table, only, step);
   } while (begin < slots.size());
 }
 

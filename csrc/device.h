@@ -25,7 +25,8 @@ class Resident {
 // What one device keeps from step to step.
 class Device {
  public:
-  explicit Device(int64_t index);
+  // Load the kernels, those that this version of the driver takes: cuda/machine.h.
+  Device(int64_t index, int driver);
 
   // The device's copy of program.h's tensors, rows in the order of cells; cuda/commit.h.
   void bind(std::vector<at::Tensor> tensors, int64_t groups, int64_t length);
@@ -42,6 +43,7 @@ class Device {
   void make_room(int64_t pieces, int64_t places);
 
   c10::Device device_;
+  const size_t room_;  // for a table in a kernel's argument
   std::vector<at::Tensor> bound_;
   cuda::Schedule schedule_{};
   at::Tensor ticket_;

@@ -6,7 +6,6 @@
 // thread holds the GIL and takes part: nobody writes.
 #include "gather.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/impl/COWDeleter.h>
 #include <c10/util/irange.h>
@@ -15,6 +14,7 @@
 #include <atomic>
 #include <cstddef>
 
+#include "cpu/parallel.h"
 #include "groups.h"
 #include "parameters.h"
 #include "prefetch.h"
@@ -322,17 +322,21 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
   found.odd.clear();
 
   Kind* kind = kinds.data();  // threads see their own thread_locals
-  std::atomic<int64_t> numel, firsts, others;
+  std::atomic<int64_t> numel, firsts, others, next;
   std::atomic<bool> in_order;
+  const int64_t threads = count <= kGrain ? 1 : std::min(thread_count(), 1 + (count - 1) / kGrain);
+  const int64_t share = 1 + (count - 1) / threads;
   const auto read = [&] {
-    numel = firsts = others = 0;
+    numel = firsts = others = next = 0;
     in_order = true;
-    at::parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-      Reader reader(params, found.groups, kept, found, kind);
-      if (!reader.read(begin, end)) in_order = false;
-      numel += reader.numel;
-      firsts += reader.firsts;
-      others += reader.others;
+    parallel(threads, [&] {
+      for (int64_t begin; (begin = share * next++) < count;) {
+        Reader reader(params, found.groups, kept, found, kind);
+        if (!reader.read(begin, std::min(begin + share, count))) in_order = false;
+        numel += reader.numel;
+        firsts += reader.firsts;
+        others += reader.others;
+      }
     });
     return in_order.load();
   };

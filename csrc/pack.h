@@ -26,10 +26,10 @@ Packed<cuda::Table> pack(const std::vector<cuda::Row>& rows, const Slot* const* 
 std::vector<cuda::Gradient> gradients_of(const std::vector<Slot>& slots, int64_t places);
 Packed<cuda::Gradients> pack(const cuda::Gradient* gradients, size_t count);
 
-// How many tensors a table in a kernel's argument holds, of which none takes `empty` bytes and one
+// How many tensors a table of at most `room` bytes holds, of which none takes `empty` bytes and one
 // `single`.
-constexpr size_t fit(size_t empty, size_t single) {
-  return (cuda::kInline - std::min(cuda::kInline, empty)) / (single - empty);
+constexpr size_t fit(size_t room, size_t empty, size_t single) {
+  return (room - std::min(room, empty)) / (single - empty);
 }
 
 }  // namespace lrfused

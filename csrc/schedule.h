@@ -29,9 +29,11 @@ static_assert(sizeof(Constants) == 3 * sizeof(double), "a row of the fp64 consta
 
 LRFUSED_HD double apply(const Segment& s, const Constants& c, const double* tables, int64_t epoch,
                         double value) {
-  if (epoch < s.begin || epoch >= s.end || (epoch - s.begin) % s.every != 0) return value;
-  const double x = s.table < 0 ? c.x : tables[s.table + (epoch - s.begin) / s.every];
-  return x * (s.absolute ? c.a : value - c.a) + c.b;
+  const int64_t since = epoch - s.begin, k = s.every == 1 ? since : since / s.every;
+  const bool applies = since >= 0 && epoch < s.end && k * s.every == since;
+  const double x = applies && s.table >= 0 ? tables[s.table + k] : c.x;
+  const double next = x * (s.absolute ? c.a : value - c.a) + c.b;
+  return applies ? next : value;  // chosen late: a GPU then reads the row at once
 }
 
 struct Plateau {

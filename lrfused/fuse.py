@@ -77,6 +77,7 @@ def fuse(
         capturable=capturable,
     )
     fused.state.update(optimizer.state)
+    fused._prepare_capture()
     return fused, fused.scheduler
 
 

@@ -46,7 +46,7 @@ def wrap_step(cls: Any) -> None:
 def _has_observers() -> Callable[[], bool]:
     """Return what says whether somebody records; without the extension somebody may always."""
     try:
-        from ._C import has_observers
+        from .extension import _C
     except ImportError:
         return lambda: True
-    return has_observers
+    return _C.has_observers

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 
 from . import __version__, backends
+from .arguments import CommandError
 
 _KINDS = ("cpu", "cuda", "xpu", "mps")
 _USED_FOR = {
@@ -29,13 +31,40 @@ def devices() -> dict[str, str]:
     return found
 
 
+def self_tests() -> list[tuple[str, torch.device, Any]]:
+    """Return the verdict of each backend on each device that it has kernels for.
+
+    Those that the process has not run yet are run.
+    """
+    from .backends import trust  # here: importing lrfused imports no backend
+
+    every = [torch.device("cpu")]
+    for kind in _KINDS[1:]:
+        module = getattr(torch, kind)
+        if module.is_available():
+            every += [torch.device(kind, i) for i in range(module.device_count())]
+    torch.optim.SGD([torch.empty(0)])  # a process's first optimizer imports torch's compiler
+    ready = [backends.choose(name) for name, why in backends.available().items() if why is None]
+    try:
+        return [
+            (trust.name_of(backend), device, trust.verdict(backend, device))
+            for backend in ready
+            for device in every
+            if trust.is_tested(backend, device)
+        ]
+    except ValueError as error:  # the environment variable's value
+        raise CommandError(str(error)) from error
+
+
 def report() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
     """Return rows of backends (name, state, use) and of devices (type, name, backend chosen)."""
     state = {name: why or "ready" for name, why in backends.available().items()}
-    return (
-        [(name, why, _USED_FOR[name]) for name, why in state.items()],
-        [(kind, name, backends.preferred(kind)) for kind, name in devices().items()],
-    )
+    tests = self_tests()
+    chosen = []
+    for kind, name in devices().items():
+        failed = [b for b, device, v in tests if device.type == kind and v.state == "failed"]
+        chosen.append((kind, name, backends.preferred(kind, failed)))
+    return [(name, why, _USED_FOR[name]) for name, why in state.items()], chosen
 
 
 def run() -> int:
@@ -44,6 +73,9 @@ def run() -> int:
     print(f"lrfused {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     _table(("backend", "state", "for"), first)
     _table(("device", "name", 'backend="auto" is'), second)
+    third = [(name, str(device), str(verdict)) for name, device, verdict in self_tests()]
+    third.append(("reference", "every device", "not run: it is made of torch's operations"))
+    _table(("backend", "device", "self-test"), third)
     return 0
 
 

@@ -64,7 +64,7 @@ def sgd_(
         "maximize": maximize,
         "schedule": None,
     }
-    backend = backends.choose("auto", params[0].device.type)
+    backend = backends.trusted("auto", list(dict.fromkeys(p.device for p in params)))
     rates = _rates_of(backend, group)
     backend.step([group], state, rates.program, False, Scaling())
     if rates.remote is not None:

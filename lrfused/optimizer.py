@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import device as Device
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
@@ -57,7 +58,7 @@ class FusedDecaySGD(Optimizer):
         master_weights: True to update bfloat16 and float16 parameters through float32 masters,
             `state[p]["master"]`, with float32 momentum; "remainder" to keep of a bfloat16's master
             only the 16 bits that the parameter lacks, `state[p]["master_remainder"]`.
-        backend: "auto", "compiled", "triton" or "reference".
+        backend: "auto", "compiled", "triton" or "reference"; used where its self-test passes.
         capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
         foreach: accepted, so that a call need not be changed, and ignored.
         fused: likewise.
@@ -154,12 +155,13 @@ class FusedDecaySGD(Optimizer):
             self._prepare_capture()
 
     def _choose_backend(self) -> None:
-        self._device_type = self._first_device_type()
+        self._device = self._first_device()
         # torch updates a parameter that is listed twice once and then again: not in parallel.
         lists = [group["params"] for group in self.param_groups]
         twice = any(len(params) != len(set(params)) for params in lists)
         name = "reference" if twice else self._backend_name
-        self._backend = backends.choose(name, self._device_type)
+        devices = list(dict.fromkeys(p.device for params in lists for p in params))
+        self._backend = backends.trusted(name, devices)
         if self._rates is not None:
             self._rates.use(self._backend.Program)
 
@@ -168,11 +170,11 @@ class FusedDecaySGD(Optimizer):
         if self._capturable and prepare is not None:
             prepare(self.param_groups, self.state, self._rates.program, self._scaling)
 
-    def _first_device_type(self) -> str:
+    def _first_device(self) -> Device | None:
         for group in self.param_groups:
             for p in group["params"]:
-                return p.device.type
-        return "cpu"
+                return p.device
+        return None
 
     def step(self, closure: Any = None) -> Any:
         """Perform a single optimization step and, once in `schedule_every`, the schedule's.
@@ -187,7 +189,7 @@ class FusedDecaySGD(Optimizer):
         if (self._blank or not self.state) and blank.made(self):
             return loss
         rates, groups = self._rates, self.param_groups
-        if self._first_device_type() != self._device_type:  # the model was moved
+        if self._first_device() != self._device:  # the model was moved
             self._choose_backend()
         rates.take_written(groups)
         if self._schedule_every not in (None, 1) and rates.recording:
@@ -301,6 +303,7 @@ class FusedDecaySGD(Optimizer):
         self._rates.check(states, override)
         self._rates.load(states)
         self._rates.restart(self.param_groups)
+        self._prepare_capture()
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -362,13 +365,16 @@ class FusedDecaySGD(Optimizer):
         self._since = next((s["steps_since"] for s in packed if s is not None), self._since)
         self._rates.load(states)
         self._rates.restart(self.param_groups)
+        self._prepare_capture()
 
     def __getstate__(self) -> dict[str, Any]:
         blank.forget(self)
         self._rates.take_written(self.param_groups)
         self._rates.refresh(self.param_groups)
+        without_prepared = getattr(self._backend, "without_prepared", lambda state, _: state)
         return {
             **super().__getstate__(),
+            "state": without_prepared(self.state, self._rates.program),
             "_backend_name": self._backend_name,
             "_capturable": self._capturable,
             "_schedule_every": self._schedule_every,
@@ -387,3 +393,4 @@ class FusedDecaySGD(Optimizer):
         self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)
         self._rates.load(chain_states)
         self._rates.restart(self.param_groups)
+        self._prepare_capture()

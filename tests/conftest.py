@@ -6,6 +6,7 @@ import pytest
 import torch
 import twin
 from cases import BACKENDS
+from tape import Tape, not_emulated
 
 from lrfused import backends
 
@@ -64,6 +65,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(params=["triton", "cuda"], scope="session")
 def device(request):
     """Name a backend whose kernels run the schedule on a device, which is emulated here."""
+    if why := not_emulated(request.param):
+        pytest.skip(f"{request.param}: {why}")
     return request.param
 
 
@@ -77,8 +80,6 @@ def shared(tmp_path_factory):
 @pytest.fixture
 def tape(monkeypatch):
     """Stand in for a CUDA graph."""
-    from tape import Tape  # here, since it imports triton
-
     return Tape(monkeypatch)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from bits import assert_same_bits
 from cases import with_lr
-from twin import leaf, momentum, numbers, sgd
+from twin import allow_gradient, leaf, momentum, numbers, sgd
 
 from lrfused import FusedDecaySGD
 from lrfused.masters import join, split
@@ -40,8 +40,8 @@ class Masters:
             p.grad = q.grad = None
             if i in missing:
                 continue
-            p.grad_dtype = torch.float32 if wide else p.dtype
-            p.grad = numbers(*p.shape, dtype=p.grad_dtype, seed=100 * step + i + 1)
+            dtype = allow_gradient(p, torch.float32 if wide else p.dtype)
+            p.grad = numbers(*p.shape, dtype=dtype, seed=100 * step + i + 1)
             q.grad = p.grad.float()
         self.ours.step()
         self.theirs.step()

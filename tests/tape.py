@@ -1,33 +1,18 @@
 """A stand-in for a CUDA graph where there is no GPU, which counts uploads too."""
 
-import pytest
 import torch
 
-from lrfused.backends import available
-
-if available()["triton"] or available()["cuda"]:
-    pytest.skip("the backends triton and cuda are not both available", allow_module_level=True)
-
-from lrfused import _C
-from lrfused.backends.cuda import driver
+from lrfused import backends
 from lrfused.backends.device import transfer
-from lrfused.backends.triton import launch, mirror, tables
-
-emulated = [
-    pytest.mark.skipif(
-        not (launch.INTERPRETED and driver.EMULATED),
-        reason="with a GPU, test_gpu.py runs the like of these",
-    ),
-    pytest.mark.skipif(
-        torch.backends.cpu.get_cpu_capability() == "DEFAULT",
-        reason="torch itself does not fuse with ATEN_CPU_CAPABILITY=default, and Triton does",
-    ),
-]
 
 
-def mirror_of(optimizer):
-    (only,) = optimizer._rates.program._mirrors.values()
-    return only
+def not_emulated(backend):
+    """Return why a backend's kernels cannot be run on the CPU here, or None."""
+    if torch.cuda.is_available():
+        return "with a GPU, test_gpu.py runs the like of these"
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        return "torch itself does not fuse with ATEN_CPU_CAPABILITY=default, and the kernels do"
+    return backends.available()[backend]
 
 
 def assert_the_device_agrees(program):
@@ -40,19 +25,69 @@ def assert_the_device_agrees(program):
             assert repr(there.tolist()) == repr(host.tolist()), name
 
 
+class TritonTape:
+    """Launches of Triton's kernels; while it records they are noted instead of run."""
+
+    def __init__(self, monkeypatch):
+        from lrfused.backends.triton import launch, mirror, tables
+
+        self._recording, self._noted, self._run = False, [], launch.launch
+        for module in (tables, mirror):
+            monkeypatch.setattr(module, "launch", self._launch)
+
+    def _launch(self, *args, **constants):
+        if self._recording:
+            self._noted.append((args, constants))
+        else:
+            self._run(*args, **constants)
+
+    def __len__(self):
+        return len(self._noted)
+
+    def begin(self):
+        self._recording, self._noted = True, []
+
+    def end(self):
+        self._recording = False
+
+    def replay(self):
+        for args, constants in self._noted:
+            self._run(*args, **constants)
+
+
+class CudaTape:
+    """Launches of the emulated CUDA kernels; while it records they are noted instead of run."""
+
+    def __init__(self):
+        from lrfused import _C
+
+        self._extension, self._noted = _C, _C.Tape()
+
+    def __len__(self):
+        return len(self._noted)
+
+    def begin(self):
+        self._noted = self._extension.Tape()
+        self._extension.record_to(self._noted)
+
+    def end(self):
+        self._extension.record_to(None)
+
+    def replay(self):
+        self._noted.replay()
+
+
 class Tape:
     """Stand in for a CUDA graph: while it records, kernels are noted instead of run."""
 
     def __init__(self, monkeypatch):
         self.recording, self.uploads = False, 0
-        self._triton, self._cuda = [], _C.Tape()
-        run, copy = launch.launch, transfer.upload
-
-        def note(*args, **constants):
-            if self.recording:
-                self._triton.append((args, constants))
-            else:
-                run(*args, **constants)
+        self._tapes = []
+        if not_emulated("triton") is None:
+            self._tapes.append(TritonTape(monkeypatch))
+        if not_emulated("cuda") is None:
+            self._tapes.append(CudaTape())
+        copy = transfer.upload
 
         def upload(*args):
             assert not self.recording, "nothing may be uploaded inside a capture"
@@ -60,24 +95,22 @@ class Tape:
             copy(*args)
 
         monkeypatch.setattr(transfer, "capturing", lambda device: self.recording)
-        for module in (tables, mirror):
-            monkeypatch.setattr(module, "launch", note)
         monkeypatch.setattr(transfer, "upload", upload)
-        self._run = run
 
     def __len__(self):
-        return len(self._triton) + len(self._cuda)
+        return sum(len(tape) for tape in self._tapes)
 
     def capture(self, step):
-        self.recording, self._triton, self._cuda = True, [], _C.Tape()
-        _C.record_to(self._cuda)
+        self.recording = True
+        for tape in self._tapes:
+            tape.begin()
         try:
             step()
         finally:
-            _C.record_to(None)
+            for tape in self._tapes:
+                tape.end()
             self.recording = False
 
     def replay(self):
-        for args, constants in self._triton:
-            self._run(*args, **constants)
-        self._cuda.replay()
+        for tape in self._tapes:
+            tape.replay()

@@ -2,20 +2,27 @@
 
 import itertools
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER, Schedule
-from tape import assert_the_device_agrees, emulated
+from tape import assert_the_device_agrees, not_emulated
 from twin import Twin, assert_same_state, leaf, numbers, rates, same_layout, sgd
 
 import lrfused
+
+if why := not_emulated("cuda"):
+    pytest.skip(f"cuda: {why}", allow_module_level=True)
+
 from lrfused import _C, FusedDecaySGD
 
-pytestmark = emulated
 HYPERS = {name: HYPER[name] for name in ("decay", "dampening", "nesterov-decay", "maximize-all")}
-ITEM = 1024  # vectors
+ITEM = 512  # vectors
 
 
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
@@ -86,6 +93,35 @@ def test_a_captured_step_takes_a_long_table_along_in_parts(tape):
         tape.replay()
         twin.oracle.step()
     twin.check()
+
+
+@pytest.fixture
+def old_driver(monkeypatch):
+    """Stand in for a driver whose kernels take 4,096 bytes of arguments."""
+    monkeypatch.setattr(_C, "driver_version", lambda: 12000)
+
+
+@pytest.mark.parametrize(("count", "launches"), [(105, 1), (106, 2), (211, 3)])
+def test_an_old_driver_takes_short_tables_in_more_launches(tape, old_driver, count, launches):
+    twin = Twin([numbers(1 + i % 5, seed=i) for i in range(count)], "cuda", {"momentum": 0.9}, [])
+    twin.run(2)
+    twin.give(twin.draw())
+    tape.capture(twin.opt.step)
+    assert len(tape) == launches
+    for _ in range(2):
+        tape.replay()
+        twin.oracle.step()
+    twin.check()
+
+
+def test_with_an_old_driver_more_groups_than_it_takes_are_not_captured(tape, old_driver):
+    groups = [{"params": [leaf(numbers(2, seed=i))]} for i in range(120)]
+    for group in groups:
+        group["params"][0].grad = numbers(2)
+    opt = FusedDecaySGD(groups, lr=0.1, backend="cuda")
+    opt.step()
+    with pytest.raises(RuntimeError, match="cannot be captured: it has too many groups, 120"):
+        tape.capture(opt.step)
 
 
 def test_more_groups_than_an_argument_holds():
@@ -214,3 +250,21 @@ def test_a_scale_on_the_device_is_read_there(dtype):
             scheduler.step()
         twin.check()
         assert_the_device_agrees(twin.opt._rates.program)
+
+
+WITHOUT_TRITON = """
+import sys, pytest
+sys.modules["triton"] = None
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def test_in_a_subprocess_these_tests_need_no_triton():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRITON, "-p", "no:cacheprovider", "-k", "cuda"]
+        + ["test_cuda.py::test_streams_may_lie_at_any_address", "test_device_flight.py"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"\b[1-9]\d* passed", done.stdout), done.stdout
+    assert "skipped" not in done.stdout, done.stdout

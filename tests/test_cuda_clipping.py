@@ -6,15 +6,18 @@ import pytest
 import torch
 from bits import assert_same_bits
 from cases import DTYPES, HYPER, with_lr
-from tape import assert_the_device_agrees, emulated
+from tape import assert_the_device_agrees, not_emulated
 from twin import assert_same_state, leaf, momentum, numbers, same_layout
 
 from lrfused import ExponentialLR, FusedDecaySGD
-from lrfused.backends import cuda
 from lrfused.norm import clip_coefficient, norm, square_sum
 from lrfused.scaling import Scaling
 
-pytestmark = emulated
+if why := not_emulated("cuda"):
+    pytest.skip(f"cuda: {why}", allow_module_level=True)
+
+from lrfused.backends import cuda
+
 BOUND = 0.5
 
 

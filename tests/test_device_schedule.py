@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loops import RATES, Race, group_counts, momenta
 from programs import EVENTS, PLATEAU, SEGMENT, program
-from tape import assert_the_device_agrees, emulated
+from tape import assert_the_device_agrees
 from torch.optim import lr_scheduler
 from twin import assert_same_state, leaf, numbers, rates, sgd
 
@@ -19,7 +19,6 @@ import lrfused
 from lrfused import FusedDecaySGD, backends
 from lrfused.metrics import mean
 
-pytestmark = emulated
 NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.31, -0.4, math.inf]
 
 

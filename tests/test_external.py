@@ -14,7 +14,11 @@ from lrfused import ExponentialLR, FusedDecaySGD
 CASES = [case for case in STEPPED if case.groups is None]
 
 
-@pytest.mark.parametrize("capturable", [False, True])
+# Before 2.10 torch's own schedulers mix up tensors of rates with those they keep.
+FLOATS_ONLY = not hasattr(lr_scheduler, "_update_param_group_val")
+
+
+@pytest.mark.parametrize("capturable", [False] if FLOATS_ONLY else [False, True])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_without_a_schedule_of_ours_it_gives_torchs_results(case, capturable):
     ours = FusedDecaySGD(groups_of(RATES[2]), lr=0.5, capturable=capturable)

@@ -1,6 +1,10 @@
 """The backends on a GPU: no host waits, captured steps, nothing compiled twice."""
 
+import copy
 import math
+import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -98,8 +102,9 @@ def test_changed_numbers_compile_nothing(kernels, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a kernel was compiled")
 
-    monkeypatch.setattr("triton.compiler.compile", refuse)
-    monkeypatch.setattr("triton.runtime.jit.JITFunction._do_compile", refuse)
+    if kernels == "triton":  # those of the other were compiled when it was built
+        monkeypatch.setattr("triton.compiler.compile", refuse)
+        monkeypatch.setattr("triton.runtime.jit.JITFunction._do_compile", refuse)
     for change in ({"lr": 0.01}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"maximize": True}, {}):
         for optimizer in (ours, theirs):
             optimizer.param_groups[0].update(change)
@@ -156,6 +161,55 @@ def test_the_first_step_may_be_a_captured_one(cuda):
         scheduler.step()
     assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs))
     assert_same_state(ours, theirs)
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_copys_first_step_may_be_a_captured_one(cuda, make):
+    ours, theirs = pair(cuda, schedule=lrfused.ExponentialLR(0.9), capturable=True)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(theirs, 0.9)
+    grads = [p.grad for p in ours.param_groups[0]["params"]]
+    ours = make(ours)
+    for p, grad in zip(ours.param_groups[0]["params"], grads, strict=True):
+        p.grad = grad
+    graph = capture(ours.step)
+    for _ in range(3):
+        graph.replay()
+        theirs.step()
+        scheduler.step()
+    assert_same_rates(ours.scheduler.get_last_lr(), rates(theirs))
+    assert_same_state(ours, theirs)
+
+
+FIRST_THING = """
+import torch, lrfused
+mine, other = (torch.arange(1.0, 1026.0, device="cuda").requires_grad_() for _ in "ab")
+mine.grad, other.grad = torch.full_like(mine, 0.3), torch.full_like(other, 0.3)
+schedule = [lrfused.ExponentialLR(0.9), lrfused.ReduceLROnPlateau(patience=0, factor=0.5)]
+ours = lrfused.FusedDecaySGD(
+    [mine], lr=0.1, momentum=0.9, schedule=schedule, capturable=True, backend="cuda",
+    max_grad_norm=1e30,
+)
+loss = torch.ones((), device="cuda")
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    ours.step()
+    ours.scheduler.step(loss)
+theirs = torch.optim.SGD([other], lr=0.1, momentum=0.9, foreach=False)
+exponential = torch.optim.lr_scheduler.ExponentialLR(theirs, 0.9)
+plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, patience=0, factor=0.5)
+for _ in range(3):
+    graph.replay()
+    theirs.step()
+    exponential.step()
+    plateau.step(1.0)
+assert torch.equal(mine.view(torch.int32), other.view(torch.int32))
+assert ours.scheduler.get_last_lr() == [theirs.param_groups[0]["lr"]]
+"""
+
+
+def test_a_capture_may_be_the_first_thing_that_a_process_launches(cuda):
+    done = subprocess.run([sys.executable, "-c", FIRST_THING], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_a_metric_is_fed_inside_a_captured_step(cuda):

@@ -9,7 +9,15 @@ from cases import HYPER, SIZES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from masters import KINDS, Masters, master, of_each_kind, values_of
-from twin import assert_same_state, assert_unchanged, leaf, numbers, snapshot
+from twin import (
+    allow_gradient,
+    assert_same_state,
+    assert_unchanged,
+    leaf,
+    numbers,
+    other_dtypes,
+    snapshot,
+)
 
 from lrfused import ExponentialLR, FusedDecaySGD
 from lrfused.masters import join, split
@@ -92,8 +100,8 @@ def assert_equals_fp32(backend, run):
         for i, (p, q) in enumerate(zip(pair.mine, pair.other, strict=True)):
             p.grad = q.grad = None
             if (step + i) % run["missing"]:
-                p.grad_dtype = torch.float32 if step in run["wide"] else p.dtype
-                p.grad = numbers(*p.shape, dtype=p.grad_dtype, seed=31 * step + i)
+                dtype = allow_gradient(p, torch.float32 if step in run["wide"] else p.dtype)
+                p.grad = numbers(*p.shape, dtype=dtype, seed=31 * step + i)
                 q.grad = p.grad.float()
         pair.ours.grad_scale = scale = run["scale"] and torch.tensor(run["scale"])
         pair.ours.found_inf = torch.tensor(float(step in run["skips"]))
@@ -121,8 +129,8 @@ def test_the_backends_agree_on_clipped_steps(backend, dtype, kind):
         )
         for step in range(2):
             for i, p in enumerate(params):
-                p.grad, p.grad_dtype = None, torch.float32 if step else dtype
-                p.grad = numbers(*p.shape, dtype=p.grad_dtype, seed=step + i)
+                given = allow_gradient(p, torch.float32 if step else dtype)
+                p.grad = numbers(*p.shape, dtype=given, seed=step + i)
             optimizer.grad_scale = 3.0
             optimizer.step()
         return optimizer
@@ -222,6 +230,7 @@ def test_a_remainder_goes_through_the_step_unharmed(backend):
     assert torch.equal(optimizer.state[p]["master_remainder"], remainder)
 
 
+@other_dtypes
 @of_each_kind
 def test_nans_of_any_payload_stay_nans_and_overflow_is_infinite(backend, dtype, kind):
     p = leaf(torch.zeros(6, dtype=dtype))
@@ -242,13 +251,12 @@ def test_nans_of_any_payload_stay_nans_and_overflow_is_infinite(backend, dtype, 
 @of_each_kind
 def test_a_skipped_first_step_commits_nothing(backend, dtype, kind, amp):
     p = leaf(numbers(70, dtype=dtype))
-    p.grad_dtype = torch.float32
     optimizer = FusedDecaySGD(
         [p], lr=0.1, momentum=0.9, master_weights=kind, amp=amp, backend=backend
     )
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     scaler.scale(torch.zeros(()))
-    p.grad = torch.full((70,), torch.inf)
+    p.grad = torch.full((70,), torch.inf, dtype=allow_gradient(p, torch.float32))
     version = p._version
     scaler.step(optimizer)
     assert not optimizer.state

@@ -1,5 +1,6 @@
 """What is built installs and runs: an sdist, a wheel from it, one without a compiler."""
 
+import json
 import os
 import re
 import shutil
@@ -11,12 +12,13 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 import lrfused
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILT = (".*", "build", "dist", "site", "*.so", "*.egg-info", "__pycache__")
+BUILT = (".*", "build", "dist", "site", "*.so", "_build.json", "*.egg-info", "__pycache__")
 SHIPPED = ("csrc", "lrfused", "tests", "docs", "benchmarks", "examples")
 EXTRAS = {"bench", "cli", "demo", "docs", "frameworks", "lint", "plot", "test"}
 
@@ -139,7 +141,7 @@ def test_the_wheel_holds_the_extension_the_types_and_the_licence(wheel):
         (points,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "lrfused = lrfused.__main__:main" in archive.read(points).decode()
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "lrfused").rglob("*.py")}
-    assert modules | {"lrfused/py.typed", "lrfused/_C.pyi"} <= set(names)
+    assert modules | {"lrfused/py.typed", "lrfused/_C.pyi", "lrfused/_build.json"} <= set(names)
     assert any(re.fullmatch(r"lrfused/_C\.\S+\.so", name) for name in names)
     assert all(name.startswith(("lrfused/", "lrfused-")) for name in names)
     assert metadata["Version"] == lrfused.__version__
@@ -159,11 +161,32 @@ def test_the_wheel_installed_alone_passes_verify(wheel, installed, tmp_path):
     assert "compiled" in told
 
 
-def test_without_a_compiler_it_installs_says_so_and_has_the_same_bits(sdist, installed, tmp_path):
+COMPILERS = {  # that fail, and what is told of each
+    "none": ("/none", "/none: not found"),
+    "error": (
+        '#!/bin/sh\ncase " $* " in *" -c "*) ;; *) exec c++ "$@" ;; esac\n'
+        'echo "In file included from here:"\n'
+        'echo "csrc/gather.cpp:3:14: error: planted" >&2\n'
+        'echo "csrc/gather.cpp:4:1: error: another" >&2\nexit 1\n',
+        "csrc/gather.cpp:3:14: error: planted",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COMPILERS)
+def test_where_it_does_not_compile_it_has_the_same_bits_and_names_the_error(
+    kind, sdist, installed, tmp_path
+):
+    compiler, told = COMPILERS[kind]
+    if kind == "error":
+        path = tmp_path / "c++"
+        path.write_text(compiler)
+        path.chmod(0o755)
+        compiler = str(path)
     arguments = ("wheel", "--no-build-isolation", "--verbose", "--wheel-dir", tmp_path, sdist)
-    built = pip(*arguments, folder=tmp_path, CXX="/none")
-    told = built.stdout + built.stderr
-    assert told.count("lrfused: the compiled extension could not be built") == 1
+    built = pip(*arguments, folder=tmp_path, CXX=compiler)
+    printed = built.stdout + built.stderr
+    assert printed.count("lrfused: the compiled extension could not be built") == 1
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".so")]
@@ -172,6 +195,22 @@ def test_without_a_compiler_it_installs_says_so_and_has_the_same_bits(sdist, ins
     assert place.startswith(there["PYTHONPATH"])
     assert len(warned) == 1, warned
     assert warned[0].startswith("lrfused has no compiled backend here")
+    assert told in warned[0]
+    info = run("-m", "lrfused", "info", folder=tmp_path, COLUMNS="500", **there).stdout
+    assert told in info
+
+
+def test_it_is_not_loaded_into_another_minor_version_of_torch(wheel, installed, tmp_path):
+    there = installed(wheel)
+    record = Path(there["PYTHONPATH"]) / "lrfused" / "_build.json"
+    built_for = json.loads(record.read_text())
+    assert built_for == {"torch": torch.__version__, "error": None, "kernels_error": None}
+    major, minor = torch.__version__.split(".")[:2]
+    record.write_text(json.dumps({**built_for, "torch": f"{major}.{int(minor) - 1}.1+cpu"}))
+    loaded = "\nimport sys; print('lrfused._C' in sys.modules)"
+    _, warned, there_is = run("-c", USE + loaded, folder=tmp_path, **there).stdout.splitlines()
+    assert f"compiled for torch {major}.{int(minor) - 1}.1+cpu, and this is torch" in warned
+    assert there_is == "False"
 
 
 def test_with_the_extension_required_a_failed_build_is_an_error(sdist, tmp_path):
@@ -192,6 +231,6 @@ def test_import_brings_in_no_backend_no_command_and_no_other_package():
     others = {name.partition(".")[0] for name in new} - {"lrfused"}
     assert others <= sys.stdlib_module_names, others
     needless = re.compile(
-        r"lrfused\.(backends\.\w+|bench|verify|preview|demo|curves|info|arguments|reference|_C)"
+        r"lrfused\.(backends\.\w+|bench|verify|preview|demo|curves|info|arguments|reference|extension|_C)"
     )
     assert [name for name in new if needless.match(name)] == []

@@ -30,9 +30,6 @@ pytestmark = [
 
 ENTRY = r"^(?:\.visible )?\.entry "
 SEED, CASES = 1, 60
-# Instructions that no launch can reach. For a NaN a plateau's comparison is compiled apart, where
-# it is never better.
-UNREACHED = {"observe": 4}
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +72,7 @@ def test_kernels_equal_the_hosts_headers_and_all_of_them_runs(machine, shared, s
     lines = run(str(machine), str(path), str(SEED), str(CASES), part).splitlines()
     assert len(lines) == sum(part in name for name in names) > 0
     for line in lines:
-        name, told = line.split(": ", 1)
-        assert f"{CASES} cases are equal" in told, line
-        unreached = int(re.search(r"(\d+) instructions unreached", told).group(1))
-        assert unreached <= UNREACHED.get(name, 0), line
+        assert line.endswith(f": {CASES} cases are equal, 0 instructions unreached"), line
 
 
 class Mutation(NamedTuple):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import DTYPES, lambda_that_ends
-from twin import assert_unchanged, leaf, numbers, sgd, snapshot
+from twin import assert_unchanged, leaf, numbers, other_dtypes, sgd, snapshot
 
 from lrfused import ExponentialLR, FusedDecaySGD, LambdaLR
 
@@ -217,6 +217,7 @@ def test_a_lambda_works_up_to_its_last_epoch_and_raises_there(backend):
     assert_refused(optimizer, None, IndexError)
 
 
+@other_dtypes
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_gradient_of_another_dtype_is_refused_or_as_in_torch(backend, dtype):
     other = torch.float32 if dtype is not torch.float32 else torch.bfloat16

@@ -1,15 +1,19 @@
 """The Triton backend: what is uploaded and launched when, and when it is chosen."""
 
 import pytest
+import torch
 from cases import DTYPES, HYPER, named
 from loops import RATES, Race
-from tape import emulated
+from tape import not_emulated
 from twin import Twin, leaf, numbers
 
 from lrfused import FusedDecaySGD, backends
+
+if why := not_emulated("triton"):
+    pytest.skip(f"triton: {why}", allow_module_level=True)
+
 from lrfused.backends.triton import program, tables
 
-pytestmark = emulated
 HYPERS = {name: HYPER[name] for name in ("plain", "nesterov-decay")}
 
 
@@ -84,7 +88,8 @@ def test_a_model_that_was_moved_takes_its_schedule_along(monkeypatch):
     race = Race(named("CosineAnnealingLR-ten"), "auto", RATES[2])
     race.run(5)
     kind = type(race.opt._rates.program)
-    monkeypatch.setattr(race.opt, "_device_type", "cuda")  # as if it had been there
-    monkeypatch.setattr(race.opt, "_first_device_type", lambda: "xpu")
+    monkeypatch.setattr(race.opt, "_device", torch.device("cuda:0"))  # as if it had been there
+    trusted, there = backends.trusted, [torch.device("xpu:0")]
+    monkeypatch.setattr(backends, "trusted", lambda name, _: trusted(name, there))
     race.run(5)
     assert type(race.opt._rates.program) is program.Program is not kind

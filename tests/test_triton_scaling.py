@@ -7,13 +7,15 @@ import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER
 from masters import Masters, of_each_kind, values_of
-from tape import assert_the_device_agrees, emulated
+from tape import assert_the_device_agrees, not_emulated
 from twin import Twin, assert_same_state, leaf, numbers
 
 from lrfused import ExponentialLR, FusedDecaySGD
 from lrfused.scaling import Scaling
 
-pytestmark = emulated
+if why := not_emulated("triton"):
+    pytest.skip(f"triton: {why}", allow_module_level=True)
+
 SIZES = (1, 33, 1025)
 
 

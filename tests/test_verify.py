@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from lrfused import backends, verify
+from lrfused import backends, bits, verify
 from lrfused.__main__ import main
-from lrfused.verify import bits, cases, checks
+from lrfused.verify import cases, checks
 
 CPU = torch.device("cpu")
 

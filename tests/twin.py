@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import pytest
 import torch
 from bits import assert_same_bits, assert_same_rates
 from cases import TORCH_IS_ORACLE, Schedule, with_lr
@@ -55,6 +56,20 @@ def same_layout(tensor: Tensor) -> Tensor:
 def leaf(tensor: Tensor) -> Tensor:
     """Copy a tensor into a parameter of the same layout."""
     return same_layout(tensor).requires_grad_()
+
+
+# From torch 2.10 on a gradient may be of another dtype than its parameter.
+OTHER_DTYPES = hasattr(Tensor, "grad_dtype")
+other_dtypes = pytest.mark.skipif(not OTHER_DTYPES, reason="this torch has no Tensor.grad_dtype")
+
+
+def allow_gradient(p: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Let a parameter's gradient be of a dtype; return the one it may have."""
+    p.grad = None
+    if not OTHER_DTYPES:
+        return p.dtype
+    p.grad_dtype = dtype
+    return dtype
 
 
 def sgd(params: Any, **hyper: Any) -> torch.optim.SGD:

@@ -1,14 +1,18 @@
 // The update of float16 by the instructions that AVX2's CPUs have to widen and to narrow it, eight
 // at a time; in plain integer arithmetic it is ten times slower. A file of its own, for what
 // follows the pragma is compiled for these CPUs alone.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <cmath>
 #include <cstring>
 #include <functional>
 
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
 #pragma GCC target("avx2,fma,f16c")
+#endif
 #include "half.h"
 
 namespace lrfused {
@@ -115,6 +119,14 @@ void widen_half(const float16* from, float* to, int64_t n) {
   for (; i < n; ++i) to[i] = widen(from[i]);
 }
 
+void unscale_half(const float16* from, float scale, float* to, int64_t n) {
+  const float8 scales = all(scale);
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps(to + i, rn<float16x8>(scales * widen(load(from + i))).lanes);
+  for (; i < n; ++i) to[i] = rn<float16>(scale * widen(from[i]));
+}
+
 void narrow_half(const float* from, float16* to, int64_t n) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) store(to + i, narrow<float16x8>(float8{_mm256_loadu_ps(from + i)}));
@@ -122,4 +134,7 @@ void narrow_half(const float* from, float16* to, int64_t n) {
 }
 
 }  // namespace lrfused
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #endif

@@ -7,7 +7,7 @@ namespace lrfused {
 
 using Update = void (*)(void*, const void*, void*, int64_t, const Hypers&);
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__)
 constexpr bool kHalf = true;
 #else
 constexpr bool kHalf = false;
@@ -15,6 +15,8 @@ constexpr bool kHalf = false;
 
 Update half_update(const Group& group, Buffer buffer);
 void widen_half(const float16* from, float* to, int64_t n);
+// The numbers times `scale`, each product rounded to float16.
+void unscale_half(const float16* from, float scale, float* to, int64_t n);
 void narrow_half(const float* from, float16* to, int64_t n);
 
 }  // namespace lrfused

@@ -1,8 +1,11 @@
 // Sums of squares on the CPU, in one parallel region; the order is norm.h's.
 #include "../norm.h"
 
+#include <type_traits>
 #include <vector>
 
+#include "half.h"
+#include "isa.h"
 #include "units.h"
 
 namespace lrfused {
@@ -12,16 +15,15 @@ using SquareSum = double (*)(const void*, int64_t, double);
 
 #define LRFUSED_ISA baseline
 #define LRFUSED_TARGET
+#define LRFUSED_FUSED false
 #include "norm.inc"
 #undef LRFUSED_ISA
 #undef LRFUSED_TARGET
+#undef LRFUSED_FUSED
 
 #define LRFUSED_ISA with_avx2
-#if defined(__x86_64__)
-#define LRFUSED_TARGET __attribute__((target("avx2")))
-#else
-#define LRFUSED_TARGET
-#endif
+#define LRFUSED_TARGET LRFUSED_AVX2
+#define LRFUSED_FUSED true
 #include "norm.inc"
 
 static_assert(kUnit % kPiece == 0, "a unit of one tensor begins with a piece");

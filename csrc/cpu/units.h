@@ -1,14 +1,13 @@
 // All units of all tensors, in one parallel region.
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <atomic>
 #include <vector>
 
 #include "../chunks.h"
 #include "../step.h"
+#include "parallel.h"
 
 namespace lrfused {
 
@@ -25,10 +24,7 @@ void for_each_unit(const Slot* slots, int64_t count, Run run) {
   const auto work = [&] {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;) run(first[i]);
   };
-  const int64_t threads =
-      total * kUnit <= kSerial ? 1 : std::min<int64_t>(at::get_num_threads(), total);
-  if (threads == 1) return work();
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+  parallel(total * kUnit <= kSerial ? 1 : std::min(thread_count(), total), work);
 }
 
 }  // namespace lrfused

@@ -1,11 +1,11 @@
 // One parallel region over units of all tensors of all groups.
-#include <bit>
 #include <cstring>
 #include <type_traits>
 
 #include "../master.h"
 #include "../step.h"
 #include "half.h"
+#include "isa.h"
 #include "units.h"
 
 namespace lrfused {
@@ -15,7 +15,7 @@ namespace {
 struct Pair {
   wide_bfloat16 low, high;
 };
-static_assert(std::endian::native == std::endian::little, "Pair");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "Pair");
 
 LRFUSED_HD Pair load(const bfloat16* p, int64_t pair) {
   uint32_t word;
@@ -27,15 +27,6 @@ LRFUSED_HD void store(bfloat16* p, int64_t pair, Pair x) {
   memcpy(p + 2 * pair, &word, sizeof(word));
 }
 
-bool has_half() {
-#if defined(__x86_64__)
-  static const bool has = __builtin_cpu_supports("f16c");
-  return has;
-#else
-  return false;
-#endif
-}
-
 #define LRFUSED_ISA baseline
 #define LRFUSED_TARGET
 #define LRFUSED_FUSED false
@@ -44,13 +35,8 @@ bool has_half() {
 #undef LRFUSED_TARGET
 #undef LRFUSED_FUSED
 
-// AVX2 is enough: the loop waits for memory, and wider vectors do not change a bit.
 #define LRFUSED_ISA with_fma
-#if defined(__x86_64__)
-#define LRFUSED_TARGET __attribute__((target("avx2,fma")))
-#else
-#define LRFUSED_TARGET
-#endif
+#define LRFUSED_TARGET LRFUSED_AVX2
 #define LRFUSED_FUSED true
 #include "update.inc"
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../schedule.h"
+#include "vector.h"
 
 namespace lrfused::cuda {
 
@@ -26,44 +27,62 @@ struct Schedule {
   int64_t groups, length;  // length: rows of the history
 };
 
-LRFUSED_HD void record(const Schedule& s, int64_t g, bool cut) {
+// A row of a table, of which a GPU loads all at once, as widely as it may.
+template <class Row>
+LRFUSED_HD Row row_at(const Row* table, int64_t i) {
+  return bit_cast<Row>(load<sizeof(Row) / 4>(reinterpret_cast<uint64_t>(table + i)));
+}
+
+// Write group g's column of row `count` of the history.
+LRFUSED_HD void record(const Schedule& s, int64_t g, int64_t count, int64_t epoch, double rate,
+                       bool cut) {
   if (s.length == 0) return;
-  const int64_t count = s.recorded[g];
   double* row = s.history + count % s.length * (2 + s.groups);
   if (g == 0) {
-    row[0] = double(s.epochs[0]);
+    row[0] = double(epoch);
     row[1] = cut;
   }
-  row[2 + g] = s.cells[2 * g];
+  row[2 + g] = rate;
   s.recorded[g] = count + 1;
 }
 
-LRFUSED_HD void advance(const Schedule& s, int64_t g) {
-  const int64_t epoch = s.epochs[g] + 1;
-  s.epochs[g] = epoch;
-  for (int64_t cell = 2 * g; cell < 2 * g + 2; ++cell) {
-    double value = s.cells[cell];
-    for (int64_t i = s.first_segments[cell]; i < s.first_segments[cell + 1]; ++i)
-      value = apply(s.segments[i], s.constants[i], s.tables, epoch, value);
-    s.cells[cell] = value;
+// What segments [first, last) make of a cell's value.
+LRFUSED_HD double moved(const Schedule& s, int64_t first, int64_t last, int64_t epoch,
+                        double value) {
+  LRFUSED_ROLLED
+  for (int64_t i = first; i < last; ++i)
+    value = apply(row_at(s.segments, i), row_at(s.constants, i), s.tables, epoch, value);
+  return value;
+}
+
+// Note the rate that group g's step used, and move on to the next. The last block waits for memory
+// here and for nothing else, so all that can be read at once is read before anything is written.
+LRFUSED_HD void commit_group(const Schedule& s, int64_t g, bool use, bool advances) {
+  const int64_t cell = 2 * g, epoch = s.epochs[g] + 1, count = s.recorded[g];
+  const int64_t first = s.first_segments[cell], middle = s.first_segments[cell + 1],
+                last = s.first_segments[cell + 2];
+  const double rate = s.cells[cell], momentum = s.cells[cell + 1];
+  if (advances) {
+    const double next = moved(s, first, middle, epoch, rate);
+    s.cells[cell + 1] = moved(s, middle, last, epoch, momentum);
+    s.cells[cell] = next;
+    s.epochs[g] = epoch;
+    record(s, g, count, epoch, next, false);
   }
-  record(s, g, false);
+  if (use) s.used[g] = rate;
 }
 
 LRFUSED_HD void commit(const Schedule& s, bool use, bool advances, int64_t thread,
                        int64_t threads) {
-  for (int64_t g = thread; g < s.groups; g += threads) {
-    if (use) s.used[g] = s.cells[2 * g];
-    if (advances) advance(s, g);
-  }
+  for (int64_t g = thread; g < s.groups; g += threads) commit_group(s, g, use, advances);
 }
 
 // Feed one cell's plateaus a metric; returns whether one cut.
-LRFUSED_HD bool observe(const Schedule& s, int64_t cell, double metric) {
+LRFUSED_HD bool feed(const Schedule& s, int64_t cell, double metric) {
   const double before = s.cells[cell];
   double rate = before;
   for (int64_t i = s.first_plateaus[cell]; i < s.first_plateaus[cell + 1]; ++i)
-    rate = lrfused::observe(s.plateaus[i], s.plateau_states[i], metric, rate);
+    rate = lrfused::observe(row_at(s.plateaus, i), s.plateau_states[i], metric, rate);
   s.cells[cell] = rate;
   return rate != before && before == before;  // a NaN stays one
 }

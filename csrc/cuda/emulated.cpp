@@ -2,9 +2,7 @@
 // for tests where there is no GPU. Nothing of it is fast.
 #include "emulated.h"
 
-#include <cstring>
-
-#include "launch.h"
+#include "argument.h"
 #include "norm.h"
 #include "update.h"
 
@@ -18,16 +16,12 @@ const char* run(const std::function<void()>& kernel) {
   return nullptr;
 }
 
-// As a kernel's arguments do, a table's bytes stay with the launch.
+// The table as a kernel finds it: an argument's bytes stay with the launch.
 template <class T>
 std::function<T()> keep(const Launch& launch, const T& table) {
-  if (!launch.inlined) return [=] { return table; };
-  const std::vector<char> bytes(table.bytes, table.bytes + table.size());
-  return [=] {
-    T own = table;
-    own.bytes = bytes.data();
-    return own;
-  };
+  return pass(launch, table, [](const auto& where) -> std::function<T()> {
+    return [where] { return where.get(); };
+  });
 }
 
 // A number in each lane of a warp.
@@ -74,6 +68,9 @@ Tape* record_to(Tape* tape) {
 }
 
 bool on_gpu() { return false; }
+int driver_version() { return kLongArguments; }
+const char* load_step(int, size_t) { return nullptr; }
+const char* load_norm(int, size_t) { return nullptr; }
 
 const char* launch_step(const Launch& l, const Table& from, int, const Step& s) {
   const auto table_of = keep(l, from);
@@ -82,7 +79,8 @@ const char* launch_step(const Launch& l, const Table& from, int, const Step& s) 
     const bool skipped = s.skipped();
     const Common common{s.schedule.cells, s.scaler.scale(), s.coefficient()};
     for (uint32_t item = 0; item < l.items && !skipped; ++item)
-      for (int64_t lane = 0; lane < kLanes; ++lane) update_item<kMixed>(table, common, item, lane);
+      for (int64_t lane = 0; lane < kLanes; ++lane)
+        update_item<kMixed>(table, common, l.items, item, lane);
     commit(s.schedule, s.use, s.moves(skipped), 0, 1);
   });
 }
@@ -113,9 +111,10 @@ const char* launch_norm(const Launch& l, const Gradients& from, const Norm& n) {
 const char* launch_observe(int, void*, const Schedule& s, const double* metric) {
   return run([s, metric] {
     bool cut = false;
-    for (int64_t cell = 0; cell < 2 * s.groups; ++cell) cut |= observe(s, cell, *metric);
+    for (int64_t cell = 0; cell < 2 * s.groups; ++cell) cut |= feed(s, cell, *metric);
     ++*s.observed;
-    for (int64_t g = 0; g < s.groups && cut; ++g) record(s, g, true);
+    for (int64_t g = 0; g < s.groups && cut; ++g)
+      record(s, g, s.recorded[g], s.epochs[g], s.cells[2 * g], true);
   });
 }
 

@@ -13,8 +13,8 @@
 
 namespace lrfused::cuda {
 
-constexpr int64_t kVector = 16;         // bytes
-constexpr int64_t kItemVectors = 1024;  // 4 K elements of fp32, 8 K of bf16
+constexpr int64_t kVector = 16;        // bytes
+constexpr int64_t kItemVectors = 512;  // 2 K elements of fp32, 4 K of bf16
 constexpr int64_t kLanes = 32;
 
 // Addresses of a tensor's streams; 0 where there is none.

@@ -1,4 +1,4 @@
-// What the .cu files share: how a grid knows its last block, and how large it is.
+// What the kernels share: how they are loaded and launched, and how a grid knows its last block.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -35,6 +35,15 @@ struct Device {
 
 const char* said(cudaError_t error) {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Load a kernel onto the current device.
+template <class Kernel>
+const char* load(Kernel* kernel) {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  if (error != cudaSuccess) cudaGetLastError();  // which no launch made
+  return said(error);
 }
 
 // How many blocks take the items in turn, a warp each.

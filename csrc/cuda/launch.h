@@ -5,12 +5,10 @@
 #include <cstdint>
 
 #include "commit.h"
+#include "machine.h"
 #include "table.h"
 
 namespace lrfused::cuda {
-
-// A kernel's arguments may take 32,764 bytes from CUDA 12.1 on; the rest of them needs some.
-constexpr size_t kInline = 32512;
 
 // What GradScaler says to a step, read on the device.
 struct Scaler {
@@ -60,10 +58,16 @@ struct Norm {
   uint32_t* ticket;
 };
 
+// Where a launch's table goes: into a kernel's argument, of two sizes, or it is on the device.
+enum class Place : uint8_t { small, large, resident };
+constexpr Place place_of(bool inlined, size_t bytes) {
+  return !inlined ? Place::resident : bytes <= kSmall ? Place::small : Place::large;
+}
+
 struct Launch {
   int device;
   void* stream;
-  bool inlined;  // the table is in host memory, else in the device's
+  Place place;
   uint32_t items;
 };
 
@@ -73,7 +77,9 @@ const char* launch_norm(const Launch& launch, const Gradients& table, const Norm
 const char* launch_observe(int device, void* stream, const Schedule& schedule,
                            const double* metric);
 
-// Whether tensors are a GPU's.
-bool on_gpu();
+// Load the kernels of step.cu, and of norm.cu, that take arguments of so much room: a launch that
+// is captured must not be the one to load its kernel.
+const char* load_step(int device, size_t room);
+const char* load_norm(int device, size_t room);
 
 }  // namespace lrfused::cuda

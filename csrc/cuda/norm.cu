@@ -37,6 +37,9 @@ __device__ bool note(double sum, double* to, uint32_t* count, uint32_t pieces, i
   return last;
 }
 
+// What drivers older than CUDA 12.1's take.
+static_assert(sizeof(Inline<Gradients, kSmall>) + sizeof(Norm) + sizeof(uint32_t) <= 4096);
+
 template <class Where>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     norm(const __grid_constant__ Where where, const __grid_constant__ Norm n, uint32_t items) {
@@ -50,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   const int64_t lane = threadIdx.x % kLanes;
   for (uint32_t item = blockIdx.x * kWarps + threadIdx.x / kLanes; item < items;
        item += gridDim.x * kWarps) {
-    const int32_t i = tensor_of(table.first(), table.count, item);
+    const int32_t i = tensor_of(table.first(), table.count, items, item);
     const uint32_t first = table.first()[i], pieces = table.first()[i + 1] - first;
     double sums[kSums] = {};
     const bool wide = add_piece(table.entry(i), item - first, scale, lane, sums);
@@ -70,13 +73,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 
 const char* launch_norm(const Launch& l, const Gradients& table, const Norm& n) {
   const Device device(l.device);
-  const uint32_t grid = grid_of(l, kBlocks);
-  const auto stream = static_cast<cudaStream_t>(l.stream);
-  if (l.inlined)
-    norm<Inline<Gradients>><<<grid, kThreads, 0, stream>>>(Inline(table), n, l.items);
-  else
-    norm<Resident<Gradients>><<<grid, kThreads, 0, stream>>>(Resident(table), n, l.items);
+  pass(l, table, [&](const auto& where) {
+    norm<<<grid_of(l, kBlocks), kThreads, 0, static_cast<cudaStream_t>(l.stream)>>>(where, n,
+                                                                                    l.items);
+  });
   return said(cudaGetLastError());
+}
+
+const char* load_norm(int index, size_t room) {
+  const Device device(index);
+  const char* error = load(norm<Resident<Gradients>>);
+  if (!error) error = load(norm<Inline<Gradients, kSmall>>);
+  if (!error && room > kSmall) error = load(norm<Inline<Gradients, kInline>>);
+  return error;
 }
 
 }  // namespace lrfused::cuda

@@ -8,8 +8,11 @@
 namespace lrfused::cuda {
 namespace {
 
-// On a multiprocessor, so that registers, 80 or 128 a thread, need no spilling.
+// On a multiprocessor, so that registers, 64 or 80 a thread, need no spilling.
 constexpr int blocks(int only) { return only == kMixed || only > kFloat16 ? 4 : 3; }
+
+// What drivers older than CUDA 12.1's take.
+static_assert(sizeof(Inline<Table, kSmall>) + sizeof(Step) + sizeof(uint32_t) <= 4096);
 
 template <class Where, int Only>
 __global__ void __launch_bounds__(kThreads, blocks(Only))
@@ -20,7 +23,7 @@ __global__ void __launch_bounds__(kThreads, blocks(Only))
     const Common common{s.schedule.cells, s.scaler.scale(), s.coefficient()};
     for (uint32_t item = blockIdx.x * kWarps + threadIdx.x / kLanes; item < items;
          item += gridDim.x * kWarps)
-      update_item<Only>(table, common, item, threadIdx.x % kLanes);
+      update_item<Only>(table, common, items, item, threadIdx.x % kLanes);
   }
   if (!(s.use || s.advances) || !is_last(s.ticket)) return;
   commit(s.schedule, s.use, s.moves(skipped), threadIdx.x, kThreads);
@@ -30,45 +33,26 @@ __global__ void __launch_bounds__(kThreads)
     observe(const __grid_constant__ Schedule s, const double* metric) {
   bool cut = false;
   for (int64_t cell = threadIdx.x; cell < 2 * s.groups; cell += kThreads)
-    cut |= observe(s, cell, *metric);
+    cut |= feed(s, cell, *metric);
   if (threadIdx.x == 0) ++*s.observed;
   if (!__syncthreads_or(cut)) return;
-  for (int64_t g = threadIdx.x; g < s.groups; g += kThreads) record(s, g, true);
-}
-
-template <int Only>
-const char* launch_on(const Launch& l, const Table& table, const Step& s) {
-  const uint32_t grid = grid_of(l, blocks(Only));
-  const auto stream = static_cast<cudaStream_t>(l.stream);
-  if (l.inlined)
-    step<Inline<Table>, Only><<<grid, kThreads, 0, stream>>>(Inline(table), s, l.items);
-  else
-    step<Resident<Table>, Only><<<grid, kThreads, 0, stream>>>(Resident(table), s, l.items);
-  return said(cudaGetLastError());
+  for (int64_t g = threadIdx.x; g < s.groups; g += kThreads)
+    record(s, g, s.recorded[g], s.epochs[g], s.cells[2 * g], true);
 }
 
 }  // namespace
 
 const char* launch_step(const Launch& l, const Table& table, int only, const Step& s) {
   const Device device(l.device);
-  switch (only) {
-    case kFloat32:
-      return launch_on<kFloat32>(l, table, s);
-    case kFloat64:
-      return launch_on<kFloat64>(l, table, s);
-    case kBFloat16:
-      return launch_on<kBFloat16>(l, table, s);
-    case kFloat16:
-      return launch_on<kFloat16>(l, table, s);
-    case kBFloat16Whole:
-      return launch_on<kBFloat16Whole>(l, table, s);
-    case kFloat16Whole:
-      return launch_on<kFloat16Whole>(l, table, s);
-    case kBFloat16Remainder:
-      return launch_on<kBFloat16Remainder>(l, table, s);
-    default:
-      return launch_on<kMixed>(l, table, s);
-  }
+  with_kind(only, [&](auto kind) {
+    constexpr int Only = decltype(kind)::value;
+    pass(l, table, [&](const auto& where) {
+      step<std::decay_t<decltype(where)>, Only>
+          <<<grid_of(l, blocks(Only)), kThreads, 0, static_cast<cudaStream_t>(l.stream)>>>(where, s,
+                                                                                           l.items);
+    });
+  });
+  return said(cudaGetLastError());
 }
 
 const char* launch_observe(int device, void* stream, const Schedule& schedule,
@@ -78,6 +62,20 @@ const char* launch_observe(int device, void* stream, const Schedule& schedule,
   return said(cudaGetLastError());
 }
 
-bool on_gpu() { return true; }
+const char* load_step(int index, size_t room) {
+  const Device device(index);
+  const char* error = load(observe);
+  for (const int only : kKinds) {
+    if (error) break;
+    error = with_kind(only, [&](auto kind) {
+      constexpr int Only = decltype(kind)::value;
+      const char* error = load(step<Resident<Table>, Only>);
+      if (!error) error = load(step<Inline<Table, kSmall>, Only>);
+      if (!error && room > kSmall) error = load(step<Inline<Table, kInline>, Only>);
+      return error;
+    });
+  }
+  return error;
+}
 
 }  // namespace lrfused::cuda

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "../sgd.h"
 #include "../step.h"
@@ -27,8 +28,9 @@ struct Entry {
 };
 static_assert(sizeof(Entry) == 32);
 
-// Where item `item` belongs, first[i] being tensor i's first.
-LRFUSED_HD int32_t tensor_of(const uint32_t* first, int32_t count, uint32_t item) {
+// Where item `item` of `items` belongs, first[i] being tensor i's first.
+LRFUSED_HD int32_t tensor_of(const uint32_t* first, int32_t count, uint32_t items, uint32_t item) {
+  if (items == uint32_t(count)) return int32_t(item);  // each tensor has one
   int32_t low = 0, high = count;
   while (high - low > 1) {
     const int32_t middle = (low + high) / 2;
@@ -101,5 +103,30 @@ constexpr int kFloat16 = kind_of(DType::float16, Master::none);
 constexpr int kBFloat16Whole = kind_of(DType::bfloat16, Master::whole);
 constexpr int kFloat16Whole = kind_of(DType::float16, Master::whole);
 constexpr int kBFloat16Remainder = kind_of(DType::bfloat16, Master::remainder);
+
+// Call `run` with the one of these that `only` is, as a type.
+template <class Run>
+auto with_kind(int only, const Run& run) {
+  switch (only) {
+    case kFloat32:
+      return run(std::integral_constant<int, kFloat32>());
+    case kFloat64:
+      return run(std::integral_constant<int, kFloat64>());
+    case kBFloat16:
+      return run(std::integral_constant<int, kBFloat16>());
+    case kFloat16:
+      return run(std::integral_constant<int, kFloat16>());
+    case kBFloat16Whole:
+      return run(std::integral_constant<int, kBFloat16Whole>());
+    case kFloat16Whole:
+      return run(std::integral_constant<int, kFloat16Whole>());
+    case kBFloat16Remainder:
+      return run(std::integral_constant<int, kBFloat16Remainder>());
+    default:
+      return run(std::integral_constant<int, kMixed>());
+  }
+}
+constexpr int kKinds[] = {kMixed,   kFloat32,       kFloat64,      kBFloat16,
+                          kFloat16, kBFloat16Whole, kFloat16Whole, kBFloat16Remainder};
 
 }  // namespace lrfused::cuda

@@ -213,9 +213,10 @@ LRFUSED_HD void update(const Table& table, const Common& common, int32_t i, int6
 
 // Update one lane's part of one item. `Only` is what all of the table's tensors are, or kMixed.
 template <int Only>
-LRFUSED_HD void update_item(const Table& table, const Common& common, uint32_t item, int64_t lane) {
+LRFUSED_HD void update_item(const Table& table, const Common& common, uint32_t items, uint32_t item,
+                            int64_t lane) {
   constexpr int kAhead = Only == kMixed ? 1 : 2;  // all kinds at once take more registers
-  const int32_t i = tensor_of(table.first(), table.count, item);
+  const int32_t i = tensor_of(table.first(), table.count, items, item);
   const Entry& entry = table.entry(i);
   const int64_t k = item - table.first()[i];
   switch (Only == kMixed ? kind_of(DType(entry.dtype), Master(entry.kept)) : Only) {

@@ -29,16 +29,20 @@ struct Words {
 template <class T, int width>
 using WordsOf = Words<int(sizeof(T)) * width / 4>;
 
-// The address is a multiple of the size, or of 16. Where the table gives addresses as numbers the
-// compiler cannot see that they are global.
+// The address is a multiple of 16, or of 8 where the size is none of 16. Where the table gives
+// addresses as numbers the compiler cannot see that they are global.
 template <int count>
 LRFUSED_HD Words<count> load(uint64_t address) {
   Words<count> v;
 #if defined(__CUDA_ARCH__)
-  static_assert(count == 2 || count % 4 == 0, "8 bytes, or multiples of 16");
-  if constexpr (count == 2)
-    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.w[0]), "=r"(v.w[1]) : "l"(address));
-  if constexpr (count % 4 == 0) {
+  static_assert(count % 2 == 0, "multiples of 8 bytes");
+  if constexpr (count % 4 != 0) {
+    LRFUSED_UNROLLED
+    for (int i = 0; i < count; i += 2)
+      asm volatile("ld.global.v2.u32 {%0, %1}, [%2];"
+                   : "=r"(v.w[i]), "=r"(v.w[i + 1])
+                   : "l"(address + 4 * i));
+  } else {
     LRFUSED_UNROLLED
     for (int i = 0; i < count; i += 4)
       asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"

@@ -1,6 +1,7 @@
 """Where the step runs: a backend is a module with `Program` and `step`.
 
-One that may be imported where it cannot be used has `unavailable`, which says why, or None.
+One that may be imported where it cannot be used has `unavailable`, which returns why, or None;
+one that can be used on some devices of its type only has `unavailable_on(device)` too.
 
 None imports another, but for the reference, which every one of them falls back on.
 """
@@ -10,7 +11,10 @@ from __future__ import annotations
 import functools
 import importlib
 import warnings
+from collections.abc import Collection, Sequence
 from types import ModuleType
+
+from torch import device as Device
 
 NAMES = ("compiled", "cuda", "triton", "reference")
 _PREFERRED = {"cpu": ("compiled", "reference"), "cuda": ("cuda", "triton", "compiled", "reference")}
@@ -33,25 +37,52 @@ def available() -> dict[str, str | None]:
     return {name: module if isinstance(module, str) else None for name, module in loaded.items()}
 
 
-def preferred(device_type: str) -> str:
-    """Return the name of the fastest backend there is for parameters on such a device."""
-    names = _PREFERRED.get(device_type, _ELSEWHERE)
+def preferred(device_type: str, without: Collection[str] = ()) -> str:
+    """Return the name of the fastest backend there is for parameters on such a device.
+
+    `without` names those that must not be used.
+    """
+    names = [name for name in _PREFERRED.get(device_type, _ELSEWHERE) if name not in without]
     return next(name for name in names if not isinstance(_load(name), str))
 
 
-def choose(name: str, device_type: str = "cpu") -> ModuleType:
+def trusted(name: str, devices: Sequence[Device]) -> ModuleType:
+    """Return the backend of this name, which has passed its self-test on these devices.
+
+    "auto" is the fastest that has, for the first device; one warning tells of each that has not.
+
+    Raises what `choose` raises, and RuntimeError for one asked for by name that has not passed.
+    """
+    from . import trust  # here: importing lrfused imports no backend
+
+    failed: dict[str, str] = {}
+    while True:
+        backend = choose(name, devices[0].type if devices else "cpu", failed)
+        why = trust.failure(backend, devices)
+        if why is None:
+            break
+        if name != "auto":
+            raise RuntimeError(why)
+        failed[trust.name_of(backend)] = why
+    for why in failed.values():
+        _warn_once(f"{why}; the {trust.name_of(backend)} backend is used instead")
+    return backend
+
+
+def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -> ModuleType:
     """Return the backend of this name; "auto" is the fastest there is for such a device.
 
-    "compiled" means the one that was compiled for the device: on a GPU, "cuda".
+    "compiled" means the one that was compiled for the device: on a GPU, "cuda". `without` names
+    those that "auto" must not be.
 
     Raises ValueError for an unknown name, RuntimeError for one that cannot be used here.
     """
-    if name == "auto":
-        name = preferred(device_type)
-        if name == "reference":
-            _say_once(str(_load("compiled")))
     if name == "compiled" and device_type == "cuda":
         name = "cuda"
+    if name == "auto":
+        name = preferred(device_type, without)
+        if name == "reference" and not without:
+            _say_once(str(_load("compiled")))
     if name not in NAMES:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
     module = _load(name)
@@ -65,5 +96,10 @@ def _say_once(why: str) -> None:
     warnings.warn(
         f"lrfused has no compiled backend here ({why}); the reference backend computes the same "
         "bits at the speed of torch's for-loop",
-        stacklevel=4,
+        stacklevel=6,
     )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(f"lrfused: {message}", stacklevel=5)

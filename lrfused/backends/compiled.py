@@ -8,19 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..extension import _C
 from ..scaling import Scaling
 from . import shards
-
-try:
-    from .. import _C
-except ImportError as error:
-    raise ImportError(f"lrfused._C was not built, or not for this torch: {error}") from error
 
 
 class Program(_C.Program):
     """Run a compiled program of schedules in C++: csrc/program.h."""
 
     shown: list[float] | None = None  # where `step` puts the rates that it advances to
+
+    @staticmethod
+    def runs_on(device: torch.device) -> bool:
+        """Return whether the step in C++ takes tensors on a device."""
+        return device.type == "cpu"
 
 
 # Where torch's own CPU kernels round a product before they add it, so does the step.

@@ -8,11 +8,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
     CosineAnnealingWarmRestarts,
     SequentialLR,
 )
+from torch.torch_version import TorchVersion
 
 from ..recorded import Recorded
 from .maps import MAPS, restart
@@ -129,6 +131,10 @@ def last_epoch(scheduler: Any) -> int:
     return int(scheduler.last_epoch)
 
 
+# From torch 2.13 on SequentialLR starts the member that the milestones select; before, the first.
+_STARTS_SELECTED = torch.__version__ >= TorchVersion("2.13")
+
+
 def show_rates(scheduler: Any, rates: Sequence[float]) -> None:
     """Give `get_last_lr` of a scheduler, and of its members at work, these rates."""
     scheduler._last_lr = list(rates)
@@ -137,6 +143,8 @@ def show_rates(scheduler: Any, rates: Sequence[float]) -> None:
             show_rates(member, rates)
     elif isinstance(scheduler, SequentialLR):
         at_work = bisect_right(scheduler._milestones, scheduler.last_epoch)
+        if scheduler.last_epoch == 0 and not _STARTS_SELECTED:
+            at_work = 0
         show_rates(scheduler._schedulers[at_work], rates)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import bits
 from ..optimizer import FusedDecaySGD
 from ..reference import ReferenceDecaySGD
-from . import bits, cases
+from . import cases
 
 MOMENTUM = "momentum_buffer"
 WITH_GRADIENTS = 40  # steps

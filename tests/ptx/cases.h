@@ -23,20 +23,24 @@ inline int32_t grid_of(uint32_t items, Random& random) {
   return int32_t(std::clamp<int64_t>(wanted, 1, 1 + random.below(3)));
 }
 
-// How many bytes of a table a kernel takes that has it in such a place.
-template <class T>
-size_t capacity_of(const std::string& where) {
-  if (where.rfind("Inline<", 0) == 0) return sizeof(cuda::Inline<T>::bytes);
-  if (where.rfind("Resident<", 0) == 0) return SIZE_MAX;
-  throw Fault("no argument for a table's place: " + where);
+// Inline<Table, 3840ul> or Resident<Table>
+inline cuda::Place place_of(const std::string& where) {
+  if (where.rfind("Resident<", 0) == 0) return cuda::Place::resident;
+  if (where.rfind("Inline<", 0) != 0) throw Fault("no place for a table: " + where);
+  const size_t room = std::stoull(where.substr(where.find(',') + 1));
+  return cuda::place_of(true, room);
+}
+
+inline size_t room_of(cuda::Place place) {
+  if (place == cuda::Place::resident) return SIZE_MAX;
+  return place == cuda::Place::small ? cuda::kSmall : cuda::kInline;
 }
 
 // Call f with the argument that a kernel takes its table as.
 template <class T, class F>
-void with_argument(const std::string& where, const T& table, const F& f) {
-  const size_t capacity = capacity_of<T>(where);
-  if (table.size() > capacity) throw Fault("a table that does not fit");
-  capacity == SIZE_MAX ? f(cuda::Resident<T>(table)) : f(cuda::Inline<T>(table));
+void with_argument(cuda::Place place, const T& table, const F& f) {
+  if (table.size() > room_of(place)) throw Fault("a table that does not fit");
+  cuda::pass(cuda::Launch{0, nullptr, place, 0}, table, f);
 }
 
 }  // namespace lrfused::ptx

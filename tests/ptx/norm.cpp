@@ -42,12 +42,12 @@ Tensor any_tensor(int64_t numel, DType dtype, bool finite, Random& random) {
 }
 
 // Some tensors of some pieces; or more tensors, or more pieces of one, than a warp adds up at once.
-std::vector<Tensor> any_tensors(size_t capacity, Random& random) {
+std::vector<Tensor> any_tensors(Random& random) {
   const bool finite = !random.one_in(4);
   std::vector<Tensor> tensors;
   if (random.one_in(32))
     tensors.push_back(any_tensor(kMany * kPiece, DType::bfloat16, finite, random));
-  const bool many = random.one_in(16) && cuda::Gradients::size(kMany + 1) <= capacity;
+  const bool many = random.one_in(16);
   for (int64_t i = many ? kMany : 1 + random.below(8); i > 0; --i) {
     const int64_t most = many ? 80 : random.one_in(4) ? 5 * kPiece : kPiece + 200;
     const int64_t numel = random.below(most);
@@ -85,7 +85,8 @@ void check(double mine, double expected, const std::string& what) {
 }  // namespace
 
 void norm_case(Kernel& kernel, const std::string& where, Random& random) {
-  const std::vector<Tensor> tensors = any_tensors(capacity_of<cuda::Gradients>(where), random);
+  const cuda::Place place = place_of(where);
+  const std::vector<Tensor> tensors = any_tensors(random);
   std::vector<cuda::Gradient> gradients;
   for (const Tensor& t : tensors) gradients.push_back(gradient_of(t));
 
@@ -110,9 +111,11 @@ void norm_case(Kernel& kernel, const std::string& where, Random& random) {
     std::fill(sums.begin(), sums.end(), kNan);
     clip = {-1, -1};
 
-    // In one launch, or in two, as where a table does not fit into an argument.
-    const size_t first = random.one_in(2) ? size_t(random.below(int64_t(count))) : 0;
-    for (size_t begin = 0, end = first ? first : count; begin < count; begin = end, end = count) {
+    // In one launch, or in more, as where a table does not fit into an argument.
+    const size_t most = fit(room_of(place), cuda::Gradients::size(0), cuda::Gradients::size(1));
+    const size_t each = std::min(most, count / size_t(1 + random.below(3)) + 1);
+    for (size_t begin = 0, end; begin < count; begin = end) {
+      end = std::min(begin + each, count);
       auto [bytes, table, items, only] = pack(gradients.data() + begin, end - begin);
       table.bytes = bytes.data();
       pieces.assign(items, kNan);
@@ -128,7 +131,7 @@ void norm_case(Kernel& kernel, const std::string& where, Random& random) {
                                   region_of(counts.data(), count, "counts", true)};
       for (size_t i = begin; i < end; ++i)
         tensors[i].grad.add_region(regions, "gradient " + std::to_string(i), false);
-      with_argument(where, table, [&](const auto& argument) {
+      with_argument(place, table, [&](const auto& argument) {
         launch(kernel, grid_of(items, random), cuda::kThreads,
                {{&argument, sizeof(argument)}, {&norm, sizeof(norm)}, {&items, sizeof(items)}},
                regions, random);

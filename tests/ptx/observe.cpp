@@ -15,9 +15,10 @@ double any_metric(Random& random) {
 void expect(Program& program, double metric) {
   const cuda::Schedule s = program.schedule();
   bool cut = false;
-  for (int64_t cell = 0; cell < 2 * s.groups; ++cell) cut |= cuda::observe(s, cell, metric);
+  for (int64_t cell = 0; cell < 2 * s.groups; ++cell) cut |= cuda::feed(s, cell, metric);
   ++*s.observed;
-  for (int64_t g = 0; g < s.groups && cut; ++g) cuda::record(s, g, true);
+  for (int64_t g = 0; g < s.groups && cut; ++g)
+    cuda::record(s, g, s.recorded[g], s.epochs[g], s.cells[2 * g], true);
 }
 
 }  // namespace

@@ -12,9 +12,10 @@ namespace {
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kMost = 50;  // tensors
 
-constexpr int kKinds[] = {cuda::kFloat32,          cuda::kFloat64,       cuda::kBFloat16,
-                          cuda::kFloat16,          cuda::kBFloat16Whole, cuda::kFloat16Whole,
-                          cuda::kBFloat16Remainder};
+int any_kind(Random& random) {
+  static_assert(cuda::kKinds[0] == cuda::kMixed);
+  return cuda::kKinds[1 + random.below(std::size(cuda::kKinds) - 1)];
+}
 
 cuda::Row any_row(int32_t group, Random& random) {
   cuda::Row row{};
@@ -35,9 +36,10 @@ float any_found(Random& random) {
 }  // namespace
 
 void step_case(Kernel& kernel, const std::string& where, int only, Random& random) {
+  const cuda::Place place = place_of(where);
   // A thread commits several groups if there are more than threads.
   constexpr int64_t many = cuda::kThreads + 40;
-  const bool fits = cuda::Table::size(many, kMost, true) <= capacity_of<cuda::Table>(where);
+  const bool fits = cuda::Table::size(many, kMost, true) <= room_of(place);
   const int64_t groups = random.one_in(16) && fits ? many : 1 + random.below(3);
   Program program(groups, random);
   std::vector<cuda::Row> rows;
@@ -48,7 +50,7 @@ void step_case(Kernel& kernel, const std::string& where, int only, Random& rando
                                 : random.one_in(2)   ? kMost / 2
                                                      : 7);
        i > 0; --i) {
-    const int kind = only == cuda::kMixed ? kKinds[random.below(std::size(kKinds))] : only;
+    const int kind = only == cuda::kMixed ? any_kind(random) : only;
     const int32_t group = int32_t(random.below(groups));
     tensors.push_back(any_tensor(kind, group, rows[group].momentum != 0, random));
   }
@@ -97,7 +99,7 @@ void step_case(Kernel& kernel, const std::string& where, int only, Random& rando
     program.add_regions(regions);
     step.schedule = program.schedule();
     for (size_t i = 0; i < tensors.size(); ++i) add_regions(tensors[i], i, regions);
-    with_argument(where, table, [&](const auto& argument) {
+    with_argument(place, table, [&](const auto& argument) {
       launch(kernel, grid_of(items, random), cuda::kThreads,
              {{&argument, sizeof(argument)}, {&step, sizeof(step)}, {&items, sizeof(items)}},
              regions, random);

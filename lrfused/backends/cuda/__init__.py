@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import _C
+from ...extension import _C
 from ...masters import has_master, made_of
 from ...scaling import Scaling
 from .. import shards
 from ..device import fallback, transfer
 from . import driver
-from .driver import unavailable
+from .driver import unavailable, unavailable_on
 from .program import Program
 
-__all__ = ["Program", "prepare", "step", "unavailable"]
+__all__ = ["Program", "prepare", "step", "unavailable", "unavailable_on"]
 
 _MASTERS = {
     None: _C.Master.none,
@@ -181,11 +181,12 @@ def prepare(
                 continue
             devices.append(p.device)
             mastered = has_master(p, key)
-            if plain and "momentum_buffer" not in state.get(p, {}):
+            own = state.get(p, {})
+            if plain and own.get("momentum_buffer") is None:
                 dtype = torch.float32 if mastered else p.dtype
                 buffer = torch.full_like(p, -0.0, dtype=dtype, requires_grad=False)
                 state[p]["momentum_buffer"] = buffer
-            if key is not None and mastered and key not in state.get(p, {}):
+            if key is not None and mastered and own.get(key) is None:
                 state[p][key] = made_of(p, key)
                 if key == "master":
                     program.ahead[p] = (state[p][key], p._version, state[p][key]._version)
@@ -207,9 +208,8 @@ def _renew(
     """
     firsts = [p for group in groups for p in group["params"] if p.grad is not None and p in ahead]
     for p in firsts:
-        master, version, own_version = ahead[p]
-        loaded = state[p].get("master") is not master or master._version != own_version
-        if loaded or p._version == version:
+        master, version, _ = ahead[p]
+        if _was_loaded(p, state, ahead) or p._version == version:
             continue
         if recording:
             raise RuntimeError(
@@ -219,3 +219,27 @@ def _renew(
         master.copy_(p)
     for p in firsts:
         del ahead[p]
+
+
+def without_prepared(
+    state: dict[Tensor, dict[str, Any]], program: Program
+) -> dict[Tensor, dict[str, Any]]:
+    """Return the state without the masters that `prepare` made and no step has used.
+
+    A copy of the optimizer makes its own: those would outlive weights that are loaded into it.
+    """
+    kept = state.copy()
+    for p in program.ahead:
+        if not _was_loaded(p, state, program.ahead):
+            kept[p] = {key: value for key, value in state[p].items() if key != "master"}
+    return kept
+
+
+def _was_loaded(
+    p: Tensor,
+    state: dict[Tensor, dict[str, Any]],
+    ahead: dict[Tensor, tuple[Tensor, int, int]],
+) -> bool:
+    """Return whether a checkpoint has replaced or written the master that `prepare` made."""
+    master, _, own_version = ahead[p]
+    return state.get(p, {}).get("master") is not master or master._version != own_version

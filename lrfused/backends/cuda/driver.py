@@ -7,10 +7,8 @@ import os
 import torch
 from torch import device as Device
 
-try:
-    from ... import _C
-except ImportError as error:
-    raise ImportError(f"lrfused._C was not built, or not for this torch: {error}") from error
+from ...extension import _C, kernels_error
+from . import architectures
 
 _VARIABLE = "LRFUSED_EMULATE_CUDA"
 EMULATED = not _C.on_gpu()
@@ -22,10 +20,23 @@ def unavailable() -> str | None:
     if EMULATED:
         if os.environ.get(_VARIABLE) == "1":
             return None
-        return "lrfused was built without CUDA: that takes a torch with CUDA, and nvcc"
+        why = kernels_error or "that takes a torch with CUDA, and nvcc"
+        return f"lrfused was built without CUDA: {why}"
     if torch.version.hip is not None or not torch.cuda.is_available():
         return "torch sees no CUDA device here"
-    return None
+    refusals = [unavailable_on(Device("cuda", i)) for i in range(torch.cuda.device_count())]
+    return None if None in refusals else refusals[0]
+
+
+def unavailable_on(device: Device) -> str | None:
+    """Return why the kernels cannot run on a device of theirs, or None if they can."""
+    if EMULATED:
+        return None
+    try:
+        name, major, minor = _C.describe(device.index)
+    except RuntimeError as error:
+        return str(error)
+    return architectures.uncovered(_C.architectures(), f"{device}, {name}", (major, minor))
 
 
 def runs_on(device: Device) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch import device as Device
 
-from ... import _C
+from ...extension import _C
 from ..device import mirror
 from .driver import current_stream
 
@@ -21,7 +21,8 @@ class Mirror(mirror.Mirror):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self._native = _C.Device(0 if device.index is None else device.index)
+        index = 0 if device.index is None else device.index
+        self._native = _C.Device(index, _C.driver_version())
         self._bound: tuple[int, ...] = ()
 
     def native(self, groups: int, length: int) -> _C.Device:

@@ -26,26 +26,30 @@ def upload(to: Tensor, host: Tensor) -> None:
 
 
 class Flight:
-    """Bring one number from a device to the host."""
+    """Bring a small tensor from a device to the host."""
 
-    def __init__(self, number: Tensor) -> None:
+    def __init__(self, tensor: Tensor) -> None:
         self._event: Any = None
-        if number.device.type == "cpu":
-            self._host = number.clone()
+        if tensor.device.type == "cpu":
+            self._host = tensor.clone()
             return
-        self._host = torch.empty(1, dtype=number.dtype, pin_memory=True)
-        self._host.copy_(number, non_blocking=True)
-        module = torch.get_device_module(number.device)
-        with module.device(number.device):
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host.copy_(tensor, non_blocking=True)
+        module = torch.get_device_module(tensor.device)
+        with module.device(tensor.device):
             self._event = module.Event()
             self._event.record()
 
     def landed(self) -> bool:
-        """Say whether the number is here."""
+        """Return whether the tensor is here."""
         return self._event is None or bool(self._event.query())
 
-    def number(self) -> float:
-        """Return the number, when it is here."""
+    def tensor(self) -> Tensor:
+        """Return the tensor, when it is here."""
         if self._event is not None:
             self._event.synchronize()
-        return float(self._host.item())
+        return self._host
+
+    def number(self) -> float:
+        """Return the one number of the tensor, when it is here."""
+        return float(self.tensor().item())

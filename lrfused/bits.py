@@ -11,10 +11,9 @@ _INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
 
 def integers(tensor: Tensor) -> Tensor:
-    """Give the bits of a tensor's elements, in order, every NaN the same."""
+    """Return the bits of a tensor's elements, in order, every NaN the same."""
     flat = tensor.detach().contiguous().reshape(-1)
-    one_nan = torch.full_like(flat, torch.nan)
-    return torch.where(flat.isnan(), one_nan, flat).view(_INTEGERS[tensor.dtype.itemsize])
+    return torch.where(flat.isnan(), torch.nan, flat).view(_INTEGERS[tensor.dtype.itemsize])
 
 
 def difference(got: Tensor, want: Tensor) -> tuple[int, str]:
@@ -37,5 +36,11 @@ def difference(got: Tensor, want: Tensor) -> tuple[int, str]:
 
 
 def same_rate(got: float, want: float) -> bool:
-    """Say whether two rates are the same fp64 number, every NaN the same."""
+    """Return whether two rates are the same fp64 number, every NaN the same."""
     return struct.pack("d", got) == struct.pack("d", want) or (got != got and want != want)
+
+
+def describe(got: float, want: float) -> str:
+    """Describe two fp64 numbers that differ, with their bits."""
+    ours, theirs = (f"{x!r} (0x{struct.pack('>d', x).hex()})" for x in (got, want))
+    return f"is {ours}, should be {theirs}"

@@ -1,0 +1,27 @@
+// A parallel region in torch's own OpenMP runtime, whichever compiler this is.
+//
+// -fopenmp would link the compiler's runtime beside torch's: clang's is another library. So the
+// region is entered by the function that gcc's code calls, which libgomp, libomp and libiomp5 all
+// have, and which is found in the one that torch has loaded.
+#include "parallel.h"
+
+#include <ATen/Config.h>
+#include <ATen/Parallel.h>
+
+#if AT_PARALLEL_OPENMP
+extern "C" void GOMP_parallel(void (*run)(void*), void* context, unsigned threads, unsigned flags);
+#endif
+
+namespace lrfused {
+
+int64_t thread_count() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
+
+void on_each_thread(void (*run)(void*), void* context) {
+#if AT_PARALLEL_OPENMP
+  GOMP_parallel(run, context, 0, 0);  // 0: as many as torch set
+#else
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) { run(context); });
+#endif
+}
+
+}  // namespace lrfused

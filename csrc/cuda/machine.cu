@@ -1,0 +1,28 @@
+// What the CUDA runtime says of a device and its driver. None of it makes a context.
+#include "machine.h"
+
+#include <cuda_runtime.h>
+
+#include <cstring>
+
+namespace lrfused::cuda {
+
+const char* describe(int device, Machine& machine) {
+  cudaDeviceProp properties;
+  const cudaError_t error = cudaGetDeviceProperties(&properties, device);
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+  memcpy(machine.name, properties.name, sizeof(machine.name));
+  machine.major = properties.major;
+  machine.minor = properties.minor;
+  return nullptr;
+}
+
+int driver_version() {
+  int version = 0;
+  cudaDriverGetVersion(&version);
+  return version;
+}
+
+bool on_gpu() { return true; }
+
+}  // namespace lrfused::cuda

@@ -1,0 +1,130 @@
+"""Which backends are trusted on which devices: those whose self-test passed, once per process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import device as Device
+
+from . import self_test
+from .device import transfer
+
+VARIABLE = "LRFUSED_SELF_TEST"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a self-test: "passed", "failed" or "left out", and what differed."""
+
+    state: str
+    difference: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        if self.state == "left out":
+            return f"left out ({VARIABLE}=0)"
+        took = f"in {1000 * self.seconds:.1f} ms"
+        return f"{self.state} {took}{self.difference and f': {self.difference}'}"
+
+
+_verdicts: dict[tuple[str, Device], Verdict] = {}
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # the one that a forked process inherits may be held for ever
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def name_of(backend: ModuleType) -> str:
+    """Return the name under which a backend is chosen."""
+    return backend.__name__.rpartition(".")[2]
+
+
+def is_tested(backend: ModuleType, device: Device) -> bool:
+    """Return whether a backend has kernels of its own for a device; the reference has none."""
+    runs_on = getattr(backend.Program, "runs_on", None)
+    return runs_on is not None and bool(runs_on(device))
+
+
+def failure(backend: ModuleType, devices: Iterable[Device]) -> str | None:
+    """Return why a backend must not be used on the first of these devices where it failed."""
+    for device in devices:
+        if is_tested(backend, device):
+            found = verdict(backend, device)
+            if found.state == "failed":
+                return (
+                    f"the self-test of the {name_of(backend)} backend on {device} failed: "
+                    f"{found.difference}"
+                )
+    return None
+
+
+def verdict(backend: ModuleType, device: Device) -> Verdict:
+    """Return the result of a backend's self-test on a device, which is run if it was not yet.
+
+    Raises ValueError for an environment variable that means nothing, RuntimeError in a capture of
+    a CUDA graph.
+    """
+    key = name_of(backend), device
+    found = _verdicts.get(key)
+    if found is None:
+        with _lock:
+            found = _verdicts.get(key)
+            if found is None:
+                found = _verdicts[key] = _judge(backend, device)
+    return found
+
+
+def _judge(backend: ModuleType, device: Device) -> Verdict:
+    refused: str | None = getattr(backend, "unavailable_on", lambda _: None)(device)
+    if refused is not None:
+        return Verdict("failed", refused)
+    setting = os.environ.get(VARIABLE, "1")
+    if setting == "0":
+        return Verdict("left out")
+    if setting != "1":
+        raise ValueError(f"{VARIABLE} must be 0 or 1, got {setting!r}")
+    if transfer.capturing(device):
+        raise RuntimeError(
+            f"the {name_of(backend)} backend was not yet tested on {device}, and cannot be while a "
+            f"CUDA graph is captured: construct the optimizer before the capture, or set "
+            f"{VARIABLE}=0"
+        )
+    begin = time.perf_counter()
+    # A new thread has none of the modes of its caller's: default device, inference mode,
+    # FakeTensorMode, autocast, profiler, stream.
+    with ThreadPoolExecutor(1) as thread:
+        difference = thread.submit(_run, backend, device).result()
+    seconds = time.perf_counter() - begin
+    return Verdict("failed" if difference else "passed", difference, seconds)
+
+
+def _run(backend: ModuleType, device: Device) -> str:
+    """Return the first difference, or the error that kept the test from finding one."""
+    try:
+        with _current(device):
+            return self_test.run(backend, device)
+    except Exception as error:
+        message, *_ = str(error).split("\n")
+        return f"{type(error).__name__}: {message}"
+
+
+def _current(device: Device) -> contextlib.AbstractContextManager[Any]:
+    """Make a GPU the current one; a new thread begins on the first."""
+    if device.type == "cpu":
+        return contextlib.nullcontext()
+    return torch.get_device_module(device).device(device)

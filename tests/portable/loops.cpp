@@ -1,0 +1,262 @@
+// Runs csrc/cpu's loops, and csrc's schedules, without torch, and prints a digest of every result:
+// whatever the compiler and the processor, the lines are the same. With an argument it times them.
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "csrc/cpu/parallel.h"
+#include "csrc/master.h"
+#include "csrc/norm.h"
+#include "csrc/schedule.h"
+#include "csrc/step.h"
+
+namespace lrfused {
+int64_t thread_count() { return 1; }
+void on_each_thread(void (*run)(void*), void* context) { run(context); }
+}  // namespace lrfused
+
+namespace {
+
+using namespace lrfused;
+
+struct Digest {  // FNV-1a
+  uint64_t state = 14695981039346656037u;
+  void add(uint64_t bits) {
+    for (int i = 0; i < 8; ++i) state = (state ^ ((bits >> (8 * i)) & 0xff)) * 1099511628211u;
+  }
+  // All NaNs count as one: their signs and payloads are the processor's own.
+  void add(double x) { add(x != x ? uint64_t(0x7ff8) << 48 : bit_cast<uint64_t>(x)); }
+  void add(float x) { add(double(x)); }
+};
+
+struct Random {  // xorshift64*
+  uint64_t state;
+  uint64_t next() {
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return state * 2685821657736338717u;
+  }
+  // Sums and products of such numbers are rounded; some are special.
+  double number() {
+    const double special[] = {0.0,   -0.0,  INFINITY, -INFINITY, NAN,
+                              1e-42, -6e-8, 65504,    3e38,      1e-310};
+    const uint64_t bits = next();
+    if (bits % 61 == 0) return special[bits / 61 % 10];
+    return (double(int64_t(bits)) * 0x1p-63) * std::ldexp(1.0, int(next() % 24) - 18);
+  }
+};
+
+// A stream of elements, `shift` of them behind an aligned address.
+struct Stream {
+  std::vector<char> bytes;
+  DType dtype;
+  int64_t shift;
+
+  Stream(DType dtype, int64_t numel, int64_t shift, Random* random)
+      : bytes(size_t((numel + shift) * itemsize(dtype) + 64)), dtype(dtype), shift(shift) {
+    for (int64_t i = 0; random && i < numel; ++i) set(i, random->number());
+  }
+  char* at(int64_t i) {
+    const uintptr_t first = (reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64;
+    return reinterpret_cast<char*>(first) + (i + shift) * itemsize(dtype);
+  }
+  template <class T>
+  void put(int64_t i, T x) {
+    memcpy(at(i), &x, sizeof x);
+  }
+  template <class T>
+  T get(int64_t i) {
+    T x;
+    memcpy(&x, at(i), sizeof x);
+    return x;
+  }
+  void set(int64_t i, double x) {
+    if (dtype == DType::float32) put(i, float(x));
+    if (dtype == DType::float64) put(i, x);
+    if (dtype == DType::bfloat16) put(i, narrow<bfloat16>(float(x)));
+    if (dtype == DType::float16) put(i, narrow<float16>(float(x)));
+  }
+  double value(int64_t i) {
+    if (dtype == DType::float32) return get<float>(i);
+    if (dtype == DType::float64) return get<double>(i);
+    if (dtype == DType::bfloat16) return widen(get<bfloat16>(i));
+    return widen(get<float16>(i));
+  }
+};
+
+template <class M>
+Hyper<M> hyper(bool scale, bool decay, double clip) {
+  return {M(scale ? -1.0 / 3 : 1), M(decay ? 0.0123 : 0), M(0.9), M(0.95), M(-0.137), M(clip)};
+}
+
+Group group_of(int parts) {
+  const bool scale = parts & 1, decay = parts & 2, nesterov = parts & 4;
+  const double clip = scale ? 0.7 : 1;
+  return {{hyper<float>(scale, decay, clip), hyper<double>(scale, decay, clip)},
+          scale,
+          decay,
+          true,
+          nesterov};
+}
+
+const char* kNames[] = {"float32", "float64", "bfloat16", "float16"};
+const char* kModes[] = {"still", "first", "next"};
+const char* kMasters[] = {"plain", "whole", "remainder"};
+
+void nothing(int64_t) {}
+
+void updates(DType dtype, DType grad_dtype, Master kept, Buffer mode, int parts, bool fused) {
+  Digest digest;
+  Random random{uint64_t(1 + parts)};
+  for (const int64_t numel : {0, 1, 7, 8, 9, 31, 33, 1023, 1024, 1025, 16385}) {
+    for (const int64_t shift : {0, 1, 3}) {
+      const DType wide = kept == Master::none ? dtype : DType::float32;
+      Stream param(dtype, numel, shift, &random), grad(grad_dtype, numel, 2 * shift, &random);
+      Stream buffer(wide, numel, shift, &random), master(DType::float32, numel, shift, nullptr);
+      Stream rest(DType::bfloat16, numel, shift, nullptr);  // or int16, of the same size
+      for (int64_t i = 0; i < numel; ++i) {
+        master.set(i, param.value(i));
+        rest.put(i, int16_t(random.next()));
+      }
+      Slot slot{};
+      slot.param = param.at(0);
+      slot.grad = grad.at(0);
+      slot.buffer = mode == Buffer::none ? nullptr : buffer.at(0);
+      slot.master = kept == Master::whole ? master.at(0) : rest.at(0);
+      slot.numel = numel;
+      slot.dtype = dtype;
+      slot.grad_dtype = grad_dtype;
+      slot.mode = mode;
+      slot.kept = kept;
+      const Group group = group_of(parts);
+      update_cpu(&slot, 1, &group, fused, nothing, nothing);
+      double sum = 0;
+      square_sums_cpu(&slot, 1, 1.0 / 3, fused, &sum);
+      digest.add(sum);
+      for (int64_t i = 0; i < numel; ++i) {
+        digest.add(param.value(i));
+        if (mode != Buffer::none) digest.add(buffer.value(i));
+        if (kept == Master::whole) digest.add(master.value(i));
+        const bool nan = param.value(i) != param.value(i);
+        if (kept == Master::remainder && !nan) digest.add(uint64_t(rest.get<uint16_t>(i)));
+      }
+    }
+  }
+  std::printf("%s grad %s %s %s parts %d %s: %016llx\n", kNames[int(dtype)],
+              kNames[int(grad_dtype)], kMasters[int(kept)], kModes[int(mode)], parts,
+              fused ? "fused" : "unfused", static_cast<unsigned long long>(digest.state));
+}
+
+void conversions() {
+  Digest digest;
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    digest.add(widen(float16{uint16_t(bits)}));
+    digest.add(widen(bfloat16{uint16_t(bits)}));
+  }
+  Random random{7};
+  for (int i = 0; i < 1000000; ++i) {
+    const float x = bit_cast<float>(uint32_t(random.next() >> 32));
+    digest.add(rn<float16>(x));
+    digest.add(rn<bfloat16>(x));
+  }
+  std::printf("conversions: %016llx\n", static_cast<unsigned long long>(digest.state));
+}
+
+void schedules() {
+  Digest digest;
+  Random random{11};
+  for (int i = 0; i < 10000; ++i) {
+    const double tables[] = {random.number(), random.number(), random.number()};
+    const Segment segment{0,
+                          int64_t(random.next() % 3),
+                          9,
+                          1 + int64_t(random.next() % 3),
+                          int64_t(random.next() % 2),
+                          int64_t(random.next() % 2) - 1};
+    const Constants constants{random.number(), random.number(), random.number()};
+    Plateau plateau{double(i % 2),     double(i / 2 % 2), 0.3, double(i % 3), 0.01, 2, 1e-9, 1e-12,
+                    double(1 + i % 2), double(i / 4 % 2)};
+    PlateauState state{plateau.maximize != 0 ? -INFINITY : INFINITY, 0, 0, 0, 0};
+    double lr = 0.1;
+    for (int64_t epoch = 0; epoch < 3; ++epoch) lr = apply(segment, constants, tables, epoch, lr);
+    digest.add(lr);
+    for (int step = 0; step < 8; ++step) lr = observe(plateau, state, random.number(), lr);
+    digest.add(lr);
+    digest.add(state.best);
+  }
+  std::printf("schedules: %016llx\n", static_cast<unsigned long long>(digest.state));
+}
+
+void every_update() {
+  for (const bool fused : {false, true})
+    for (const Buffer mode : {Buffer::none, Buffer::first, Buffer::next})
+      for (int parts = 0; parts < 8; ++parts) {
+        for (int dtype = 0; dtype < 4; ++dtype)
+          updates(DType(dtype), DType(dtype), Master::none, mode, parts, fused);
+        for (const DType dtype : {DType::bfloat16, DType::float16})
+          for (const DType grad : {dtype, DType::float32})
+            updates(dtype, grad, Master::whole, mode, parts, fused);
+        updates(DType::bfloat16, DType::bfloat16, Master::remainder, mode, parts, fused);
+      }
+}
+
+// Nanoseconds an element of a later step with momentum and decay, the best of many, in L2.
+void time_one(DType dtype, Master kept) {
+  constexpr int64_t kNumel = 16384;
+  Random random{3};
+  const DType wide = kept == Master::none ? dtype : DType::float32;
+  Stream param(dtype, kNumel, 0, &random), grad(dtype, kNumel, 0, &random);
+  Stream buffer(wide, kNumel, 0, &random), master(DType::float32, kNumel, 0, &random);
+  for (int64_t i = 0; i < kNumel; ++i) {  // neither special nor moving far
+    param.set(i, 0.5);
+    grad.set(i, 1e-3);
+    buffer.set(i, 1e-3);
+  }
+  Slot slot{};
+  slot.param = param.at(0);
+  slot.grad = grad.at(0);
+  slot.buffer = buffer.at(0);
+  slot.master = master.at(0);
+  slot.numel = kNumel;
+  slot.dtype = slot.grad_dtype = dtype;
+  slot.mode = Buffer::next;
+  slot.kept = kept;
+  const Group group = group_of(2);
+  double best = INFINITY, norm = INFINITY, sum = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const auto begin = std::chrono::steady_clock::now();
+    update_cpu(&slot, 1, &group, true, nothing, nothing);
+    const auto middle = std::chrono::steady_clock::now();
+    square_sums_cpu(&slot, 1, 1.0, true, &sum);
+    const auto end = std::chrono::steady_clock::now();
+    using Nanoseconds = std::chrono::duration<double, std::nano>;
+    best = std::fmin(best, Nanoseconds(middle - begin).count());
+    norm = std::fmin(norm, Nanoseconds(end - middle).count());
+  }
+  std::printf("%s %s update %.4f norm %.4f\n", kNames[int(dtype)], kMasters[int(kept)],
+              best / kNumel, norm / kNumel);
+}
+
+void time_all() {
+  for (int dtype = 0; dtype < 4; ++dtype) time_one(DType(dtype), Master::none);
+  time_one(DType::bfloat16, Master::whole);
+  time_one(DType::float16, Master::whole);
+  time_one(DType::bfloat16, Master::remainder);
+}
+
+}  // namespace
+
+int main(int count, char**) {
+  if (count > 1) {
+    time_all();
+    return 0;
+  }
+  conversions();
+  schedules();
+  every_update();
+}

@@ -1,0 +1,81 @@
+"""Which extension may be loaded into which torch, and what is told where it may not."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("lrfused.extension", reason="there is no compiled extension")
+
+from lrfused.extension import build_record, reason_not_to_load
+
+ROOT = Path(__file__).resolve().parent.parent
+THIS = torch.__version__
+
+
+def built(torch_version, error=None):
+    return {"torch": torch_version, "error": error, "kernels_error": None}
+
+
+def test_the_record_is_of_this_torch():
+    assert build_record()["torch"] == THIS
+    assert reason_not_to_load(build_record()) is None
+
+
+def test_it_is_loaded_into_patches_and_builds_of_its_minor_version():
+    major, minor = THIS.split(".")[:2]
+    for version in (f"{major}.{minor}.0", f"{major}.{minor}.9+cu130", f"{major}.{minor}.0a0"):
+        assert reason_not_to_load(built(version)) is None
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.1.0", "2.100.0+cpu"])
+def test_it_is_not_loaded_into_another(version):
+    told = reason_not_to_load(built(version))
+    assert f"compiled for torch {version}, and this is torch {THIS}" in told
+
+
+def test_a_failed_build_is_told_with_its_first_error():
+    told = reason_not_to_load(built("2.9.1", "csrc/x.cpp:1:2: error: no"))
+    assert told.endswith("did not compile with torch 2.9.1: csrc/x.cpp:1:2: error: no")
+
+
+def test_no_build_is_told():
+    assert reason_not_to_load({}) == "lrfused was installed without its extension"
+
+
+@pytest.fixture(scope="module")
+def setup():
+    """Run setup.py as far as its definitions."""
+    import setuptools
+
+    before = sys.argv, setuptools.setup
+    setuptools.setup = lambda **_: None
+    try:
+        return runpy.run_path(str(ROOT / "setup.py"))
+    finally:
+        sys.argv, setuptools.setup = before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "csrc/cpu/update.cpp:18:20: error: 'std::endian' has not been declared",
+        "csrc/gather.cpp:7:10: fatal error: gather.h: No such file or directory",
+        'csrc/cuda/step.cu(12): error: identifier "x" is undefined',
+        "nvcc fatal   : Unsupported gpu architecture 'compute_75'",
+        "/usr/bin/ld: cannot find -lcudart_static: No such file or directory",
+        "x.o: in function `f': undefined reference to `g'",
+        "/bin/sh: 1: /none: not found",
+    ],
+)
+def test_the_first_error_of_compilers_and_linkers_is_found(line, setup):
+    output = f"""
+        building 'lrfused._C' extension
+        [1/2] c++ -Werror -c csrc/error.cpp -o error.o
+        csrc/x.h:1:1: warning: unused variable 'error'
+        {line}
+        csrc/y.cpp:1:1: error: a later one
+    """
+    assert setup["first_error"](output) == line
