@@ -70,6 +70,13 @@ def device(request):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Give a folder that all of pytest's processes share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture
 def tape(monkeypatch):
     """Stand in for a CUDA graph."""

@@ -1,22 +1,16 @@
 """The CUDA sources compiled for GPUs, which needs none: what the compiler made of them."""
 
 import re
-import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from nvcc import MARKS, nvcc, ptx
 
-SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-FLAGS = ["-std=c++17", "-O3", "-fmad=false"]  # setup.py's
 ARCHITECTURES = ("80", "90", "100", "120")
 
-pytestmark = [
-    pytest.mark.skipif(NVCC is None, reason="there is no nvcc here"),
-    pytest.mark.skipif(not SOURCES.exists(), reason="the sources are not here"),
-]
+pytestmark = MARKS
 
 # Elements of a vector, by the number that kernels know a table's tensors by (csrc/cuda/table.h).
 WIDTHS = {"0": 4, "1": 2, "2": 8, "3": 8}
@@ -24,16 +18,6 @@ WHOLE, REMAINDER, MIXED = ("6", "7"), "10", "-1"
 KINDS = [*WIDTHS, *WHOLE, REMAINDER, MIXED]
 # With the table in an argument of either size, or resident; observe.
 KERNELS = {"step": 3 * len(KINDS) + 1, "norm": 3}
-
-
-def nvcc(name, *arguments):
-    source = str(SOURCES / f"{name}.cu")
-    done = subprocess.run(
-        [NVCC, *FLAGS, *arguments, source], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "warning" not in done.stderr, done.stderr[-4000:]
-    return done.stderr
 
 
 def kernel_of(mangled):
@@ -111,10 +95,8 @@ def test_accesses_are_wide_and_local_memory_is_unused(fatbin):
             assert not names["DFMA"], f"{kernel}: torch's schedulers do not fuse"
 
 
-def test_products_and_sums_are_fused_where_the_contract_says(tmp_path):
-    path = tmp_path / "step.ptx"
-    nvcc("step", "-ptx", "-arch=compute_90", "-o", str(path))
-    entries = path.read_text().split(".entry ")[1:]
+def test_products_and_sums_are_fused_where_the_contract_says(shared):
+    entries = ptx("step", shared).read_text().split(".entry ")[1:]
     assert len(entries) == KERNELS["step"]
     for text in entries:
         kernel, only = kernel_of(text.split("(")[0])
@@ -135,10 +117,8 @@ def test_products_and_sums_are_fused_where_the_contract_says(tmp_path):
         assert (single, double) == want, (kernel, only)
 
 
-def test_the_norm_fuses_what_is_exact_and_adds_up_by_no_atomic(tmp_path):
-    path = tmp_path / "norm.ptx"
-    nvcc("norm", "-ptx", "-arch=compute_90", "-o", str(path))
-    entries = path.read_text().split(".entry ")[1:]
+def test_the_norm_fuses_what_is_exact_and_adds_up_by_no_atomic(shared):
+    entries = ptx("norm", shared).read_text().split(".entry ")[1:]
     assert len(entries) == KERNELS["norm"]
     for text in entries:
         # A square of up to 32 bits is exact in fp64. Rows under way, and those at the end, of four

@@ -80,13 +80,6 @@ def pip(*arguments, folder, **environment):
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    """Give a folder that all of pytest's processes share."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-@pytest.fixture(scope="session")
 def dist(shared):
     """Build the sdist, and from it the wheel, once."""
     pytest.importorskip("build")

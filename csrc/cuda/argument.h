@@ -1,5 +1,5 @@
 // How a kernel comes by its table: inside its argument, which has one of two sizes, or in device
-// memory.
+// memory; and how many threads take its items.
 #pragma once
 
 #include <cstring>
@@ -7,6 +7,9 @@
 #include "launch.h"
 
 namespace lrfused::cuda {
+
+constexpr int kThreads = 256;  // of a block
+constexpr int kWarps = kThreads / int(kLanes);
 
 // A table in the kernel's argument: its numbers, and its bytes.
 template <class T, size_t room>

@@ -8,9 +8,6 @@
 namespace lrfused::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / int(kLanes);
-
 // Whether this block is the last of all to come here. The ticket is left at 0.
 __device__ bool is_last(uint32_t* ticket) {
   __shared__ bool last;

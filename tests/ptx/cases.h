@@ -1,0 +1,46 @@
+// A kernel launched some times on random data, each time compared with the host's own headers.
+#pragma once
+
+#include <algorithm>
+#include <string>
+
+#include "csrc/cuda/argument.h"
+#include "fault.h"
+#include "machine.h"
+#include "random.h"
+
+namespace lrfused::ptx {
+
+// `where` and `only` are the kernel's template arguments, as text. Each throws a Fault where a
+// launch makes one, and where a bit differs.
+void step_case(Kernel& kernel, const std::string& where, int only, Random& random);
+void norm_case(Kernel& kernel, const std::string& where, Random& random);
+void observe_case(Kernel& kernel, Random& random);
+
+// Some blocks, each with a warp for an item if there are as many.
+inline int32_t grid_of(uint32_t items, Random& random) {
+  const int64_t wanted = (int64_t(items) + cuda::kWarps - 1) / cuda::kWarps;
+  return int32_t(std::clamp<int64_t>(wanted, 1, 1 + random.below(3)));
+}
+
+// Inline<Table, 3840ul> or Resident<Table>
+inline cuda::Place place_of(const std::string& where) {
+  if (where.rfind("Resident<", 0) == 0) return cuda::Place::resident;
+  if (where.rfind("Inline<", 0) != 0) throw Fault("no place for a table: " + where);
+  const size_t room = std::stoull(where.substr(where.find(',') + 1));
+  return cuda::place_of(true, room);
+}
+
+inline size_t room_of(cuda::Place place) {
+  if (place == cuda::Place::resident) return SIZE_MAX;
+  return place == cuda::Place::small ? cuda::kSmall : cuda::kInline;
+}
+
+// Call f with the argument that a kernel takes its table as.
+template <class T, class F>
+void with_argument(cuda::Place place, const T& table, const F& f) {
+  if (table.size() > room_of(place)) throw Fault("a table that does not fit");
+  cuda::pass(cuda::Launch{0, nullptr, place, 0}, table, f);
+}
+
+}  // namespace lrfused::ptx

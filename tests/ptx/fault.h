@@ -1,0 +1,12 @@
+// What a kernel did wrong, in words.
+#pragma once
+
+#include <stdexcept>
+
+namespace lrfused::ptx {
+
+struct Fault : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace lrfused::ptx
