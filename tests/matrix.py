@@ -1,7 +1,7 @@
 """Build, verify and test lrfused with every promised torch, and write the table of the docs.
 
     python tests/matrix.py                           # all rows, one environment after another
-    python tests/matrix.py --only 2.9.1 --only 2.11  # these rows; or newest, or compilers
+    python tests/matrix.py --only 2.9.1 --only newest  # these rows; or compilers
 
 Each environment is made in a temporary folder, holds gigabytes where that torch comes with CUDA,
 and is removed afterwards. Interpreters are those on PATH, or pyenv's.
@@ -40,7 +40,8 @@ NEEDED = (
 # What concerns the repository, not torch.
 APART = (
     "test_bench", "test_bench_gpu", "test_bench_gpu_parts", "test_bench_traffic", "test_compilers",
-    "test_cuda_sources", "test_docs", "test_examples", "test_packaging", "test_ptx", "test_readme",
+    "test_cuda_sources", "test_docs", "test_examples", "test_matrix", "test_packaging", "test_ptx",
+    "test_readme",
 )  # fmt: skip
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
