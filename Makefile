@@ -79,7 +79,7 @@ sanitize: $(BUILT)
 	@PYTHON=$(PY) bash tests/sanitize.sh
 
 clean:
-	rm -rf build dist site *.egg-info lrfused/*.so lrfused/_build.json $(BUILT)
+	rm -rf build dist site *.egg-info lrfused/*.so lrfused/*.so.json $(BUILT)
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find lrfused tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 

@@ -10,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import torch
 from setuptools import setup
@@ -37,7 +39,8 @@ if os.environ.get("LRFUSED_SANITIZE") == "1":
     LINK += SANITIZE
 
 
-RECORD = "_build.json"  # the torch that the extension is for, and why a part of it is not there
+# Beside the extension: the torch that it is for, and why a part of it is not there.
+RECORD = f"_C{EXTENSION_SUFFIXES[0]}.json"
 REQUIRED = os.environ.get("LRFUSED_REQUIRE_EXTENSION") == "1"
 
 
@@ -45,8 +48,10 @@ class OptionalBuild(BuildExtension):
     """Build the extension, or record the compiler's first error and install without it."""
 
     def run(self):
+        self.force = True  # what was built for another torch is as new as the sources
         self.record = {"torch": torch.__version__, "error": None, "kernels_error": None}
-        with printed_to_file() as self.output:
+        os.environ["LC_ALL"] = "C"  # first_error reads English
+        with copied_output() as self.output:
             try:
                 super().run()
             except Exception as error:
@@ -55,24 +60,31 @@ class OptionalBuild(BuildExtension):
                     "backend will be used: the same bits, at the speed of torch's for-loop",
                 )  # fmt: skip
         for folder in (self.build_lib, ".") if self.inplace else (self.build_lib,):
-            os.makedirs(os.path.join(folder, "lrfused"), exist_ok=True)
-            with open(os.path.join(folder, "lrfused", RECORD), "w") as file:
+            path = os.path.join(folder, "lrfused", RECORD)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(f"{path}.part", "w") as file:
                 json.dump(self.record, file)
+            os.replace(f"{path}.part", path)
 
     def build_extension(self, ext):
         if ext.compiler:
+            before = ext.extra_compile_args, ext.extra_link_args
+            ext.extra_compile_args = [*ext.extra_compile_args, "-DLRFUSED_CUDA"]
             try:
                 self._add_kernels(ext)
-            except (OSError, ValueError, subprocess.CalledProcessError) as error:
+                return super().build_extension(ext)
+            except Exception as error:
                 self._left_out("kernels_error", error, "the CUDA kernels could not be built")
-                ext.extra_compile_args.remove("-DLRFUSED_CUDA")
-                ext.sources.append(EMULATED)
-        super().build_extension(ext)
+                ext.extra_compile_args, ext.extra_link_args = before
+                ext.extra_objects = []
+        ext.sources.append(EMULATED)
+        return super().build_extension(ext)
 
     def _left_out(self, part, error, what):
         if REQUIRED:
             raise error
-        self.record[part] = first_error(self.output.read()) or str(error)
+        printed = f"{self.output.read()}\n{getattr(error, 'stderr', None) or ''}"
+        self.record[part] = first_error(printed) or str(error)
         warnings.warn(f"lrfused: {what}. {self.record[part]}", stacklevel=2)
 
     def _add_kernels(self, ext):
@@ -105,25 +117,35 @@ class OptionalBuild(BuildExtension):
 
 
 @contextlib.contextmanager
-def printed_to_file():
-    """Yield a file of what is printed meanwhile, by compilers too; print it at the end."""
+def copied_output():
+    """Yield a file that holds what is printed meanwhile, by compilers too."""
     sys.stdout.flush()
     sys.stderr.flush()
-    before = [os.dup(1), os.dup(2)]
-    with tempfile.NamedTemporaryFile("w", prefix="lrfused-build-") as written:
-        os.dup2(written.fileno(), 1)
-        os.dup2(written.fileno(), 2)
+    saved = [os.dup(1), os.dup(2)]
+    out, into = os.pipe()
+
+    def copy():
+        while piece := os.read(out, 65536):
+            os.write(saved[0], piece)
+            log.write(piece)
+
+    with tempfile.NamedTemporaryFile(buffering=0) as log:
+        thread = threading.Thread(target=copy)
+        thread.start()
+        os.dup2(into, 1)
+        os.dup2(into, 2)
+        os.close(into)
         try:
-            with open(written.name, errors="replace") as output:
+            with open(log.name, errors="replace") as output:
                 yield output
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            for number, saved in enumerate(before, start=1):
-                os.dup2(saved, number)
-                os.close(saved)
-            with open(written.name, errors="replace") as output:
-                shutil.copyfileobj(output, sys.stdout)
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            thread.join()
+            for number in (out, *saved):
+                os.close(number)
 
 
 ERROR = re.compile(
@@ -132,11 +154,14 @@ ERROR = re.compile(
 )
 
 
+NO_ERROR = re.compile(r"\b(note|warning): ")
+
+
 def first_error(output):
     """Return the first line of a build's output that a compiler or linker calls an error."""
     lines = (line.strip() for line in output.splitlines())
-    found = next((line for line in lines if ERROR.search(line)), "")
-    return found.replace(os.getcwd() + os.sep, "")[:500]
+    errors = (line for line in lines if ERROR.search(line) and not NO_ERROR.search(line))
+    return next(errors, "").replace(os.getcwd() + os.sep, "")[:500]
 
 
 def nvcc():
@@ -153,7 +178,11 @@ def architectures(compiler):
     own = runpy.run_path("lrfused/backends/cuda/architectures.py")
     command = [compiler, "--list-gpu-arch"]
     known = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    chosen = own["chosen"](os.environ.get("TORCH_CUDA_ARCH_LIST"), known)
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    if listed.strip() == "native":  # as torch does
+        there = range(torch.cuda.device_count())
+        listed = " ".join("{}.{}".format(*torch.cuda.get_device_capability(i)) for i in there)
+    chosen = own["chosen"](listed, known)
     return chosen, own["flags"](chosen)
 
 
@@ -163,12 +192,12 @@ def extensions():
     sources = sorted(glob.glob("csrc/*.cpp") + glob.glob("csrc/cpu/*.cpp"))
     headers = sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/cpu/*.inc"))
     compiler = nvcc()
-    sources += [] if compiler else [EMULATED]
     extension = CppExtension(
         "lrfused._C",
         sources,
         depends=[*headers, *glob.glob("csrc/cuda/*.cu")],
-        extra_compile_args=[*FLAGS, *(["-DLRFUSED_CUDA"] if compiler else [])],
+        # The version is there so that another torch is another command, which ninja runs anew.
+        extra_compile_args=[*FLAGS, f"-DLRFUSED_TORCH={torch.__version__.partition('+')[0]}"],
         extra_link_args=list(LINK),
     )
     extension.compiler = compiler

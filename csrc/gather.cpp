@@ -329,7 +329,7 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
   const auto read = [&] {
     numel = firsts = others = next = 0;
     in_order = true;
-    parallel(threads, [&] {
+    parallel(threads > 1, [&] {
       for (int64_t begin; (begin = share * next++) < count;) {
         Reader reader(params, found.groups, kept, found, kind);
         if (!reader.read(begin, std::min(begin + share, count))) in_order = false;

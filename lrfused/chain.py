@@ -83,7 +83,7 @@ class Chain:
 
     @property
     def cycles_momentum(self) -> bool:
-        """Say whether any member moves momentum too."""
+        """Return whether any member moves momentum too."""
         return any(program.cycles_momentum(m) for m in self.leaves())
 
     def leaves(self) -> Iterator[Any]:
@@ -156,7 +156,7 @@ class Chain:
 
     @property
     def ends(self) -> bool:
-        """Say whether the schedule is over at `until`, not only its tables."""
+        """Return whether the schedule is over at `until`, not only its tables."""
         return self.error is not None
 
     def refuse_to_go_on(self) -> None:

@@ -1,4 +1,4 @@
-"""What is around a step: the hooks and the profiler's record, only where somebody looks."""
+"""Step hooks and the profiler's range, skipped where none is active; a warning of schedulers."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def warn_of_attached(optimizer: Any, own: Iterable[Any]) -> None:
         f"a torch scheduler was attached to a FusedDecaySGD whose step moves a schedule, {names}: "
         "both act, as two torch schedulers on one optimizer do. If only one is meant, construct "
         "the optimizer without a schedule, or do not attach the other",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
 def _has_observers() -> Callable[[], bool]:
-    """Return what says whether somebody records; without the extension somebody may always."""
+    """Return a function that tells whether a profiler is active; without the extension always."""
     try:
         from .extension import _C
     except ImportError:

@@ -19,15 +19,17 @@ _USED_FOR = {
 }
 
 
-def devices() -> dict[str, str]:
-    """Return the types of device that torch sees, each with the first one's name."""
-    found = {"cpu": platform.processor() or platform.machine()}
+def devices() -> dict[torch.device, str]:
+    """Return the devices that torch sees, each with its name."""
+    found = {torch.device("cpu"): platform.processor() or platform.machine()}
     for kind in _KINDS[1:]:
         module = getattr(torch, kind)
         if not module.is_available():
             continue
-        name = module.get_device_name() if hasattr(module, "get_device_name") else kind
-        found[kind] = f"{name} (ROCm {torch.version.hip})" if torch.version.hip else str(name)
+        for i in range(module.device_count()):
+            name = module.get_device_name(i) if hasattr(module, "get_device_name") else kind
+            rocm = f" (ROCm {torch.version.hip})" if torch.version.hip else ""
+            found[torch.device(kind, i)] = f"{name}{rocm}"
     return found
 
 
@@ -38,18 +40,13 @@ def self_tests() -> list[tuple[str, torch.device, Any]]:
     """
     from .backends import trust  # here: importing lrfused imports no backend
 
-    every = [torch.device("cpu")]
-    for kind in _KINDS[1:]:
-        module = getattr(torch, kind)
-        if module.is_available():
-            every += [torch.device(kind, i) for i in range(module.device_count())]
     torch.optim.SGD([torch.empty(0)])  # a process's first optimizer imports torch's compiler
     ready = [backends.choose(name) for name, why in backends.available().items() if why is None]
     try:
         return [
             (trust.name_of(backend), device, trust.verdict(backend, device))
             for backend in ready
-            for device in every
+            for device in devices()
             if trust.is_tested(backend, device)
         ]
     except ValueError as error:  # the environment variable's value
@@ -57,13 +54,14 @@ def self_tests() -> list[tuple[str, torch.device, Any]]:
 
 
 def report() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """Return rows of backends (name, state, use) and of devices (type, name, backend chosen)."""
+    """Return rows of backends (name, state, use) and of devices (device, name, backend chosen)."""
     state = {name: why or "ready" for name, why in backends.available().items()}
     tests = self_tests()
     chosen = []
-    for kind, name in devices().items():
-        failed = [b for b, device, v in tests if device.type == kind and v.state == "failed"]
-        chosen.append((kind, name, backends.preferred(kind, failed)))
+    for device, name in devices().items():
+        refused = ("failed", "not run")
+        failed = [b for b, tested, v in tests if tested == device and v.state in refused]
+        chosen.append((str(device), name, backends.preferred(device.type, failed)))
     return [(name, why, _USED_FOR[name]) for name, why in state.items()], chosen
 
 

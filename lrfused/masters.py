@@ -30,7 +30,7 @@ def key_of(master_weights: Any) -> str | None:
 
 
 def has_master(param: Tensor, key: str | None) -> bool:
-    """Say whether a parameter has a master, being too narrow to be its own."""
+    """Return whether a parameter has a master, being too narrow to be its own."""
     return key is not None and param.dtype in DTYPES
 
 

@@ -59,7 +59,7 @@ def in_memory_order(x: Tensor) -> Tensor:
 
 
 def is_dense(x: Tensor) -> bool:
-    """Say whether the elements fill their memory, in whatever order."""
+    """Return whether the elements fill their memory, in whatever order."""
     if x.is_contiguous():
         return True
     reach = 1

@@ -147,6 +147,7 @@ class FusedDecaySGD(Optimizer):
         super().add_param_group(param_group)
         if self._rates is not None:
             try:
+                self._trusted_backend()  # refused before anything has joined
                 self._rates.join(self.param_groups)
             except Exception:
                 self.param_groups.pop()
@@ -155,15 +156,18 @@ class FusedDecaySGD(Optimizer):
             self._prepare_capture()
 
     def _choose_backend(self) -> None:
+        self._backend = self._trusted_backend()
         self._device = self._first_device()
+        if self._rates is not None:
+            self._rates.use(self._backend.Program)
+
+    def _trusted_backend(self) -> Any:
         # torch updates a parameter that is listed twice once and then again: not in parallel.
         lists = [group["params"] for group in self.param_groups]
         twice = any(len(params) != len(set(params)) for params in lists)
         name = "reference" if twice else self._backend_name
         devices = list(dict.fromkeys(p.device for params in lists for p in params))
-        self._backend = backends.trusted(name, devices)
-        if self._rates is not None:
-            self._rates.use(self._backend.Program)
+        return backends.trusted(name, devices)
 
     def _prepare_capture(self) -> None:
         prepare = getattr(self._backend, "prepare", None)

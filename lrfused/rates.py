@@ -232,12 +232,12 @@ class Rates:
             self.show(groups)
 
     def takes(self, metric: Any) -> bool:
-        """Say whether a metric can be observed on the device it is on, without reading it here."""
+        """Return whether a metric can be observed on its device, without reading it here."""
         return self.remote is not None and bool(self.remote.takes(metric))
 
     @property
     def recording(self) -> bool:
-        """Say whether what is launched now is recorded into a graph instead of run."""
+        """Return whether what is launched now is recorded into a graph instead of run."""
         return self.remote is not None and bool(self.remote.recording)
 
     def settle(self) -> None:

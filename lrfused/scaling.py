@@ -35,7 +35,7 @@ class Scaling:
         self.found_inf = getattr(optimizer, "found_inf", None)
 
     def skips(self) -> bool:
-        """Say whether no update is to be made, waiting for the device that knows."""
+        """Return whether no update is to be made, waiting for the device that knows."""
         if self.found_inf is None or float(self.found_inf) == 0:
             return False
         self.grad_norm = _fp64(math.nan)  # not taken
@@ -49,7 +49,7 @@ class Scaling:
 
     @property
     def scaled(self) -> bool:
-        """Say whether a GradScaler is at work, under which no infinity may reach a parameter."""
+        """Return whether a GradScaler is at work, under which no infinity may reach a parameter."""
         return self.grad_scale is not None or self.found_inf is not None
 
     def clip(self, norm: float) -> float | None:

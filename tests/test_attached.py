@@ -61,8 +61,10 @@ def test_beside_one_of_ours_both_act_as_two_of_torchs_do(case, ours_first):
 def test_the_warning_comes_once_and_names_the_schedule(backend):
     ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5), backend=backend)
     lr_scheduler.StepLR(ours, 2)
-    with pytest.warns(UserWarning, match=r"whose step moves a schedule, ExponentialLR: both act"):
+    text = r"whose step moves a schedule, ExponentialLR: both act"
+    with pytest.warns(UserWarning, match=text) as told:
         ours.step()
+    assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(3):

@@ -89,7 +89,7 @@ def test_clang_builds_the_extension(tmp_path):
     if CLANG is None:
         pytest.skip("no clang++ is here")
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
-    built = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
+    built = shutil.ignore_patterns("*.so", "*.so.json", "__pycache__")
     shutil.copytree(ROOT / "lrfused", tmp_path / "lrfused", ignore=built)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)

@@ -16,9 +16,11 @@ import torch
 from filelock import FileLock
 
 import lrfused
+from lrfused import build_record
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILT = (".*", "build", "dist", "site", "*.so", "_build.json", "*.egg-info", "__pycache__")
+BUILT = (".*", "build", "dist", "site", "*.so", "*.so.json", "*.egg-info", "__pycache__")
+RECORD = build_record.PATH.name
 SHIPPED = ("csrc", "lrfused", "tests", "docs", "benchmarks", "examples")
 EXTRAS = {"bench", "cli", "demo", "docs", "frameworks", "lint", "plot", "test"}
 
@@ -141,7 +143,7 @@ def test_the_wheel_holds_the_extension_the_types_and_the_licence(wheel):
         (points,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "lrfused = lrfused.__main__:main" in archive.read(points).decode()
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "lrfused").rglob("*.py")}
-    assert modules | {"lrfused/py.typed", "lrfused/_C.pyi", "lrfused/_build.json"} <= set(names)
+    assert modules | {"lrfused/py.typed", "lrfused/_C.pyi", f"lrfused/{RECORD}"} <= set(names)
     assert any(re.fullmatch(r"lrfused/_C\.\S+\.so", name) for name in names)
     assert all(name.startswith(("lrfused/", "lrfused-")) for name in names)
     assert metadata["Version"] == lrfused.__version__
@@ -194,15 +196,53 @@ def test_where_it_does_not_compile_it_has_the_same_bits_and_names_the_error(
     place, *warned = run("-c", USE, folder=tmp_path, **there).stdout.splitlines()
     assert place.startswith(there["PYTHONPATH"])
     assert len(warned) == 1, warned
-    assert warned[0].startswith("lrfused has no compiled backend here")
+    assert warned[0].startswith("lrfused has no kernels for cpu here (compiled: ")
     assert told in warned[0]
     info = run("-m", "lrfused", "info", folder=tmp_path, COLUMNS="500", **there).stdout
     assert told in info
 
 
+COUNTING = """#!/bin/sh
+case " $* " in *" -c "*) echo "$@" >> {log} ;; esac
+exec c++ -O0 "$@"
+"""
+# Another torch in the place of the one that is there, whose files are no newer.
+UPGRADED = """
+import os, runpy, sys, torch
+torch.__version__ = torch.__version__.replace(*os.environ["UPGRADE"].split())
+sys.argv[1:] = ["--quiet", "build_ext", "--inplace"]
+runpy.run_path("setup.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("ninja", [True, False], ids=["ninja", "no ninja"])
+def test_for_another_torch_all_is_compiled_anew(ninja, tmp_path):
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "x.cpp").write_text("#ifndef LRFUSED_CUDA\nint x;\n#endif\n")
+    (tmp_path / "csrc" / "cuda").mkdir()
+    (tmp_path / "csrc" / "cuda" / "emulated.cpp").write_text("int y;\n")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "lrfused", tmp_path / "lrfused", ignore=shutil.ignore_patterns(*BUILT))
+    compiler, log = tmp_path / "c++", tmp_path / "log"
+    compiler.write_text(COUNTING.format(log=log))
+    compiler.chmod(0o755)
+    found = os.environ["PATH"] if ninja else "/usr/bin:/bin"
+    if not ninja and shutil.which("ninja", path=found):
+        pytest.skip("ninja is in /usr/bin")
+    environment = {"CXX": str(compiler), "LRFUSED_CUDA": "0", "PATH": found}
+    minor = torch.__version__.split(".")[1]
+    for count, upgrade in enumerate((f"{minor} {minor}", f".{minor}. .{int(minor) + 1}."), start=1):
+        run("-c", UPGRADED, folder=tmp_path, UPGRADE=upgrade, **environment)
+        assert len(log.read_text().splitlines()) == 2 * count
+        record = json.loads((tmp_path / "lrfused" / RECORD).read_text())
+        assert record["torch"].split(".")[1] == upgrade.split()[1].strip(".")
+        assert record["error"] is None
+
+
 def test_it_is_not_loaded_into_another_minor_version_of_torch(wheel, installed, tmp_path):
     there = installed(wheel)
-    record = Path(there["PYTHONPATH"]) / "lrfused" / "_build.json"
+    record = Path(there["PYTHONPATH"]) / "lrfused" / RECORD
     built_for = json.loads(record.read_text())
     assert built_for == {"torch": torch.__version__, "error": None, "kernels_error": None}
     major, minor = torch.__version__.split(".")[:2]
@@ -231,6 +271,6 @@ def test_import_brings_in_no_backend_no_command_and_no_other_package():
     others = {name.partition(".")[0] for name in new} - {"lrfused"}
     assert others <= sys.stdlib_module_names, others
     needless = re.compile(
-        r"lrfused\.(backends\.\w+|bench|verify|preview|demo|curves|info|arguments|reference|extension|_C)"
+        r"lrfused\.(backends\.\w+|bench|verify|preview|demo|curves|info|arguments|reference|extension|build_record|_C)"
     )
     assert [name for name in new if needless.match(name)] == []

@@ -305,6 +305,48 @@ def test_it_runs_once_per_process_and_not_in_a_step(kernels, runs, monkeypatch):
     opt.step()
 
 
+@pytest.fixture
+def refusing(monkeypatch):
+    """Return a function after which no backend is trusted."""
+
+    def refuse(name, devices):
+        raise RuntimeError("the self-test failed")
+
+    return lambda: monkeypatch.setattr(backends, "trusted", refuse)
+
+
+def test_after_a_refusal_on_another_device_the_next_step_is_refused_too(refusing):
+    opt = optimizer()
+    opt.param_groups[0]["params"][0] = torch.zeros(33, device="meta", requires_grad=True)
+    refusing()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the self-test failed"):
+            opt.step()
+
+
+def test_a_group_for_which_a_backend_is_refused_has_not_joined(refusing):
+    opt = optimizer()
+    refusing()
+    with pytest.raises(RuntimeError, match="the self-test failed"):
+        opt.add_param_group({"params": [numbers(3).requires_grad_()]})
+    assert len(opt.param_groups) == 1
+    opt.param_groups[0]["params"][0].grad = numbers(33)
+    opt.step()
+
+
+def test_out_of_memory_is_no_verdict(kernels, monkeypatch):
+    full = torch.OutOfMemoryError("for now")
+
+    def run(backend, device):
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trust.self_test, "run", run)
+        with pytest.raises(torch.OutOfMemoryError):
+            optimizer()
+    assert optimizer() is not None
+
+
 def test_the_operator_runs_it(kernels, runs):
     p = numbers(7)
     torch.ops.lrfused.sgd_([p], [numbers(7, seed=1)], [], torch.tensor(0.1))
@@ -500,7 +542,7 @@ def test_info_shows_what_failed_and_what_is_used_instead(kernels, capsys, monkey
     plant_in_step(monkeypatch, kernels, failed_launch)
     assert info.report()[1][0][2] == "reference"
     ((state, difference),) = [
-        (verdict.state, verdict.difference)
+        (verdict.state, verdict.why)
         for name, device, verdict in info.self_tests()
         if name == kernels and device == CPU
     ]

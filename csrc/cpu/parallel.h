@@ -12,11 +12,12 @@ int64_t thread_count();
 // throw.
 void on_each_thread(void (*run)(void*), void* context);
 
-// Call work() at the same time on up to `threads` threads, at least once; work takes pieces as they
-// come free, and may find none left.
+// Call work() here, or, where it is worth waking them, on all of torch's threads at once: OpenMP is
+// slow to change the number of its threads. `work` takes pieces as they come free, and may find
+// none left.
 template <class Work>
-void parallel(int64_t threads, Work work) {
-  if (threads <= 1) return work();
+void parallel(bool worthwhile, Work work) {
+  if (!worthwhile) return work();
   on_each_thread([](void* context) { (*static_cast<Work*>(context))(); }, &work);
 }
 

@@ -24,7 +24,7 @@ void for_each_unit(const Slot* slots, int64_t count, Run run) {
   const auto work = [&] {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;) run(first[i]);
   };
-  parallel(total * kUnit <= kSerial ? 1 : std::min(thread_count(), total), work);
+  parallel(total > 1 && total * kUnit > kSerial && thread_count() > 1, work);
 }
 
 }  // namespace lrfused

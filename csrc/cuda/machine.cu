@@ -1,4 +1,4 @@
-// What the CUDA runtime says of a device and its driver. None of it makes a context.
+// A device and its driver, as the CUDA runtime describes them. None of it makes a context.
 #include "machine.h"
 
 #include <cuda_runtime.h>
@@ -10,7 +10,10 @@ namespace lrfused::cuda {
 const char* describe(int device, Machine& machine) {
   cudaDeviceProp properties;
   const cudaError_t error = cudaGetDeviceProperties(&properties, device);
-  if (error != cudaSuccess) return cudaGetErrorString(error);
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // or the next launch, on a device that works, would report it
+    return cudaGetErrorString(error);
+  }
   memcpy(machine.name, properties.name, sizeof(machine.name));
   machine.major = properties.major;
   machine.minor = properties.minor;
@@ -19,7 +22,7 @@ const char* describe(int device, Machine& machine) {
 
 int driver_version() {
   int version = 0;
-  cudaDriverGetVersion(&version);
+  if (cudaDriverGetVersion(&version) != cudaSuccess) cudaGetLastError();
   return version;
 }
 

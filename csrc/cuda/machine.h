@@ -1,4 +1,4 @@
-// What the kernels find: a device, and a driver.
+// The device and the driver that kernels run on.
 #pragma once
 
 #include <cstddef>

@@ -81,8 +81,8 @@ def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -
         name = "cuda"
     if name == "auto":
         name = preferred(device_type, without)
-        if name == "reference" and not without:
-            _say_once(str(_load("compiled")))
+        if not without:
+            _warn_of_slower(device_type, name)
     if name not in NAMES:
         raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
     module = _load(name)
@@ -92,14 +92,25 @@ def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -
 
 
 @functools.cache
-def _say_once(why: str) -> None:
-    warnings.warn(
-        f"lrfused has no compiled backend here ({why}); the reference backend computes the same "
-        "bits at the speed of torch's for-loop",
-        stacklevel=6,
-    )
+def _warn_of_slower(device_type: str, chosen: str) -> None:
+    """Warn where no kernels are made for a device, or where those for it did not compile."""
+    from .. import build_record
+
+    names = _PREFERRED.get(device_type, _ELSEWHERE)
+    reasons = [f"{name}: {_load(name)}" for name in names[: names.index(chosen)]]
+    why = "; ".join(reasons)
+    if chosen == "reference" or (chosen, device_type) == ("compiled", "cuda"):
+        message = (
+            f"lrfused has no kernels for {device_type} here ({why}); torch's own operations "
+            "compute the same bits at the speed of torch's for-loop"
+        )
+    elif device_type == "cuda" and (build_record.read() or {}).get("kernels_error"):
+        message = f"lrfused's first choice did not compile ({why}); {chosen} is used instead"
+    else:
+        return
+    warnings.warn(message, stacklevel=7)
 
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    warnings.warn(f"lrfused: {message}", stacklevel=5)
+    warnings.warn(f"lrfused: {message}", stacklevel=6)

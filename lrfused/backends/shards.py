@@ -74,7 +74,7 @@ class Work(reference.Work):
 
 
 def _alike(p: Any, own: dict[str, Any], momentum: bool) -> bool:
-    """Say whether these are DTensors with the same placements on the same mesh."""
+    """Return whether these are DTensors with the same placements on the same mesh."""
     distributed = sys.modules.get("torch.distributed.tensor")
     if distributed is None or type(p) is not distributed.DTensor:
         return False

@@ -23,17 +23,17 @@ VARIABLE = "LRFUSED_SELF_TEST"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a self-test: "passed", "failed" or "left out", and what differed."""
+    """The result of a self-test: "passed", "failed", "left out" or "not run", and why."""
 
     state: str
-    difference: str = ""
+    why: str = ""  # it failed, or was not run
     seconds: float = 0.0
 
     def __str__(self) -> str:
         if self.state == "left out":
             return f"left out ({VARIABLE}=0)"
-        took = f"in {1000 * self.seconds:.1f} ms"
-        return f"{self.state} {took}{self.difference and f': {self.difference}'}"
+        took = f" in {1000 * self.seconds:.1f} ms" if self.seconds else ""
+        return f"{self.state}{took}{self.why and f': {self.why}'}"
 
 
 _verdicts: dict[tuple[str, Device], Verdict] = {}
@@ -68,8 +68,10 @@ def failure(backend: ModuleType, devices: Iterable[Device]) -> str | None:
             if found.state == "failed":
                 return (
                     f"the self-test of the {name_of(backend)} backend on {device} failed: "
-                    f"{found.difference}"
+                    f"{found.why}"
                 )
+            if found.state == "not run":
+                return f"the {name_of(backend)} backend cannot be used here: {found.why}"
     return None
 
 
@@ -92,7 +94,7 @@ def verdict(backend: ModuleType, device: Device) -> Verdict:
 def _judge(backend: ModuleType, device: Device) -> Verdict:
     refused: str | None = getattr(backend, "unavailable_on", lambda _: None)(device)
     if refused is not None:
-        return Verdict("failed", refused)
+        return Verdict("not run", refused)
     setting = os.environ.get(VARIABLE, "1")
     if setting == "0":
         return Verdict("left out")
@@ -118,6 +120,8 @@ def _run(backend: ModuleType, device: Device) -> str:
     try:
         with _current(device):
             return self_test.run(backend, device)
+    except torch.OutOfMemoryError:
+        raise  # of the moment, and no verdict
     except Exception as error:
         message, *_ = str(error).split("\n")
         return f"{type(error).__name__}: {message}"

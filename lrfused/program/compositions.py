@@ -22,7 +22,7 @@ from .segment import FOREVER, Compiled, Segment
 
 
 def compiles(scheduler: Any) -> bool:
-    """Say whether `compile` knows the scheduler, and all that it is made of."""
+    """Return whether `compile` knows the scheduler, and all that it is made of."""
     if type(scheduler) in (SequentialLR, ChainedScheduler):
         return all(map(compiles, scheduler._schedulers))
     return type(scheduler) in MAPS
@@ -149,7 +149,7 @@ def show_rates(scheduler: Any, rates: Sequence[float]) -> None:
 
 
 def cycles_momentum(scheduler: Any) -> bool:
-    """Say whether a scheduler that is no composition moves momentum too."""
+    """Return whether a scheduler that is no composition moves momentum too."""
     return bool(getattr(scheduler, "cycle_momentum", False)) or (
         isinstance(scheduler, Recorded) and scheduler.momentums is not None
     )

@@ -58,7 +58,7 @@ class Rule:
 
     @property
     def is_plateau(self) -> bool:
-        """Say whether it is fed a metric, and not stepped."""
+        """Return whether it is fed a metric, and not stepped."""
         return self.kind == "ReduceLROnPlateau"
 
     def ours(self) -> lrfused.Schedule:

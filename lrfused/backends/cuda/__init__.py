@@ -111,7 +111,7 @@ def step(
 
 
 def _stays(scaling: Scaling, device: torch.device, firsts: int) -> bool:
-    """Say whether the device is to read what GradScaler says, and the host is not.
+    """Return whether the device is to read what GradScaler says, and the host is not.
 
     The host must know of a skipped step if it is a parameter's first, for which it makes a momentum
     buffer, or if the schedule rests in it.

@@ -13,14 +13,12 @@ from collections.abc import Collection, Sequence
 
 USUAL = ("8.0", "9.0", "10.0", "12.0")
 _OLDEST = (7, 0)  # kernels' arguments may not be longer than 4,096 bytes on older ones
-_NAMES = {
-    "Volta": "7.0+PTX",
-    "Turing": "7.5+PTX",
-    "Ampere": "8.0 8.6+PTX",
-    "Ada": "8.9+PTX",
-    "Hopper": "9.0+PTX",
+_NAMES = {  # torch's
+    "Kepler": "3.5", "Maxwell": "5.0 5.2+PTX", "Pascal": "6.0 6.1+PTX", "Volta+Tegra": "7.2",
+    "Volta": "7.0+PTX", "Turing": "7.5+PTX", "Ampere+Tegra": "8.7", "Ampere": "8.0 8.6+PTX",
+    "Ada": "8.9+PTX", "Hopper": "9.0+PTX", "Blackwell+Tegra": "11.0",
     "Blackwell": "10.0 10.3 12.0 12.1+PTX",
-}
+}  # fmt: skip
 _FORM = re.compile(r"(\d+)\.(\d)(a?)(\+PTX)?")
 
 
@@ -28,9 +26,10 @@ def chosen(listed: str | None, known: Collection[str]) -> list[str]:
     """Return the architectures to compile for.
 
     `listed` is TORCH_CUDA_ARCH_LIST; without it they are the usual ones that the compiler knows,
-    the last of them as PTX too. `known` is what `nvcc --list-gpu-arch` prints.
+    the last of them as PTX too. `known` is what `nvcc --list-gpu-arch` prints. Capabilities below
+    7.0, which no kernel here runs on, are left out.
 
-    Raises ValueError for what is not followed.
+    Raises ValueError for what is not followed, and if nothing is left.
     """
     if not listed or not listed.strip():
         usual = [arch for arch in USUAL if f"compute_{arch.replace('.', '')}" in known]
@@ -47,11 +46,12 @@ def chosen(listed: str | None, known: Collection[str]) -> list[str]:
                 f"TORCH_CUDA_ARCH_LIST has {arch!r}: an architecture must be a compute capability "
                 f"such as '9.0', '9.0a' or '9.0+PTX', or one of {', '.join(_NAMES)}"
             )
-        if _capability(arch) < _OLDEST:
-            raise ValueError(f"TORCH_CUDA_ARCH_LIST has {arch!r}: the kernels need 7.0 or newer")
-        if f"compute_{form[1]}{form[2]}" not in known:
+        if _capability(arch) >= _OLDEST and f"compute_{form[1]}{form[2]}" not in known:
             raise ValueError(f"TORCH_CUDA_ARCH_LIST has {arch!r}, which this nvcc does not know")
-    return list(dict.fromkeys(archs))
+    left = [arch for arch in dict.fromkeys(archs) if _capability(arch) >= _OLDEST]
+    if not left:
+        raise ValueError(f"TORCH_CUDA_ARCH_LIST is {listed!r}: the kernels need 7.0 or newer")
+    return left
 
 
 def flags(archs: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ TYPE = "cpu" if EMULATED else "cuda"
 
 
 def unavailable() -> str | None:
-    """Say why the kernels cannot be launched here; None if they can."""
+    """Return why the kernels cannot be launched here; None if they can."""
     if EMULATED:
         if os.environ.get(_VARIABLE) == "1":
             return None
@@ -40,7 +40,7 @@ def unavailable_on(device: Device) -> str | None:
 
 
 def runs_on(device: Device) -> bool:
-    """Say whether kernels can be launched on a device."""
+    """Return whether kernels can be launched on a device."""
     return device.type == TYPE
 
 

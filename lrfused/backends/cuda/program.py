@@ -51,7 +51,7 @@ class Program(program.Program):
 
     @staticmethod
     def runs_on(device: Device) -> bool:
-        """Say whether kernels can be launched on a device."""
+        """Return whether kernels can be launched on a device."""
         return driver.runs_on(device)
 
     def native(self, device: Device, recording: bool) -> _C.Device:

@@ -69,7 +69,7 @@ class Mirror(ABC):
         return held
 
     def knows(self, name: str, key: bytes) -> bool:
-        """Say whether the device held, before replays, what the key says."""
+        """Return whether the device held, before replays, what the key says."""
         return bool(self._keys.get(name) == key)
 
     def believe(self, name: str, key: bytes) -> None:

@@ -46,7 +46,7 @@ class Program(ABC):
     @staticmethod
     @abstractmethod
     def runs_on(device: Device) -> bool:
-        """Say whether kernels can be launched on a device."""
+        """Return whether kernels can be launched on a device."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Program(ABC):
                     mirror.believe(name, key)
 
     def runs_on_all(self, devices: list[Device]) -> bool:
-        """Say whether a step on these devices leaves out none that knows more than the host."""
+        """Return whether a step on these devices leaves out none that knows more than the host."""
         return not self.in_flight or all(device in devices for device in self._mirrors)
 
     def use(self, devices: Sequence[Device] = ()) -> None:
@@ -180,7 +180,7 @@ class Program(ABC):
         return cut
 
     def takes(self, metric: Any) -> bool:
-        """Say whether a metric is a number on a device like those that run this program."""
+        """Return whether a metric is a number on a device like those that run this program."""
         return (
             type(metric) in (Tensor, torch.nn.Parameter)
             and metric.numel() == 1
@@ -256,7 +256,7 @@ class Program(ABC):
 
     @property
     def in_flight(self) -> bool:
-        """Say whether the devices know more than the host."""
+        """Return whether the devices know more than the host."""
         return self.captured or bool(self._pending)
 
     def push(self) -> None:
@@ -269,7 +269,7 @@ class Program(ABC):
 
     @property
     def recording(self) -> bool:
-        """Say whether a graph is being captured."""
+        """Return whether a graph is being captured."""
         return any(transfer.capturing(device) for device in self._mirrors)
 
     def replayed(self) -> int:

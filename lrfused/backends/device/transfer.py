@@ -10,7 +10,7 @@ from torch import device as Device
 
 
 def capturing(device: Device) -> bool:
-    """Say whether what is launched now is recorded into a graph instead of run."""
+    """Return whether what this thread launches now is recorded into a graph instead of run."""
     ask = getattr(torch.get_device_module(device), "is_current_stream_capturing", None)
     return ask is not None and bool(ask())
 

@@ -97,7 +97,7 @@ def step(
 
 
 def _concerns_host(scaling: Scaling, found: Found) -> bool:
-    """Say whether the host must know if an update is made.
+    """Return whether the host must know if an update is made.
 
     It must if it would make tensors of the state for it, if the schedule rests without one, or if
     parameters are elsewhere, too.
@@ -106,7 +106,7 @@ def _concerns_host(scaling: Scaling, found: Found) -> bool:
 
 
 def _are_on(device: Device, scaling: Scaling) -> bool:
-    """Say whether what GradScaler says is there, and to be read there."""
+    """Return whether what GradScaler says is there, and to be read there."""
     tensors = [t for t in (scaling.grad_scale, scaling.found_inf) if t is not None]
     return bool(tensors) and all(_is_a_float_on(t, device) for t in tensors)
 

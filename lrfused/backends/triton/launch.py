@@ -40,7 +40,7 @@ def unavailable() -> str | None:
 
 
 def runs_on(device: Device) -> bool:
-    """Say whether kernels can be launched on a device."""
+    """Return whether kernels can be launched on a device."""
     return device.type == "cpu" if INTERPRETED else device.type in ("cuda", "xpu")
 
 

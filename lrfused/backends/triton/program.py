@@ -39,5 +39,5 @@ class Program(program.Program):
 
     @staticmethod
     def runs_on(device: Device) -> bool:
-        """Say whether kernels can be launched on a device."""
+        """Return whether kernels can be launched on a device."""
         return launch.runs_on(device)

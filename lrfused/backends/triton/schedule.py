@@ -72,7 +72,7 @@ def advance(
 
 @triton.jit
 def is_better(maximize, absolute, threshold, metric, best):
-    """Say whether a metric is better; NaN compares false, so it never is, whatever the mode."""
+    """Return whether a metric is better; NaN compares false, so it never is, whatever the mode."""
     above = metric > tl.where(absolute != 0, best + threshold, best * (threshold + 1.0))
     below = metric < tl.where(absolute != 0, best - threshold, best * (1.0 - threshold))
     return tl.where(maximize != 0, above, below)

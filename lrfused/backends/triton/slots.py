@@ -71,7 +71,7 @@ class Found:
 
     @property
     def firsts(self) -> bool:
-        """Say whether momentum buffers or masters are to be made."""
+        """Return whether momentum buffers or masters are to be made."""
         return any(slots.firsts for slots in self.slots.values())
 
     def all_odd(self) -> Found:
@@ -131,7 +131,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _fits(p: Tensor, grad: Any, buffer: Any, kept: str | None, master: Any) -> bool:
-    """Say whether these are plain streams of elements in one memory order."""
+    """Return whether these are plain streams of elements in one memory order."""
     if type(p) not in _PLAIN or p.layout != torch.strided or p.dtype not in DTYPES or p.is_neg():
         return False
     if not runs_on(p.device) or not _dense(p):
@@ -163,7 +163,7 @@ def _lies_beside(other: Any, dtype: torch.dtype, p: Tensor) -> bool:
 
 
 def _dense(p: Tensor) -> bool:
-    """Say whether the elements fill their memory, in whatever order."""
+    """Return whether the elements fill their memory, in whatever order."""
     if p.is_contiguous():
         return True
     reach = 1
@@ -202,7 +202,7 @@ def read_groups(
 
 
 def in_range(rows: list[tuple[float, ...]], cells: list[float]) -> bool:
-    """Say whether all numbers are in float32's range; Python's words for it are in checks.py."""
+    """Return whether all numbers are in float32's range; Python's words for it are in checks.py."""
     largest = torch.finfo(torch.float32).max
     numbers: list[float] = []
     for _, decay, momentum, undamped, _, nesterov, rate, cycled in rows:

@@ -41,7 +41,7 @@ class Tables:
         self._cols, self._align = 64, _WIDEST
 
     def holds(self, slots: Slots) -> bool:
-        """Say whether there is nothing to upload."""
+        """Return whether there is nothing to upload."""
         return self._rows is slots.rows or self._rows == slots.rows
 
     def put(self, slots: Slots) -> None:
@@ -94,7 +94,7 @@ class Sums:
         self._first = torch.empty(0, dtype=torch.int64, device=device)
 
     def holds(self, slots: list[Slots], count: int) -> bool:
-        """Say whether there is nothing to upload."""
+        """Return whether there is nothing to upload."""
         sizes = [(own.numels, own.places) for own in slots]
         return len(self._of_parameters) == count and self._known == sizes
 
