@@ -53,6 +53,7 @@ def on_ranks(count: int, function: Callable[..., None], *args: Any) -> None:
 def _rank(rank: int, count: int, store: str, function: Callable[..., None], args: Any) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "TypedStorage is deprecated")  # of torch, until 2.9
     with group_of(rank, count, dist.FileStore(store, count)):
         function(*args)
 

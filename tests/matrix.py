@@ -121,7 +121,8 @@ def checked(printed: str) -> str:
     """Return pytest's last line, as "7 passed, 1 skipped". Raises Failure unless all passed."""
     counts = ([""] + re.findall(r"^[= ]*(\d+ .*?) in [\d.]+s", printed, re.MULTILINE))[-1]
     if not re.fullmatch(r"\d+ passed(, \d+ (skipped|deselected|warnings?))*", counts):
-        print(printed[-12000:], flush=True)
+        failed = re.findall(r"^(?:FAILED|ERROR) .*", printed, re.MULTILINE)
+        print("\n".join(failed) or printed[-4000:], flush=True)
         raise Failure(f"the tests, {counts or 'which did not end'}")
     return counts
 
