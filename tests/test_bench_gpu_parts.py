@@ -91,7 +91,8 @@ def test_a_trace_that_lost_a_flush_or_has_one_too_many_is_refused():
 
 def test_events_of_this_torchs_profiler_are_read():
     cpu = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=cpu) as found, record_function("a range"):
+    profile = torch.profiler.profile(activities=cpu, acc_events=True)
+    with profile as found, record_function("a range"):
         torch.ones(3).zero_()
     activities = [Activity.of(event) for event in found.events()]
     assert {"a range", "aten::zero_"} <= {a.name for a in activities}

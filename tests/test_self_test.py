@@ -503,7 +503,8 @@ def test_it_leaves_no_trace(kernels):
     calls = []
     hook = register_optimizer_step_pre_hook(lambda *args: calls.append(args))
     before = torch.get_rng_state(), random.getstate(), list(warnings.filters)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, acc_events=True) as profiler:
         optimizer()
     hook.remove()
     assert torch.equal(before[0], torch.get_rng_state())

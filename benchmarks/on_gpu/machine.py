@@ -136,7 +136,7 @@ class Machine:
         from torch.profiler import ProfilerActivity, profile
 
         self.wait()
-        with profile(activities=[ProfilerActivity.CUDA]) as found:
+        with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as found:
             for _ in range(rounds):
                 call()
             self.wait()
