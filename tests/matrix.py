@@ -158,8 +158,10 @@ def run_compilers() -> dict[str, str]:
     return {"compilers": ", ".join(sorted(set(re.findall(r"vectors\[(.*?)\]", printed))))}
 
 
-def write(found: dict[str, dict[str, str]]) -> None:
-    """Save the rows, and put their table into the page."""
+def write(name: str, row: dict[str, str]) -> None:
+    """Save a row beside those that are there, and put their table into the page."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found[name] = row
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     before, rest = PAGE.read_text().split(BEGIN)
     _, after = rest.split(END)
@@ -186,7 +188,6 @@ def main() -> int:
     choices = [*NAMES, "compilers"]
     parser.add_argument("--only", action="append", choices=choices, help="may be repeated")
     todo: list[str] = parser.parse_args().only or choices
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     failures = 0
     for name in todo:
         begin = time.monotonic()
@@ -198,8 +199,7 @@ def main() -> int:
             continue
         row["date"] = str(datetime.date.today())
         row.setdefault("commit", call("git", "rev-parse", "--short", "HEAD").strip())
-        found[name] = row
-        write(found)
+        write(name, row)
         minutes = (time.monotonic() - begin) / 60
         print(f"{name}: {', '.join(row.values())}; {minutes:.0f} minutes", flush=True)
     return failures

@@ -14,11 +14,18 @@ from torch.utils.cpp_extension import include_paths
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = sorted([*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/c*/*.cpp")])
-LOOPS = [ROOT / "tests/portable/loops.cpp", *ROOT.glob("csrc/cpu/[!p]*.cpp")]
+LOOPS = [ROOT / "tests/portable/loops.cpp", *ROOT.glob("csrc/cpu/*.cpp")]
+LOOPS.remove(ROOT / "csrc/cpu/parallel.cpp")  # which is torch's
 # As in setup.py.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT}"]
+TUNED = ["-mtune=haswell"] if platform.machine() == "x86_64" else []
 STRICT = ["-std=c++17", "-Wall", "-Wextra", "-pedantic", "-Werror"]
-NAMES = ["g++", *(f"g++-{n}" for n in range(10, 16)), *(f"clang++-{n}" for n in range(14, 22))]
+NAMES = [
+    "g++",
+    *(f"g++-{n}" for n in range(10, 20)),
+    "clang++",
+    *(f"clang++-{n}" for n in range(14, 30)),
+]
 COMPILERS = [name for name in NAMES if shutil.which(name)]
 CLANG = shutil.which("clang++") or next((c for c in reversed(COMPILERS) if "clang" in c), None)
 CROSS, QEMU = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
@@ -40,7 +47,7 @@ def expected(tmp_path_factory):
     if not COMPILERS:
         pytest.skip("no g++ and no clang++ is here")
     path = tmp_path_factory.mktemp("loops") / "loops"
-    run(COMPILERS[0], *FLAGS, *STRICT, *LOOPS, "-o", path)
+    run(COMPILERS[0], *FLAGS, *TUNED, *STRICT, *LOOPS, "-o", path)
     lines = run(path).splitlines()
     assert len(lines) == len(set(lines)) > 400
     return lines
@@ -57,7 +64,7 @@ def test_it_is_cpp17(source):
 
 @pytest.mark.parametrize("compiler", COMPILERS[1:])
 def test_compilers_agree(compiler, expected, tmp_path):
-    run(compiler, *FLAGS, *STRICT, *LOOPS, "-o", tmp_path / "loops")
+    run(compiler, *FLAGS, *TUNED, *STRICT, *LOOPS, "-o", tmp_path / "loops")
     assert run(tmp_path / "loops").splitlines() == expected
 
 
@@ -72,7 +79,7 @@ def test_aarch64_agrees(expected, tmp_path):
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_loops_are_vectors(compiler, tmp_path):
     path = tmp_path / "update.s"
-    run(compiler, *FLAGS, "-std=c++17", "-S", ROOT / "csrc/cpu/update.cpp", "-o", path)
+    run(compiler, *FLAGS, *TUNED, "-std=c++17", "-S", ROOT / "csrc/cpu/update.cpp", "-o", path)
     parts = re.split(r"^(_Z\w+):", path.read_text(), flags=re.MULTILINE)
     updates = {
         name: text
