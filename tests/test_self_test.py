@@ -173,8 +173,8 @@ MAXIMIZED = "momentum, dampening, decay, maximize"
 STEP_FAULTS = {
     wrong_rounding: rf"plain, bfloat16, aligned .* 75 elements, step 2: parameter\[70\] {VALUES}",
     wrong_first_momentum: rf"momentum, OneCycleLR, float64, .*, step 1: momentum\[0\] {VALUES}",
-    without_decay: rf"{MAXIMIZED}, float64, .*, step 1: \w+\[\d+\] {VALUES}",
-    minimizing: rf"{MAXIMIZED}, float64, .*, step 1: \w+\[\d+\] {VALUES}",
+    without_decay: rf"Nesterov, decay, float64, .*, step 1: \w+\[\d+\] {VALUES}",
+    minimizing: rf"{MAXIMIZED}, float64, .*, step 3: \w+\[\d+\] {VALUES}",
     schedule_late: rf"momentum, OneCycleLR, step 1: lr {VALUES}",
     wrong_misaligned_tail: rf"float32, misaligned .*, step 3: parameter\[44\] {VALUES}",
     writes_beyond: rf"float16, memory of parameters\[\d+\] {VALUES}",

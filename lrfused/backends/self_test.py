@@ -40,7 +40,7 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "plain": (("aligned",), {}),
     "momentum, OneCycleLR": (("aligned",), {"momentum": 0.9, "schedule": _CYCLED}),
     "momentum, dampening, decay, maximize": (
-        ("aligned", "misaligned"),
+        ("misaligned",),
         {"momentum": 0.8, "dampening": 0.3, "weight_decay": 0.01, "maximize": True},
     ),
     "Nesterov, decay": (
