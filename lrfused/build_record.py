@@ -1,4 +1,4 @@
-"""What setup.py recorded of the extension: the torch that it is for, and why it is not there."""
+"""The record that setup.py keeps of the extension: the torch it is for, and why it is missing."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ NEEDED = (
     "setuptools>=77", "ninja", "pybind11", "pytest>=8", "pytest-xdist", "hypothesis", "numpy",
     "rich", "filelock", "matplotlib",
 )  # fmt: skip
-# What concerns the repository, not torch.
+# Tests of the repository, which no torch changes.
 APART = (
     "test_bench", "test_bench_gpu", "test_bench_gpu_parts", "test_bench_traffic", "test_compilers",
     "test_cuda_sources", "test_docs", "test_examples", "test_matrix", "test_packaging", "test_ptx",

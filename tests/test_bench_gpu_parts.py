@@ -61,7 +61,7 @@ def test_neither_flushes_nor_annotations_are_a_steps_work():
     zero = event("Memset (Device)", 1.0, kind="gpu_memset")
     work = steps_of(round_of(event(STEP, 40.0), copy, zero) * 4, flush, 4)
     assert Counter(a.name for a in work) == {STEP: 4, copy.name: 4, zero.name: 4}
-    assert sum(a.us for a in work) == pytest.approx(4 * 43.0)
+    assert sum(a.us for a in work) == pytest.approx(4 * 43.0)  # a sum of floats
 
 
 def test_a_torch_that_does_not_tell_the_kinds_of_events_is_read_too():
@@ -227,7 +227,7 @@ def test_launches_are_counted_and_compared_with_the_promise(launches, broken):
         assert row == {"not profiled": "ValueError: none of 3 traces is complete"}
     else:
         assert row["launches"] == launches / 3
-        assert row["kernels us"] == pytest.approx(40.0 * launches / 3)
+        assert row["kernels us"] == pytest.approx(40.0 * launches / 3)  # a mean of floats
 
 
 @pytest.fixture

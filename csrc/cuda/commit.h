@@ -46,7 +46,7 @@ LRFUSED_HD void record(const Schedule& s, int64_t g, int64_t count, int64_t epoc
   s.recorded[g] = count + 1;
 }
 
-// What segments [first, last) make of a cell's value.
+// Return the value of a cell after segments [first, last).
 LRFUSED_HD double moved(const Schedule& s, int64_t first, int64_t last, int64_t epoch,
                         double value) {
   LRFUSED_ROLLED

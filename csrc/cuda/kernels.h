@@ -1,4 +1,4 @@
-// What the kernels share: how they are loaded and launched, and how a grid knows its last block.
+// Loading and launching kernels, and finding the last block of a grid.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -37,7 +37,7 @@ __device__ bool note(double sum, double* to, uint32_t* count, uint32_t pieces, i
   return last;
 }
 
-// What drivers older than CUDA 12.1's take.
+// The room in arguments that drivers older than CUDA 12.1 take.
 static_assert(sizeof(Inline<Gradients, kSmall>) + sizeof(Norm) + sizeof(uint32_t) <= 4096);
 
 template <class Where>

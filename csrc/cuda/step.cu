@@ -11,7 +11,7 @@ namespace {
 // On a multiprocessor, so that registers, 64 or 80 a thread, need no spilling.
 constexpr int blocks(int only) { return only == kMixed || only > kFloat16 ? 4 : 3; }
 
-// What drivers older than CUDA 12.1's take.
+// The room in arguments that drivers older than CUDA 12.1 take.
 static_assert(sizeof(Inline<Table, kSmall>) + sizeof(Step) + sizeof(uint32_t) <= 4096);
 
 template <class Where, int Only>
