@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lrfused import bench
-from lrfused.bench import run
+from lrfused.commands import bench
+from lrfused.commands.bench import run
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

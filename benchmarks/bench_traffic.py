@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lrfused.bench import report, traffic
+from lrfused.commands.bench import report, traffic
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from newest import RESULTS, newest
 
-from lrfused.bench import report
+from lrfused.commands.bench import report
 
 OURS, THEIRS, LIMIT = "#3f51b5", "#b0bec5", "#d32f2f"
 

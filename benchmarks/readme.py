@@ -6,7 +6,7 @@ from typing import Any
 
 from newest import newest
 
-from lrfused.bench import report
+from lrfused.commands.bench import report
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- speed -->\n", "<!-- /speed -->\n"

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import lrfused
-from lrfused.bench import report
+from lrfused.commands.bench import report
 
 RESULTS = Path(__file__).resolve().parent / "results"
 WAYS = ("torch", "step", "in backward")

@@ -1,10 +1,10 @@
 """SGD and its learning-rate schedule in one fused step, bit for bit torch's."""
 
-from . import ops as _ops  # noqa: F401, registers torch.ops.lrfused
 from .fuse import fuse
-from .in_backward import update_in_backward
+from .integrations import compiled_operator as _ops  # noqa: F401, registers torch.ops.lrfused
+from .integrations.in_backward import update_in_backward
+from .integrations.ranks import check_ranks
 from .optimizer import FusedDecaySGD
-from .ranks import check_ranks
 from .schedules import (
     ChainedScheduler,
     ConstantLR,

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, SequentialL
 
 from . import program
 from .optimizer import FusedDecaySGD
-from .recorded import Recorded
+from .program.recorded import Recorded
 from .scheduler import Scheduler
 from .schedules import Adopted
 

@@ -12,22 +12,17 @@ from torch import device as Device
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from . import backends, blank, checkpoint
-from .chain import as_schedules, shared_schedules
-from .checks import (
-    check_arguments,
-    check_cycles,
-    check_max_grad_norm,
-    check_numbers,
-    check_ticks,
-)
-from .history import LRHistory
-from .hooks import warn_of_attached, wrap_step
-from .masters import key_of
-from .metrics import as_metric, mean
-from .rates import Rates
-from .scaling import Scaling
+from . import backends
+from .arithmetic.gradient_scaling import GradientScaling
+from .arithmetic.masters import key_of
+from .checkpoint import initial_state, optimizer_state
+from .checks import check_arguments, check_cycles, check_max_grad_norm, check_numbers, check_ticks
+from .integrations.step_hooks import warn_of_attached, wrap_step
+from .rates.history import LRHistory
+from .rates.metric import as_metric, mean
+from .rates.rates import Rates
 from .scheduler import Scheduler, handle_of
+from .schedules.base import as_schedules, shared_schedules
 
 
 class FusedDecaySGD(Optimizer):
@@ -98,7 +93,7 @@ class FusedDecaySGD(Optimizer):
         self._capturable = capturable
         self._schedule_every = schedule_every
         self._since = 0  # optimizer steps since the last schedule step
-        self._scaling = Scaling(
+        self._scaling = GradientScaling(
             amp, advance == "on_update", check_max_grad_norm(max_grad_norm), key_of(master_weights)
         )
         self._rates: Any = None
@@ -190,7 +185,7 @@ class FusedDecaySGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if (self._blank or not self.state) and blank.made(self):
+        if (self._blank or not self.state) and initial_state.made(self):
             return loss
         rates, groups = self._rates, self.param_groups
         if self._first_device() != self._device:  # the model was moved
@@ -326,9 +321,9 @@ class FusedDecaySGD(Optimizer):
         Raises ValueError, and changes nothing, if its schedule has other settings than this one's,
         unless `override`: then it brings its own.
         """
-        checkpoint.check_form(state_dict)
+        optimizer_state.check_form(state_dict)
         self._override = override
-        hook = self.register_load_state_dict_pre_hook(checkpoint.hold)
+        hook = self.register_load_state_dict_pre_hook(optimizer_state.hold)
         try:
             super().load_state_dict(state_dict)
         finally:
@@ -346,13 +341,13 @@ class FusedDecaySGD(Optimizer):
 
     def _load(self, state: dict[str, Any]) -> None:
         groups = state["param_groups"]
-        packed = checkpoint.schedules(groups)
+        packed = optimizer_state.schedules(groups)
         states = self._rates.unpack([saved and saved["schedulers"] for saved in packed])
         self._rates.check(states, getattr(self, "_override", False))
         if not getattr(self, "_override", False):
             check_cycles(groups, self.param_groups)
         check_numbers([{**self.defaults, **group} for group in groups])
-        checkpoint.release(groups, state["state"], self._scaling.master)
+        optimizer_state.release(groups, state["state"], self._scaling.master)
         rates = [float(group["lr"]) for group in groups]
         for new, old, rate in zip(groups, self.param_groups, rates, strict=True):
             new.update(fused=None, foreach=None, differentiable=False, lr=rate)
@@ -367,7 +362,7 @@ class FusedDecaySGD(Optimizer):
         self._prepare_capture()
 
     def __getstate__(self) -> dict[str, Any]:
-        blank.forget(self)
+        initial_state.forget(self)
         self._rates.take_written(self.param_groups)
         self._rates.refresh(self.param_groups)
         without_prepared = getattr(self._backend, "without_prepared", lambda state, _: state)

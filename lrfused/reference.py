@@ -7,107 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .chain import as_schedules
-from .masters import has_master, key_of, read, write
-from .metrics import as_metric
-from .norm import norm, square_sum
-from .scaling import Scaling
-
-_EXPLICIT = (torch.bfloat16, torch.float16)
-
-
-def update(
-    param: Tensor,
-    grad: Tensor,
-    buffer: Tensor | None,
-    group: dict[str, Any],
-    lr: float,
-    inv_scale: float = 1.0,
-    clip: float = 1.0,
-) -> Tensor | None:
-    """Update one parameter in place, and its momentum buffer; return the buffer, made if None.
-
-    The for-loop path of torch.optim.SGD. torch's 16-bit results on a CPU depend on where in a SIMD
-    block an element falls, so there the same formula is spelt out: every operation is done in fp32
-    and rounded once to the tensor's dtype. `inv_scale` multiplies the gradient first, and then
-    `clip` does.
-    """
-    momentum, weight_decay = float(group["momentum"]), float(group["weight_decay"])
-    add, add_, mul, mul_ = _operations(param)
-    d = unscaled(grad, inv_scale)
-    if clip != 1.0:
-        d = mul(d, clip)
-    if group["maximize"]:
-        d = -d
-    if weight_decay != 0:
-        d = add(d, param, weight_decay)
-    if momentum != 0:
-        if buffer is None:
-            buffer = d.detach().clone()
-        else:
-            add_(mul_(buffer, momentum), d, 1 - float(group["dampening"]))
-        d = add(d, buffer, momentum) if group["nesterov"] else buffer
-    add_(param, d, -lr)
-    return buffer
-
-
-def unscaled(grad: Tensor, inv_scale: float) -> Tensor:
-    """Return the gradient times what GradScaler unscales by."""
-    mul = _operations(grad)[2]
-    return grad if inv_scale == 1.0 else mul(grad, inv_scale)
-
-
-def gradient_square_sum(param: Tensor, inv_scale: float, master: str | None) -> float:
-    """Return the sum of the squares of a parameter's unscaled gradient; 0 if it has none."""
-    if param.grad is None:
-        return 0.0
-    grad = param.grad.float() if has_master(param, master) else param.grad
-    return float(square_sum(unscaled(grad, inv_scale)))
-
-
-def update_own(
-    param: Tensor,
-    own: dict[str, Any],
-    group: dict[str, Any],
-    lr: float,
-    inv_scale: float = 1.0,
-    clip: float = 1.0,
-    master: str | None = None,
-) -> None:
-    """Update one parameter that has a gradient, and its state.
-
-    If it has a master, that is updated, as an fp32 parameter with the gradient widened, and rounded
-    into the parameter. `master` is what the state calls it: `masters.key_of`.
-    """
-    grad = param.grad
-    assert grad is not None
-    momentum = group["momentum"] != 0
-    buffer = own.get("momentum_buffer") if momentum else None
-    wide = read(param, own, master) if master and has_master(param, master) else param
-    buffer = update(wide, grad.to(wide.dtype), buffer, group, lr, inv_scale, clip)
-    if momentum:
-        own["momentum_buffer"] = buffer
-    if master and wide is not param:
-        write(param, own, master, wide)
-
-
-def _operations(tensor: Tensor) -> Any:
-    explicit = tensor.device.type == "cpu" and tensor.dtype in _EXPLICIT
-    return _IN_FP32 if explicit else _AS_TORCH
-
-
-_AS_TORCH = (
-    lambda a, b, alpha: a.add(b, alpha=alpha),
-    lambda a, b, alpha: a.add_(b, alpha=alpha),
-    torch.mul,
-    torch.Tensor.mul_,
-)
-_IN_FP32 = (
-    lambda a, b, alpha: a.float().add_(b.float(), alpha=alpha).to(a.dtype),
-    lambda a, b, alpha: a.copy_(a.float().add_(b.float(), alpha=alpha)),
-    lambda a, alpha: a.float().mul_(alpha).to(a.dtype),
-    lambda a, alpha: a.copy_(a.float().mul_(alpha)),
-)
+from .arithmetic.gradient_scaling import GradientScaling
+from .arithmetic.masters import key_of
+from .arithmetic.norm import norm
+from .arithmetic.sgd import gradient_square_sum, update_own
+from .rates.metric import as_metric
+from .schedules.base import as_schedules
 
 
 class ReferenceDecaySGD(torch.optim.SGD):
@@ -148,7 +53,7 @@ class ReferenceDecaySGD(torch.optim.SGD):
         self.schedule_every = schedule_every
         self._since = 0
         on_update = advance == "on_update"
-        self._scaling = Scaling(amp, on_update, max_grad_norm, key_of(master_weights))
+        self._scaling = GradientScaling(amp, on_update, max_grad_norm, key_of(master_weights))
         self._step_supports_amp_scaling = amp == "fused"
         self._attach(as_schedules(schedule))
 

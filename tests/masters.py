@@ -7,7 +7,7 @@ from cases import with_lr
 from twin import allow_gradient, leaf, momentum, numbers, sgd
 
 from lrfused import FusedDecaySGD
-from lrfused.masters import join, split
+from lrfused.arithmetic.masters import join, split
 
 KINDS = [(torch.bfloat16, True), (torch.float16, True), (torch.bfloat16, "remainder")]
 of_each_kind = pytest.mark.parametrize(("dtype", "kind"), KINDS, ids=str)

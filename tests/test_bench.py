@@ -7,10 +7,19 @@ import sys
 import pytest
 import torch
 
-from lrfused import bench
-from lrfused.__main__ import main
-from lrfused.bench import cases, contenders, footprint, rivals, rounds, run, shapes, validate
-from lrfused.bench.numbers import POOL, Numbers
+from lrfused.commands import bench
+from lrfused.commands.bench import (
+    cases,
+    contenders,
+    footprint,
+    rivals,
+    rounds,
+    run,
+    shapes,
+    validate,
+)
+from lrfused.commands.bench.numbers import POOL, Numbers
+from lrfused.commands.main import main
 
 FP32 = cases.Case("tiny", "tiny fp32", [(3, 5), (7,), (1000,)], torch.float32)
 BF16 = cases.Case("tiny-bf16", "tiny bf16", [(3, 5), (7,), (1000,)], torch.bfloat16)

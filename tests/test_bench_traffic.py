@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lrfused.bench import shapes, traffic
+from lrfused.commands.bench import shapes, traffic
 
 SHAPES = [(64, 9), (7,), (33, 3, 3)]
 # moved, kept

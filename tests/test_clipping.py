@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from twin import assert_same_state, assert_unchanged, leaf, momentum, numbers, sgd, snapshot
 
 from lrfused import ExponentialLR, FusedDecaySGD
-from lrfused.norm import clip_coefficient, ordered_sum
+from lrfused.arithmetic.norm import clip_coefficient, ordered_sum
 
 randomly = settings(
     derandomize=True,

@@ -27,7 +27,7 @@ from lrfused import (
     StepLR,
 )
 from lrfused.backends import reference
-from lrfused.rates import Rates
+from lrfused.rates.rates import Rates
 
 FACTORS = st.floats(0.01, 1.0)
 EPOCHS = st.integers(1, 40)

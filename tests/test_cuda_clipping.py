@@ -10,8 +10,8 @@ from tape import assert_the_device_agrees, not_emulated
 from twin import assert_same_state, leaf, momentum, numbers, same_layout
 
 from lrfused import ExponentialLR, FusedDecaySGD
-from lrfused.norm import clip_coefficient, norm, square_sum
-from lrfused.scaling import Scaling
+from lrfused.arithmetic.gradient_scaling import GradientScaling
+from lrfused.arithmetic.norm import clip_coefficient, norm, square_sum
 
 if why := not_emulated("cuda"):
     pytest.skip(f"cuda: {why}", allow_module_level=True)
@@ -237,8 +237,8 @@ def test_the_host_asks_neither_for_the_norm_nor_for_what_gradscaler_found(dtype,
         scaled((ours, theirs), 3.0, found)
         theirs.step()
         with monkeypatch.context() as patched:
-            patched.setattr(Scaling, "skips", refuse)
-            patched.setattr(Scaling, "inv_scale", refuse)
+            patched.setattr(GradientScaling, "skips", refuse)
+            patched.setattr(GradientScaling, "inv_scale", refuse)
             patched.setattr(torch.Tensor, "item", refuse)
             patched.setattr(torch.Tensor, "__float__", refuse)
             ours.step()

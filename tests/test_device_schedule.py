@@ -17,7 +17,7 @@ from twin import assert_same_state, leaf, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD, backends
-from lrfused.metrics import mean
+from lrfused.rates.metric import mean
 
 NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.31, -0.4, math.inf]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrfused.build_record import read, reason_not_to_load
+from lrfused.extension.build_record import read, reason_not_to_load
 
 ROOT = Path(__file__).resolve().parent.parent
 THIS = torch.__version__

@@ -4,8 +4,9 @@ import builtins
 
 import pytest
 
-from lrfused import backends, info
-from lrfused.__main__ import main
+from lrfused import backends
+from lrfused.commands import info
+from lrfused.commands.main import main
 
 
 def test_it_names_every_backend_and_what_is_chosen(capsys):

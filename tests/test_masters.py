@@ -20,8 +20,8 @@ from twin import (
 )
 
 from lrfused import ExponentialLR, FusedDecaySGD
-from lrfused.masters import join, split
-from lrfused.norm import clip_coefficient
+from lrfused.arithmetic.masters import join, split
+from lrfused.arithmetic.norm import clip_coefficient
 from lrfused.reference import ReferenceDecaySGD
 
 randomly = settings(

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 import lrfused
-from lrfused import build_record
+from lrfused.extension import build_record
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = (".*", "build", "dist", "site", "*.so", "*.so.json", "*.egg-info", "__pycache__")
@@ -141,7 +141,7 @@ def test_the_wheel_holds_the_extension_the_types_and_the_licence(wheel):
         (path,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         metadata = Parser().parsestr(archive.read(path).decode())
         (points,) = (name for name in names if name.endswith("entry_points.txt"))
-        assert "lrfused = lrfused.__main__:main" in archive.read(points).decode()
+        assert "lrfused = lrfused.commands.main:main" in archive.read(points).decode()
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "lrfused").rglob("*.py")}
     assert modules | {"lrfused/py.typed", "lrfused/_C.pyi", f"lrfused/{RECORD}"} <= set(names)
     assert any(re.fullmatch(r"lrfused/_C\.\S+\.so", name) for name in names)
@@ -270,7 +270,5 @@ def test_import_brings_in_no_backend_no_command_and_no_other_package():
     new = done.stdout.split()
     others = {name.partition(".")[0] for name in new} - {"lrfused"}
     assert others <= sys.stdlib_module_names, others
-    needless = re.compile(
-        r"lrfused\.(backends\.\w+|bench|verify|preview|demo|curves|info|arguments|reference|extension|build_record|_C)"
-    )
+    needless = re.compile(r"lrfused\.(backends\.\w+|commands|reference|extension|_C)")
     assert [name for name in new if needless.match(name)] == []

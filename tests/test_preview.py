@@ -10,10 +10,10 @@ import torch
 from torch.optim import lr_scheduler
 
 import lrfused
-from lrfused import preview
-from lrfused.__main__ import main
-from lrfused.arguments import CommandError
-from lrfused.preview import marks, spec, terminal
+from lrfused.commands import preview
+from lrfused.commands.arguments import CommandError
+from lrfused.commands.main import main
+from lrfused.commands.preview import marks, spec, terminal
 
 SEQUENCE = "SequentialLR([LinearLR(0.01, 1.0, 10), CosineAnnealingLR(90)], milestones=[10])"
 

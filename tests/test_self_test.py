@@ -18,10 +18,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from twin import leaf, numbers
 
-from lrfused import FusedDecaySGD, backends, info
-from lrfused.__main__ import main
+from lrfused import FusedDecaySGD, backends
 from lrfused.backends import self_test, trust
 from lrfused.backends.device import transfer
+from lrfused.commands import info
+from lrfused.commands.main import main
 
 CPU = torch.device("cpu")
 HOST_KERNELS = ("compiled", "cuda", "triton")

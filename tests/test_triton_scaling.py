@@ -11,7 +11,7 @@ from tape import assert_the_device_agrees, not_emulated
 from twin import Twin, assert_same_state, leaf, numbers
 
 from lrfused import ExponentialLR, FusedDecaySGD
-from lrfused.scaling import Scaling
+from lrfused.arithmetic.gradient_scaling import GradientScaling
 
 if why := not_emulated("triton"):
     pytest.skip(f"triton: {why}", allow_module_level=True)
@@ -143,7 +143,9 @@ def test_a_clipped_step_is_decided_on_the_device(dtype, no_reads, monkeypatch):
             if step == 5:  # a number of the host's, as a loop may set it
                 optimizer.grad_scale, optimizer.found_inf = 2.0, None
         if step == 5:
-            monkeypatch.setattr(Scaling, "inv_scale", lambda scaling: 0.5)  # reads one of its own
+            monkeypatch.setattr(
+                GradientScaling, "inv_scale", lambda scaling: 0.5
+            )  # reads one of its own
         no_reads()
         pair.ours.step()
         monkeypatch.undo()

@@ -5,9 +5,11 @@ import re
 import pytest
 import torch
 
-from lrfused import backends, bits, verify
-from lrfused.__main__ import main
-from lrfused.verify import cases, checks
+from lrfused import backends
+from lrfused.arithmetic import bits
+from lrfused.commands import verify
+from lrfused.commands.main import main
+from lrfused.commands.verify import cases, checks
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lrfused.bench import shapes
+from lrfused.commands.bench import shapes
 
 MAX_GRAD_NORM = 1.0
 

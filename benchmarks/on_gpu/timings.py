@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lrfused.bench.timing import collector_off
+from lrfused.commands.bench.timing import collector_off
 
 from .cases import Case
 from .contenders import Contender, Made, contenders

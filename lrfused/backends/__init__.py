@@ -94,7 +94,7 @@ def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -
 @functools.cache
 def _warn_of_slower(device_type: str, chosen: str) -> None:
     """Warn where no kernels are made for a device, or where those for it did not compile."""
-    from .. import build_record
+    from ..extension import build_record
 
     names = _PREFERRED.get(device_type, _ELSEWHERE)
     reasons = [f"{name}: {_load(name)}" for name in names[: names.index(chosen)]]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..extension import _C
-from ..scaling import Scaling
+from ..arithmetic.gradient_scaling import GradientScaling
+from ..extension.load import _C
 from . import shards
 
 
@@ -42,7 +42,7 @@ def step(
     state: dict[Tensor, dict[str, Any]],
     program: Any,
     advance: bool,
-    scaling: Scaling,
+    scaling: GradientScaling,
 ) -> bool:
     """Update every parameter that has a gradient, then advance the program if asked.
 

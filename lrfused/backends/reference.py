@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arithmetic.gradient_scaling import GradientScaling
+from ..arithmetic.masters import has_master
+from ..arithmetic.norm import norm
+from ..arithmetic.sgd import gradient_square_sum, update_own
 from ..checks import (
     check_buffer,
     check_joinable,
@@ -17,10 +21,6 @@ from ..checks import (
     check_range,
     check_whole,
 )
-from ..masters import has_master
-from ..norm import norm
-from ..reference import gradient_square_sum, update_own
-from ..scaling import Scaling
 
 
 class Program:
@@ -157,7 +157,7 @@ class Work:
         groups: list[dict[str, Any]],
         state: dict[Tensor, dict[str, Any]],
         rates: list[float],
-        scaling: Scaling,
+        scaling: GradientScaling,
     ) -> None:
         check_numbers(groups)
         # torch reads all states first, which shows where a parameter is listed twice.
@@ -197,7 +197,7 @@ def step(
     state: dict[Tensor, dict[str, Any]],
     program: Any,
     advance: bool,
-    scaling: Scaling,
+    scaling: GradientScaling,
 ) -> bool:
     """Update every parameter that has a gradient, then advance the program if asked.
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch import device as Device
 from torch.optim.sgd import sgd
 
-from .. import bits
-from ..rates import Rates
-from ..reference import ReferenceDecaySGD, update
-from ..scaling import Scaling
+from ..arithmetic import bits
+from ..arithmetic.gradient_scaling import GradientScaling
+from ..arithmetic.sgd import update
+from ..rates.rates import Rates
+from ..reference import ReferenceDecaySGD
 from ..schedules import OneCycleLR, ReduceLROnPlateau, StepLR
 from .device import transfer
 from .device.transfer import Flight
@@ -199,7 +200,7 @@ def _step(backend: ModuleType, side: _Side, rates: Rates, metric: float | Tensor
     groups = side.groups
     rates.take_written(groups)
     rates.ready()
-    updated = backend.step(groups, side.state, rates.program, True, Scaling())
+    updated = backend.step(groups, side.state, rates.program, True, GradientScaling())
     rates.advanced(groups, shown=updated)
     rates.observe(groups, metric)
     rates.refresh(groups)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..masters import has_master
-from ..scaling import Scaling
+from ..arithmetic.gradient_scaling import GradientScaling
+from ..arithmetic.masters import has_master
 from . import reference
 
 Groups = list[dict[str, Any]]
@@ -34,7 +34,7 @@ class Work(reference.Work):
         groups: Groups,
         state: State,
         rates: list[float],
-        scaling: Scaling,
+        scaling: GradientScaling,
         step: Callable[[Groups, State], object],
     ) -> None:
         super().__init__(params, groups, state, rates, scaling)

@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import (
 )
 from torch.torch_version import TorchVersion
 
-from ..recorded import Recorded
 from .maps import MAPS, restart
+from .recorded import Recorded
 from .segment import FOREVER, Compiled, Segment
 
 

@@ -16,7 +16,7 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..checks import as_float
-from ..recorded import Recorded
+from .recorded import Recorded
 from .segment import FOREVER, Compiled, Segment, assign
 
 

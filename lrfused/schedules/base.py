@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..checks import as_float
 
@@ -66,3 +68,33 @@ class Schedule:
         defaults = inspect.signature(type(self)).parameters
         shown = (f"{k}={v!r}" for k, v in self._arguments.items() if v != defaults[k].default)
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
+    """Return `schedule` (None, one, or several in order) as a tuple, or refuse it."""
+    if schedule is None or (isinstance(schedule, tuple) and not schedule):
+        return None
+    several = tuple(schedule) if isinstance(schedule, (list, tuple)) else (schedule,)
+    for one in several:
+        if not isinstance(one, Schedule):
+            hint = ""
+            if isinstance(one, LRScheduler):
+                hint = f"; use lrfused.{type(one).__name__}, which takes no optimizer"
+            raise TypeError(
+                f"schedule must be an lrfused schedule or a list of them, got {one!r}{hint}"
+            )
+    return several or None
+
+
+def shared_schedules(groups: Sequence[dict[str, Any]], schedule: Any) -> Any:
+    """Return one tuple for one schedule, so that groups given the same list share its state."""
+    made = as_schedules(schedule)
+    for group in groups:
+        if group["schedule"] is schedule or (
+            made is not None
+            and group["schedule"] is not None
+            and len(made) == len(group["schedule"])
+            and all(a is b for a, b in zip(made, group["schedule"], strict=True))
+        ):
+            return group["schedule"]
+    return made

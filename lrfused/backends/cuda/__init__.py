@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...extension import _C
-from ...masters import has_master, made_of
-from ...scaling import Scaling
+from ...arithmetic.gradient_scaling import GradientScaling
+from ...arithmetic.masters import has_master, made_of
+from ...extension.load import _C
 from .. import shards
 from ..device import fallback, transfer
 from . import driver
@@ -37,7 +37,7 @@ def step(
     state: dict[Tensor, dict[str, Any]],
     program: Program,
     advance: bool,
-    scaling: Scaling,
+    scaling: GradientScaling,
 ) -> bool:
     """Update every parameter that has a gradient, then advance the program if asked.
 
@@ -110,7 +110,7 @@ def step(
     return True
 
 
-def _stays(scaling: Scaling, device: torch.device, firsts: int) -> bool:
+def _stays(scaling: GradientScaling, device: torch.device, firsts: int) -> bool:
     """Return whether the device is to read what GradScaler says, and the host is not.
 
     The host must know of a skipped step if it is a parameter's first, for which it makes a momentum
@@ -132,7 +132,7 @@ def _stays(scaling: Scaling, device: torch.device, firsts: int) -> bool:
 
 
 def _refuse_to_capture(
-    odd: list[tuple[int, Tensor]], firsts: int, scattered: bool, scaling: Scaling
+    odd: list[tuple[int, Tensor]], firsts: int, scattered: bool, scaling: GradientScaling
 ) -> None:
     if odd:
         shape = tuple(odd[0][1].shape)
@@ -163,7 +163,7 @@ def prepare(
     groups: list[dict[str, Any]],
     state: dict[Tensor, dict[str, Any]],
     program: Program,
-    scaling: Scaling,
+    scaling: GradientScaling,
 ) -> None:
     """Make ready for a capture of the very first step.
 

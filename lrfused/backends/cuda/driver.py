@@ -7,7 +7,7 @@ import os
 import torch
 from torch import device as Device
 
-from ...extension import _C, kernels_error
+from ...extension.load import _C, kernels_error
 from . import architectures
 
 _VARIABLE = "LRFUSED_EMULATE_CUDA"

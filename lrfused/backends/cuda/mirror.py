@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch import device as Device
 
-from ...extension import _C
+from ...extension.load import _C
 from ..device import mirror
 from .driver import current_stream
 

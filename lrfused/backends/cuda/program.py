@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
-from ...extension import _C
+from ...extension.load import _C
 from ..device import program
 from . import driver
 from .mirror import Mirror

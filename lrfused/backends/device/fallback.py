@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...scaling import Scaling
+from ...arithmetic.gradient_scaling import GradientScaling
 from .. import reference
 from .program import Program
 
@@ -16,7 +16,7 @@ def step(
     state: dict[Tensor, dict[str, Any]],
     program: Program,
     advance: bool,
-    scaling: Scaling,
+    scaling: GradientScaling,
 ) -> bool:
     """Make one, on rates and momenta that the host knows; return whether the update was made."""
     program.settle()

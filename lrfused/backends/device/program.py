@@ -25,7 +25,7 @@ from .mirror import Mirror, image
 from .transfer import Flight
 
 try:
-    from ...extension import _C
+    from ...extension.load import _C
 
     Twin: Any = _C.Program
 except ImportError:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
-from ...scaling import Scaling
+from ...arithmetic.gradient_scaling import GradientScaling
 from .. import shards
 from ..device import fallback, transfer
 from ..device.mirror import image
@@ -30,7 +30,7 @@ def step(
     state: dict[Tensor, dict[str, Any]],
     program: Program,
     advance: bool,
-    scaling: Scaling,
+    scaling: GradientScaling,
 ) -> bool:
     """Update every parameter that has a gradient, then advance the program if asked.
 
@@ -96,7 +96,7 @@ def step(
     return True
 
 
-def _concerns_host(scaling: Scaling, found: Found) -> bool:
+def _concerns_host(scaling: GradientScaling, found: Found) -> bool:
     """Return whether the host must know if an update is made.
 
     It must if it would make tensors of the state for it, if the schedule rests without one, or if
@@ -105,7 +105,7 @@ def _concerns_host(scaling: Scaling, found: Found) -> bool:
     return bool(found.odd) or len(found.devices) != 1 or found.firsts or scaling.on_update
 
 
-def _are_on(device: Device, scaling: Scaling) -> bool:
+def _are_on(device: Device, scaling: GradientScaling) -> bool:
     """Return whether what GradScaler says is there, and to be read there."""
     tensors = [t for t in (scaling.grad_scale, scaling.found_inf) if t is not None]
     return bool(tensors) and all(_is_a_float_on(t, device) for t in tensors)
@@ -120,7 +120,7 @@ def _is_a_float_on(number: Any, device: Device) -> bool:
     )
 
 
-def _refuse_to_capture(found: Found, scaling: Scaling) -> None:
+def _refuse_to_capture(found: Found, scaling: GradientScaling) -> None:
     if found.odd:
         shape = tuple(found.odd[0][1].shape)
         raise RuntimeError(

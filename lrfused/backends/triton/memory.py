@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...masters import has_master
+from ...arithmetic.masters import has_master
 from .slots import BUFFER, Found
 
 # What of a tensor decides whether, and how, it can be read through its address.

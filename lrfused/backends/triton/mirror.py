@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
-from ...scaling import Scaling
+from ...arithmetic.gradient_scaling import GradientScaling
 from ..device import mirror
 from ..device.mirror import image
 from . import norm, schedule, terms
@@ -28,7 +28,7 @@ class Mirror(mirror.Mirror):
         self._used: list[Tables] = []  # by the present step
         self._terms = "plain terms"
 
-    def put_scaling(self, scaling: Scaling, stays: bool, recording: bool) -> None:
+    def put_scaling(self, scaling: GradientScaling, stays: bool, recording: bool) -> None:
         """Upload what the host knows of scaling; `stays` if GradScaler's numbers are here."""
         self.put("plain terms", _PLAIN, _PLAIN, recording)
         self._terms = "plain terms"
@@ -65,7 +65,7 @@ class Mirror(mirror.Mirror):
         if count is not None:
             self._sums.put(slots, count)
 
-    def launch_scaling(self, scaling: Scaling, stays: bool, recording: bool) -> None:
+    def launch_scaling(self, scaling: GradientScaling, stays: bool, recording: bool) -> None:
         """Decide on the terms of this step (see terms.py); tell `scaling` the norm."""
         if stays:
             numbers = (scaling.grad_scale, scaling.found_inf)

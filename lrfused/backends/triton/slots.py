@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
+from ...arithmetic.masters import has_master
 from ...checks import DTYPES, check_numbers
-from ...masters import has_master
 from . import sgd
 from .launch import runs_on
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .chain import Chain
-from .checks import as_float
+from ..checks import as_float
+from ..program import FOREVER, pack
+from .bound import Chain
 from .plateaus import Plateaus
-from .program import FOREVER, pack
 
 _LR = itemgetter("lr")
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond

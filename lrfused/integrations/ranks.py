@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .optimizer import FusedDecaySGD
+    from ..optimizer import FusedDecaySGD
 
 
 def check_ranks(optimizer: FusedDecaySGD, process_group: Any = None) -> None:

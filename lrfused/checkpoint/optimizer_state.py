@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_buffer, check_master
-from .masters import KEYS, has_master
+from ..arithmetic.masters import KEYS, has_master
+from ..checks import check_buffer, check_master
 
 _MASTERS = [key for key in KEYS.values() if key is not None]
 _OURS = ("momentum_buffer", *_MASTERS)

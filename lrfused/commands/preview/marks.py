@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from ..schedules import Schedule
+from ...schedules import Schedule
 
 MANY = 100  # marks of one schedule; more could not be told apart
 

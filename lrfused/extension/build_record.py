@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-PATH = Path(__file__).with_name(f"_C{EXTENSION_SUFFIXES[0]}.json")
+PATH = Path(__file__).parent.with_name(f"_C{EXTENSION_SUFFIXES[0]}.json")
 
 Record = dict[str, "str | None"]  # "torch", "error", "kernels_error"
 

@@ -13,7 +13,7 @@ from .norm import clip_coefficient
 
 
 @dataclass(slots=True)
-class Scaling:
+class GradientScaling:
     """Tell a backend's step what concerns all groups alike, and be told the norm.
 
     `grad_scale` and `found_inf` are GradScaler's, or None: numbers, or tensors of one element on

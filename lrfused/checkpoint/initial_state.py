@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .masters import has_master, made_of
+from ..arithmetic.masters import has_master, made_of
 
 _DEPTH = 16  # frames between the checkpoint's and ours: hooks, profiler, wrappers of `step`
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from . import program, records
-from .program import FOREVER, Segment
-from .schedules import Schedule
-from .schedules.formula import own_formula
+from .. import program
+from ..checkpoint import scheduler_state
+from ..program import FOREVER, Segment
+from ..schedules import Schedule
+from ..schedules.formula import own_formula
 
 # Keys of a group that no scheduler looks at.
 _NOT_BOUND = {
@@ -21,36 +22,6 @@ _NOT_BOUND = {
 
 # What torch's schedulers hold for each group, of arguments that were for so many groups.
 _PER_GROUP = ("lr_lambdas", "max_lrs", "min_lrs", "lrs")
-
-
-def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
-    """Return `schedule` (None, one, or several in order) as a tuple, or refuse it."""
-    if schedule is None or (isinstance(schedule, tuple) and not schedule):
-        return None
-    several = tuple(schedule) if isinstance(schedule, (list, tuple)) else (schedule,)
-    for one in several:
-        if not isinstance(one, Schedule):
-            hint = ""
-            if isinstance(one, LRScheduler):
-                hint = f"; use lrfused.{type(one).__name__}, which takes no optimizer"
-            raise TypeError(
-                f"schedule must be an lrfused schedule or a list of them, got {one!r}{hint}"
-            )
-    return several or None
-
-
-def shared_schedules(groups: Sequence[dict[str, Any]], schedule: Any) -> Any:
-    """Return one tuple for one schedule, so that groups given the same list share its state."""
-    made = as_schedules(schedule)
-    for group in groups:
-        if group["schedule"] is schedule or (
-            made is not None
-            and group["schedule"] is not None
-            and len(made) == len(group["schedule"])
-            and all(a is b for a, b in zip(made, group["schedule"], strict=True))
-        ):
-            return group["schedule"]
-    return made
 
 
 class Chain:
@@ -185,7 +156,7 @@ class Chain:
 
     def plain_state(self) -> list[dict[str, Any]]:
         """Return the members' states as plain data, each with its class's name."""
-        return [records.plain_state(m) for m in self.members]
+        return [scheduler_state.plain_state(m) for m in self.members]
 
     def check(self, states: Any, override: bool) -> None:
         """Raise ValueError unless `states` are states of these schedules.
@@ -199,12 +170,12 @@ class Chain:
         if len(states) != len(names) or saved != names:
             raise ValueError(f"the checkpoint's schedule is {saved}, this optimizer's {names}")
         for member, state in zip(self.members, states, strict=True):
-            records.check(member, state, override)
+            scheduler_state.check(member, state, override)
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         """Take over states that `plain_state` returned, or that torch's schedulers saved."""
         for member, state in zip(self.members, states, strict=True):
-            records.load(member, state)
+            scheduler_state.load(member, state)
         self._count()
 
     def _count(self) -> None:

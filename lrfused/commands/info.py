@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from . import __version__, backends
+from .. import __version__, backends
 from .arguments import CommandError
 
 _KINDS = ("cpu", "cuda", "xpu", "mps")
@@ -38,7 +38,7 @@ def self_tests() -> list[tuple[str, torch.device, Any]]:
 
     Those that the process has not run yet are run.
     """
-    from .backends import trust  # here: importing lrfused imports no backend
+    from ..backends import trust  # here: importing lrfused imports no backend
 
     torch.optim.SGD([torch.empty(0)])  # a process's first optimizer imports torch's compiler
     ready = [backends.choose(name) for name, why in backends.available().items() if why is None]

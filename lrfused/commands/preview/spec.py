@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import schedules
+from ... import schedules
+from ...schedules import Schedule
+from ...schedules.base import as_schedules
 from ..arguments import CommandError
-from ..chain import as_schedules
-from ..schedules import Schedule
 
 NAMES: dict[str, Callable[..., Schedule]] = {
     name: getattr(schedules, name)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import bits
-from ..optimizer import FusedDecaySGD
-from ..reference import ReferenceDecaySGD
+from ...arithmetic import bits
+from ...optimizer import FusedDecaySGD
+from ...reference import ReferenceDecaySGD
 from . import cases
 
 MOMENTUM = "momentum_buffer"

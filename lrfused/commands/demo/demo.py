@@ -25,7 +25,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import lr_scheduler
 
 import lrfused
-from lrfused import curves
+
+from . import curves
 
 LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 BATCH = 64

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import backends
-from .rates import Rates
-from .scaling import Scaling
+from .. import backends
+from ..arithmetic.gradient_scaling import GradientScaling
+from ..rates.rates import Rates
 
 
 @torch.library.custom_op("lrfused::sgd_", mutates_args=("params", "momentum_buffers"))
@@ -66,7 +66,7 @@ def sgd_(
     }
     backend = backends.trusted("auto", list(dict.fromkeys(p.device for p in params)))
     rates = _rates_of(backend, group)
-    backend.step([group], state, rates.program, False, Scaling())
+    backend.step([group], state, rates.program, False, GradientScaling())
     if rates.remote is not None:
         rates.remote.forget()
     if momentum != 0 and first:

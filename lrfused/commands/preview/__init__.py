@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from .. import backends
+from ... import backends
+from ...optimizer import FusedDecaySGD
+from ...schedules import ReduceLROnPlateau, Schedule
 from ..arguments import CommandError
-from ..optimizer import FusedDecaySGD
-from ..schedules import ReduceLROnPlateau, Schedule
 from . import marks, spec, terminal
 
 WITHOUT_END = 100  # steps drawn of a schedule that has no end

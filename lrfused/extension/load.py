@@ -12,7 +12,7 @@ if _record is None or _reason is not None:
     raise ImportError(_reason)
 
 try:
-    from . import _C
+    from .. import _C
 except ImportError as error:
     raise ImportError(f"lrfused's extension cannot be loaded: {error}") from error
 

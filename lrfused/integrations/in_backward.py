@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import blank
-from .scaling import Scaling
+from ..arithmetic.gradient_scaling import GradientScaling
+from ..checkpoint import initial_state
 
 if TYPE_CHECKING:
-    from .optimizer import FusedDecaySGD
+    from ..optimizer import FusedDecaySGD
 
 
 class InBackward:
@@ -37,7 +37,7 @@ class InBackward:
         _refuse_unreduced(p)
         optimizer = self._optimizer
         groups = optimizer.param_groups
-        blank.forget(optimizer)
+        initial_state.forget(optimizer)
         own = self._group_of(p)
         if own is None:
             return  # it has left the optimizer
@@ -47,7 +47,7 @@ class InBackward:
         if p in optimizer.state:
             state[p] = optimizer.state[p]
         optimizer._rates.take_written(groups)
-        scaling = Scaling(master=optimizer._scaling.master)
+        scaling = GradientScaling(master=optimizer._scaling.master)
         optimizer._backend.step(alone, state, optimizer._rates.program, False, scaling)
         optimizer.state.update(state)
         p.grad = None

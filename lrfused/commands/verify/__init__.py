@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .. import backends
+from ... import backends
 from ..arguments import CommandError
 from . import cases
 from .checks import Findings, Schedule, Tensors, update_all

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-from .schedules.formula import Formula
+from ..schedules.formula import Formula
 
 # What moves, or is loaded without being compared; all else in a state is configuration.
 _MOVES = {

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .chain import Chain
-from .program import plateau_row, plateau_state, rows
+from ..program import plateau_row, plateau_state, rows
+from .bound import Chain
 
 
 class Plateaus:

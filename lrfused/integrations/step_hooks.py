@@ -65,7 +65,7 @@ def warn_of_attached(optimizer: Any, own: Iterable[Any]) -> None:
 def _has_observers() -> Callable[[], bool]:
     """Return a function that tells whether a profiler is active; without the extension always."""
     try:
-        from .extension import _C
+        from ..extension.load import _C
     except ImportError:
         return lambda: True
     return _C.has_observers

@@ -8,8 +8,8 @@ import torch
 
 import lrfused
 
-from .. import backends
-from ..reference import ReferenceDecaySGD
+from ... import backends
+from ...reference import ReferenceDecaySGD
 from .cases import Case
 from .numbers import Numbers
 

@@ -1,0 +1,1 @@
+"""What checkpoints hold: the optimizer's state, its schedulers', and state made ahead."""

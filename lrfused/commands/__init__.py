@@ -1,0 +1,1 @@
+"""The commands of `lrfused`: demo, info, verify, preview, bench."""

@@ -1,0 +1,1 @@
+"""Where lrfused meets the rest of torch: step hooks, torch.compile, backward, process groups."""
