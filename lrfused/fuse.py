@@ -77,7 +77,7 @@ def fuse(
         capturable=capturable,
     )
     fused.state.update(optimizer.state)
-    fused._prepare_capture()
+    fused._parts.prepare_capture(fused.param_groups, fused.state)
     return fused, fused.scheduler
 
 

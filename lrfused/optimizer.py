@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch import device as Device
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from . import backends
 from .arithmetic.gradient_scaling import GradientScaling
 from .arithmetic.masters import key_of
-from .checkpoint import initial_state, optimizer_state
+from .checkpoint import optimizer_state
 from .checks import check_arguments, check_cycles, check_max_grad_norm, check_numbers, check_ticks
 from .integrations.step_hooks import warn_of_attached, wrap_step
+from .parts import Parts, first_device
+from .rates.clock import Clock
 from .rates.history import LRHistory
-from .rates.metric import as_metric, mean
-from .rates.rates import Rates
 from .scheduler import Scheduler, handle_of
 from .schedules.base import as_schedules, shared_schedules
 
@@ -87,17 +85,12 @@ class FusedDecaySGD(Optimizer):
     ) -> None:
         check_arguments(lr, momentum, dampening, weight_decay, nesterov, differentiable)
         check_ticks(schedule_every, amp, advance)
-        self._backend_name = backend
         if backend != "auto":
             backends.choose(backend)  # refused before anything else is done
-        self._capturable = capturable
-        self._schedule_every = schedule_every
-        self._since = 0  # optimizer steps since the last schedule step
-        self._scaling = GradientScaling(
+        scaling = GradientScaling(
             amp, advance == "on_update", check_max_grad_norm(max_grad_norm), key_of(master_weights)
         )
-        self._rates: Any = None
-        self._blank: dict[Tensor, Any] = {}
+        self._parts = Parts(backend, capturable, scaling, Clock(schedule_every))
         defaults = {
             "lr": float(lr),
             "momentum": momentum,
@@ -113,9 +106,8 @@ class FusedDecaySGD(Optimizer):
         }
         wrap_step(type(self))
         super().__init__(params, defaults)
-        self._choose_backend()
-        self._rates = Rates(self.param_groups, self._backend.Program, capturable)
-        self._prepare_capture()
+        self._parts.make_rates(self.param_groups, fresh=True)
+        self._parts.prepare_capture(self.param_groups, self.state)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -134,46 +126,22 @@ class FusedDecaySGD(Optimizer):
         """
         if isinstance(param_group, dict) and param_group.get("schedule") is not None:
             param_group["schedule"] = shared_schedules(self.param_groups, param_group["schedule"])
-        if self._rates is not None:
-            schedule = self.defaults["schedule"]
-            if isinstance(param_group, dict):
-                schedule = param_group.get("schedule", schedule)
-            self._rates.refuse_joining(schedule)
+        parts = self._parts
+        if parts.rates is None:  # torch's constructor adds the first groups
+            return super().add_param_group(param_group)
+        schedule = self.defaults["schedule"]
+        if isinstance(param_group, dict):
+            schedule = param_group.get("schedule", schedule)
+        parts.rates.refuse_joining(schedule)
         super().add_param_group(param_group)
-        if self._rates is not None:
-            try:
-                self._trusted_backend()  # refused before anything has joined
-                self._rates.join(self.param_groups)
-            except Exception:
-                self.param_groups.pop()
-                raise
-            self._choose_backend()
-            self._prepare_capture()
-
-    def _choose_backend(self) -> None:
-        self._backend = self._trusted_backend()
-        self._device = self._first_device()
-        if self._rates is not None:
-            self._rates.use(self._backend.Program)
-
-    def _trusted_backend(self) -> Any:
-        # torch updates a parameter that is listed twice once and then again: not in parallel.
-        lists = [group["params"] for group in self.param_groups]
-        twice = any(len(params) != len(set(params)) for params in lists)
-        name = "reference" if twice else self._backend_name
-        devices = list(dict.fromkeys(p.device for params in lists for p in params))
-        return backends.trusted(name, devices)
-
-    def _prepare_capture(self) -> None:
-        prepare = getattr(self._backend, "prepare", None)
-        if self._capturable and prepare is not None:
-            prepare(self.param_groups, self.state, self._rates.program, self._scaling)
-
-    def _first_device(self) -> Device | None:
-        for group in self.param_groups:
-            for p in group["params"]:
-                return p.device
-        return None
+        try:
+            parts.trusted_backend(self.param_groups)  # refused before anything has joined
+            parts.rates.join(self.param_groups)
+        except Exception:
+            self.param_groups.pop()
+            raise
+        parts.choose_backend(self.param_groups)
+        parts.prepare_capture(self.param_groups, self.state)
 
     def step(self, closure: Any = None) -> Any:
         """Perform a single optimization step and, once in `schedule_every`, the schedule's.
@@ -185,33 +153,27 @@ class FusedDecaySGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if (self._blank or not self.state) and initial_state.made(self):
+        parts, groups = self._parts, self.param_groups
+        rates, clock, scaling, initial = parts.rates, parts.clock, parts.scaling, parts.initial
+        if (initial.made or not self.state) and initial.make(groups, self.state, scaling.master):
             return loss
-        rates, groups = self._rates, self.param_groups
-        if self._first_device() != self._device:  # the model was moved
-            self._choose_backend()
-        rates.take_written(groups)
-        if self._schedule_every not in (None, 1) and rates.recording:
+        if first_device(groups) != parts.device:  # the model was moved
+            parts.choose_backend(groups)
+        if clock.every not in (None, 1) and rates.program.recording:
             raise RuntimeError(
-                f"a step with schedule_every={self._schedule_every} cannot be captured: its "
+                f"a step with schedule_every={clock.every} cannot be captured: its "
                 "replays would all advance the schedule, or none; use schedule_every=None, and "
                 "scheduler.step() between replays"
             )
-        turn = self._schedule_every is not None and self._since + 1 >= self._schedule_every
-        due = turn and rates.stepped
-        if due:
-            if "step" in self.__dict__:
-                warn_of_attached(self, [s for chain in rates.chains for s in chain.members])
-            rates.ready()
-        scaling = self._scaling
+        due = rates.stepped and clock.is_due()
+        if due and "step" in self.__dict__:
+            warn_of_attached(self, [s for b in rates.bound for s in b.members])
+        rates.begin(groups, due)
         scaling.read(self)
-        updated = self._backend.step(groups, self.state, rates.program, due, scaling)
-        if not updated and scaling.on_update:
-            return loss
-        if self._schedule_every is not None:
-            self._since = 0 if turn else self._since + 1
-        if due:
-            rates.advanced(groups, shown=updated)
+        if parts.backend.step(groups, self.state, rates.program, due, scaling) or (
+            not scaling.on_update
+        ):
+            clock.tick()
         return loss
 
     @property
@@ -220,16 +182,16 @@ class FusedDecaySGD(Optimizer):
 
         `param_groups` has the next step's.
         """
-        return self._rates.used()
+        return self._parts.rates.used()
 
     @property
     def max_grad_norm(self) -> float | None:
         """Return what the norm of the gradients is clipped to; it may be assigned."""
-        return self._scaling.max_grad_norm
+        return self._parts.scaling.max_grad_norm
 
     @max_grad_norm.setter
     def max_grad_norm(self, value: float | None) -> None:
-        self._scaling = replace(self._scaling, max_grad_norm=check_max_grad_norm(value))
+        self._parts.scaling.max_grad_norm = check_max_grad_norm(value)
 
     @property
     def grad_norm(self) -> Tensor:
@@ -238,80 +200,35 @@ class FusedDecaySGD(Optimizer):
         A tensor of one fp64 element, on the device that took it. NaN where none was taken: before
         the first step, and where GradScaler's `found_inf` made the step one without an update.
         """
-        return self._scaling.grad_norm
+        return self._parts.scaling.grad_norm
 
     def lr_history(self) -> LRHistory:
         """Return the rates after each of the last 1,024 schedule steps and plateau cuts.
 
         They are written on the device as they happen, and read, and waited for, here.
         """
-        return LRHistory.of(self._rates.history())
+        return LRHistory.of(self._parts.rates.history())
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """Tell GradScaler to leave both the scale and the skipping to `step`."""
-        return self._scaling.amp == "fused"
-
-    # -- the schedule ------------------------------------------------------------------------
-
-    def _advance_by_hand(self) -> None:
-        if not self._rates.chains:
-            raise ValueError("scheduler.step() needs a schedule, and this optimizer has none")
-        if self._schedule_every is not None:
-            raise RuntimeError(
-                f"the schedule advances inside optimizer.step() (schedule_every="
-                f"{self._schedule_every}); construct the optimizer with schedule_every=None to "
-                "advance it by scheduler.step(), or pass metrics for ReduceLROnPlateau"
-            )
-        if not self._rates.stepped:
-            raise ValueError("scheduler.step() needs a schedule other than ReduceLROnPlateau")
-        self._rates.take_written(self.param_groups)
-        self._rates.ready()
-        self._rates.program.advance()
-        self._rates.advanced(self.param_groups)
-
-    def _observe(self, metrics: Any) -> None:
-        rates = self._rates
-        if not rates.plateaus:
-            raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
-        group = rates.plateaus.process_group
-        metric = metrics if rates.takes(metrics) else as_metric(metrics)
-        rates.observe(self.param_groups, metric if group is None else mean(metric, group))
-
-    def _scheduler_state(self) -> dict[str, Any]:
-        self._rates.take_written(self.param_groups)
-        chains = self._rates.chain_states()
-        if len(chains) != 1:
-            return {"_chains": [{"_schedulers": chain} for chain in chains]}
-        return chains[0][0] if len(chains[0]) == 1 else {"_schedulers": chains[0]}
-
-    def _load_scheduler_state(self, state_dict: dict[str, Any], override: bool) -> None:
-        own = self._rates.chains
-        if "_chains" in state_dict:
-            states = [chain["_schedulers"] for chain in state_dict["_chains"]]
-        elif len(own) == 1 and len(own[0].members) == 1:
-            states = [[state_dict]]
-        else:
-            states = [state_dict.get("_schedulers", [state_dict])]
-        self._rates.take_written(self.param_groups)
-        self._rates.check(states, override)
-        self._rates.load(states)
-        self._rates.restart(self.param_groups)
-        self._prepare_capture()
+        return self._parts.scaling.amp == "fused"
 
     # -- checkpoints -------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and its schedule: numbers, strings, lists, tensors."""
-        self._rates.take_written(self.param_groups)
-        self._rates.refresh(self.param_groups)
+        rates, groups = self._parts.rates, self.param_groups
+        rates.begin(groups)
+        rates.settle(groups)
         packed = super().state_dict()
-        self._rates.sync()
+        rates.sync()
         for i, group in enumerate(packed["param_groups"]):
             group["lr"] = float(group["lr"])
-            chain = self._rates.pack(i)
-            group["schedule"] = chain and {
-                "steps_since": self._since, "schedulers": chain, "lr": group["lr"],
+            schedulers = rates.pack(i)
+            group["schedule"] = schedulers and {
+                "steps_since": self._parts.clock.since, "schedulers": schedulers,
+                "lr": group["lr"],
             }  # fmt: skip
         return packed
 
@@ -334,57 +251,51 @@ class FusedDecaySGD(Optimizer):
         """Take over a loaded checkpoint, or be made anew by pickle or copy."""
         if "param_groups" not in state:
             return super().__setstate__(state)
-        if "_rates" in self.__dict__:
+        if "_parts" in self.__dict__:
             self._load(state)
         else:
             self._unpickle(dict(state))
 
     def _load(self, state: dict[str, Any]) -> None:
-        groups = state["param_groups"]
+        parts, groups = self._parts, state["param_groups"]
+        override = getattr(self, "_override", False)
         packed = optimizer_state.schedules(groups)
-        states = self._rates.unpack([saved and saved["schedulers"] for saved in packed])
-        self._rates.check(states, getattr(self, "_override", False))
-        if not getattr(self, "_override", False):
+        states = parts.rates.unpack([saved and saved["schedulers"] for saved in packed])
+        parts.rates.check(states, override)
+        if not override:
             check_cycles(groups, self.param_groups)
         check_numbers([{**self.defaults, **group} for group in groups])
-        optimizer_state.release(groups, state["state"], self._scaling.master)
+        optimizer_state.release(groups, state["state"], parts.scaling.master)
         rates = [float(group["lr"]) for group in groups]
         for new, old, rate in zip(groups, self.param_groups, rates, strict=True):
             new.update(fused=None, foreach=None, differentiable=False, lr=rate)
-            new.update(capturable=self._capturable, schedule=old["schedule"])
+            new.update(capturable=parts.capturable, schedule=old["schedule"])
             for name, value in {**self.defaults, "nesterov": False, "maximize": False}.items():
                 new.setdefault(name, value)  # for old checkpoints, as torch does
         super().__setstate__(state)
-        self._blank = {}  # something was loaded into them
-        self._since = next((s["steps_since"] for s in packed if s is not None), self._since)
-        self._rates.load(states)
-        self._rates.restart(self.param_groups)
-        self._prepare_capture()
+        parts.initial.made = {}  # something was loaded into them
+        parts.clock.since = next(
+            (s["steps_since"] for s in packed if s is not None), parts.clock.since
+        )
+        parts.rates.load(self.param_groups, states)
+        parts.prepare_capture(self.param_groups, self.state)
 
     def __getstate__(self) -> dict[str, Any]:
-        initial_state.forget(self)
-        self._rates.take_written(self.param_groups)
-        self._rates.refresh(self.param_groups)
-        without_prepared = getattr(self._backend, "without_prepared", lambda state, _: state)
+        parts, groups = self._parts, self.param_groups
+        parts.initial.forget(self.state)
+        parts.rates.begin(groups)
+        parts.rates.settle(groups)
         return {
             **super().__getstate__(),
-            "state": without_prepared(self.state, self._rates.program),
-            "_backend_name": self._backend_name,
-            "_capturable": self._capturable,
-            "_schedule_every": self._schedule_every,
-            "_since": self._since,
-            "_scaling": replace(self._scaling, grad_scale=None, found_inf=None),
-            "_chain_states": self._rates.chain_states(),
+            "state": parts.state_without_prepared(self.state),
+            "_parts": parts.plain(),
         }
 
     def _unpickle(self, state: dict[str, Any]) -> None:
-        chain_states = state.pop("_chain_states")
+        plain = state.pop("_parts")
         wrap_step(type(self))
         super().__setstate__(state)
-        self._blank = {}
-        self._rates = None
-        self._choose_backend()
-        self._rates = Rates(self.param_groups, self._backend.Program, self._capturable, fresh=False)
-        self._rates.load(chain_states)
-        self._rates.restart(self.param_groups)
-        self._prepare_capture()
+        self._parts = Parts.of_plain(plain)
+        self._parts.make_rates(self.param_groups, fresh=False)
+        self._parts.rates.load(self.param_groups, plain["states"])
+        self._parts.prepare_capture(self.param_groups, self.state)

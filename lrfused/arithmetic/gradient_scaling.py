@@ -60,11 +60,11 @@ class GradientScaling:
             return None
         return clip_coefficient(norm, self.max_grad_norm)
 
-    def rest(self, program: Any, advance: bool) -> None:
+    def rest(self, program: Any, groups: list[dict[str, Any]], advance: bool) -> None:
         """Make a step without an update."""
         program.use()
         if advance and not self.on_update:
-            program.advance()
+            program.advance(groups)
 
 
 def _fp64(x: float) -> Tensor:

@@ -10,13 +10,20 @@ from torch import Tensor
 
 from ..arithmetic.gradient_scaling import GradientScaling
 from ..extension.load import _C
+from ..program import Packed
+from ..rates.moved import Moved
+from ..rates.program import HostProgram
+from ..rates.shown import Shown
 from . import shards
 
 
-class Program(_C.Program):
-    """Run a compiled program of schedules in C++: csrc/program.h."""
+class Program(_C.Program, HostProgram):
+    """Run the compiled schedules in C++: csrc/program.h."""
 
-    shown: list[float] | None = None  # where `step` puts the rates that it advances to
+    def __init__(
+        self, moved: Moved, packed: Packed, shown: Shown, steps: int, **_device_only: Any
+    ) -> None:
+        super().__init__(moved, packed, None if shown.live else shown.rates, shown.momenta, steps)
 
     @staticmethod
     def runs_on(device: torch.device) -> bool:
@@ -49,7 +56,7 @@ def step(
     Returns whether the update was made.
     """
     if scaling.found_inf is not None and scaling.skips():
-        scaling.rest(program, advance)
+        scaling.rest(program, groups, advance)
         return False
 
     def odd(params: list[tuple[int, Tensor]]) -> Any:
@@ -68,13 +75,12 @@ def step(
         _MASTERS[scaling.master],
         advance,
         FUSED,
-        program.shown,
         odd,
     )
     if scaling.max_grad_norm is not None:
         scaling.grad_norm = torch.tensor(norm, dtype=torch.float64)
     if not updated:
-        scaling.rest(program, advance)
+        scaling.rest(program, groups, advance)
     if created:
         _order(groups, state)
     return updated

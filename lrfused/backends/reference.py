@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,39 +20,39 @@ from ..checks import (
     check_range,
     check_whole,
 )
+from ..program import Packed
+from ..rates.moved import Moved
+from ..rates.program import Groups, HostProgram
+from ..rates.shown import Shown
 
 
-class Program:
-    """Run a compiled program of schedules: the twin of csrc/program.h, line for line."""
+class Program(HostProgram):
+    """Run the compiled schedules in Python: the twin of csrc/program.h, line for line."""
 
     def __init__(
-        self,
-        cells: Tensor,
-        epochs: Tensor,
-        used: Tensor,
-        history: Tensor,
-        recorded: Tensor,
-        plateau_states: Tensor,
-        segments: Tensor,
-        constants: Tensor,
-        tables: Tensor,
-        plateau_cells: Tensor,
-        plateaus: Tensor,
+        self, moved: Moved, packed: Packed, shown: Shown, steps: int, **_device_only: Any
     ) -> None:
-        self._cells, self._epochs, self._used = cells, epochs, used
-        self._history, self._recorded, self._plateau_states = history, recorded, plateau_states
-        self._segments = list(zip(segments.tolist(), constants.tolist(), strict=True))
-        self._tables = tables.tolist()
-        self._plateaus = list(zip(plateau_cells.tolist(), plateaus.tolist(), strict=True))
+        self._moved, self._shown, self.left = moved, shown, steps
+        self._segments = list(zip(packed.segments.tolist(), packed.constants.tolist(), strict=True))
+        self._tables = packed.tables.tolist()
+        self._plateaus = list(
+            zip(packed.plateau_cells.tolist(), packed.plateaus.tolist(), strict=True)
+        )
+
+    @staticmethod
+    def runs_on(device: torch.device) -> bool:
+        """Return False: torch's own kernels make the update."""
+        return False
 
     def use(self) -> None:
         """Note the rates that the step now made uses."""
-        self._used.copy_(self._cells[::2])
+        self._moved.used.copy_(self._moved.cells[::2])
 
-    def advance(self) -> None:
-        """Make one schedule step of every group."""
-        self._epochs.add_(1)
-        epochs, cells = self._epochs.tolist(), self._cells.tolist()
+    def advance(self, groups: Groups | None = None) -> None:
+        """Make one schedule step of every group, and show its rates in `groups`."""
+        self.left -= 1
+        self._moved.epochs.add_(1)
+        epochs, cells = self._moved.epochs.tolist(), self.cells()
         for (c, begin, end, every, absolute, table), (x, a, b) in self._segments:
             epoch = epochs[c // 2]
             if epoch < begin or epoch >= end or (epoch - begin) % every != 0:
@@ -61,38 +60,41 @@ class Program:
             if table >= 0:
                 x = self._tables[table + (epoch - begin) // every]
             cells[c] = x * (a if absolute else cells[c] - a) + b
-        self._cells.copy_(torch.tensor(cells, dtype=torch.float64))
+        self._moved.cells.copy_(torch.tensor(cells, dtype=torch.float64))
         self._record(cut=False)
+        if groups is not None:
+            self.show(groups)
 
-    def observe(self, metric: float) -> bool:
+    def feed(self, metric: float) -> bool:
         """Feed one metric to every plateau; return whether any cut its rate."""
-        before, states = self._cells.tolist(), self._plateau_states.tolist()
+        self._moved.observed.add_(1)
+        before, states = self.cells(), self._moved.plateau_states.tolist()
         cells = list(before)
         for (c, constants), state in zip(self._plateaus, states, strict=True):
             cells[c] = _observe(constants, state, metric, cells[c])
-        self._cells.copy_(torch.tensor(cells, dtype=torch.float64))
-        self._plateau_states.copy_(torch.tensor(states, dtype=torch.float64).reshape(-1, 5))
+        self._moved.cells.copy_(torch.tensor(cells, dtype=torch.float64))
+        self._moved.plateau_states.copy_(torch.tensor(states, dtype=torch.float64).reshape(-1, 5))
         cut = cells != before
         if cut:
             self._record(cut=True)
         return cut
 
     def _record(self, cut: bool) -> None:
-        if len(self._history) == 0:
+        history, recorded = self._moved.history, self._moved.recorded
+        if len(history) == 0:
             return
-        row = self._history[int(self._recorded) % len(self._history)]
-        row[0], row[1] = self._epochs[0], cut
-        row[2:] = self._cells[::2]
-        self._recorded.add_(1)
+        row = history[int(recorded) % len(history)]
+        row[0], row[1] = self._moved.epochs[0], cut
+        row[2:] = self._moved.cells[::2]
+        recorded.add_(1)
 
     def cells(self) -> list[float]:
         """Return the rate and the momentum of each group in turn."""
-        return self._cells.tolist()
+        return self._moved.cells.tolist()
 
-    def show(self, groups: Sequence[dict[str, Any]], shown: list[float]) -> None:
-        """Put each group's rate into its dict and into `shown`, the same object in both."""
-        for i, rate in enumerate(self.cells()[::2]):
-            groups[i]["lr"] = shown[i] = rate
+    def show(self, groups: Groups) -> None:
+        """Put each group's rate into its dict and into `Shown`, the same object in both."""
+        self._shown.put(groups, self.cells())
 
 
 def _is_better(
@@ -204,7 +206,7 @@ def step(
     Returns whether the update was made.
     """
     if scaling.skips():
-        scaling.rest(program, advance)
+        scaling.rest(program, groups, advance)
         return False
     params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
     work = Work(params, groups, state, program.cells()[::2], scaling)
@@ -212,10 +214,10 @@ def step(
     if scaling.max_grad_norm is not None:
         clip = scaling.clip(norm(work.square_sums()))
     if clip is None:
-        scaling.rest(program, advance)
+        scaling.rest(program, groups, advance)
         return False
     program.use()
     work(clip)
     if advance:
-        program.advance()
+        program.advance(groups)
     return True

@@ -178,7 +178,7 @@ def run(backend: ModuleType, device: Device) -> str:
     schedulers = ReferenceDecaySGD(theirs.groups).scheduler
     for step, metric in enumerate(METRICS):
         ours.give(step)
-        _step(backend, ours, rates, metrics[step] if rates.takes(metrics[step]) else metric)
+        _step(backend, ours, rates, metrics[step] if rates.program.takes(metrics[step]) else metric)
         theirs.give(step)
         _step_as_torch(theirs)
         schedulers.step()
@@ -198,12 +198,10 @@ def run(backend: ModuleType, device: Device) -> str:
 def _step(backend: ModuleType, side: _Side, rates: Rates, metric: float | Tensor) -> None:
     """Make a step of the optimizer's and its schedule's, and feed a metric."""
     groups = side.groups
-    rates.take_written(groups)
-    rates.ready()
-    updated = backend.step(groups, side.state, rates.program, True, GradientScaling())
-    rates.advanced(groups, shown=updated)
+    rates.begin(groups, due=True)
+    backend.step(groups, side.state, rates.program, True, GradientScaling())
     rates.observe(groups, metric)
-    rates.refresh(groups)
+    rates.settle(groups)
 
 
 def _step_as_torch(side: _Side) -> None:

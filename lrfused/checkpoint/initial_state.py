@@ -17,28 +17,38 @@ from ..arithmetic.masters import has_master, made_of
 
 _DEPTH = 16  # frames between the checkpoint's and ours: hooks, profiler, wrappers of `step`
 
-
-def made(optimizer: Any) -> bool:
-    """Make the state if that is all this step is called for; else forget what was made before."""
-    forget(optimizer)
-    if optimizer.state or not _wanted():
-        return False
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            own = _zero_state(p, group["momentum"] != 0, optimizer._scaling.master)
-            if own and p.grad is not None:
-                optimizer.state[p] = own
-                optimizer._blank[p] = {key: (t, _version(t)) for key, t in own.items()}
-    return True
+State = dict[Tensor, dict[str, Any]]
 
 
-def forget(optimizer: Any) -> None:
-    """Remove the state that was made ahead and that nothing was loaded into since."""
-    for p, made in optimizer._blank.items():
-        own = optimizer.state.get(p, {})
-        if all(own.get(k) is t and _version(t) == version for k, (t, version) in made.items()):
-            optimizer.state.pop(p, None)
-    optimizer._blank = {}
+class InitialState:
+    """Hold the tensors that were made ahead, with their versions."""
+
+    def __init__(self) -> None:
+        self.made: dict[Tensor, dict[str, tuple[Tensor, int]]] = {}
+
+    def make(self, groups: list[dict[str, Any]], state: State, master: str | None) -> bool:
+        """Make state if this step was called only for that; return whether it was.
+
+        Otherwise state that was made ahead is removed.
+        """
+        self.forget(state)
+        if state or not _is_wanted():
+            return False
+        for group in groups:
+            for p in group["params"]:
+                own = _zero_state(p, group["momentum"] != 0, master)
+                if own and p.grad is not None:
+                    state[p] = own
+                    self.made[p] = {key: (t, _version(t)) for key, t in own.items()}
+        return True
+
+    def forget(self, state: State) -> None:
+        """Remove the state that was made ahead and that nothing was loaded into since."""
+        for p, made in self.made.items():
+            own = state.get(p, {})
+            if all(own.get(k) is t and _version(t) == version for k, (t, version) in made.items()):
+                state.pop(p, None)
+        self.made = {}
 
 
 def _zero_state(p: Tensor, momentum: bool, master: str | None) -> dict[str, Tensor]:
@@ -57,9 +67,10 @@ def _version(tensor: Any) -> int:
     return (tensor.to_local() if hasattr(tensor, "to_local") else tensor)._version
 
 
-def _wanted() -> bool:
+def _is_wanted() -> bool:
+    """Return whether torch.distributed.checkpoint called this step."""
     checkpoint = sys.modules.get("torch.distributed.checkpoint.state_dict")
-    # Neither a rate of 0 nor gradients of zero tell: a warmup may begin with both.
+    # A rate of 0 and gradients of zero prove nothing: a warmup may begin with both.
     code = getattr(getattr(checkpoint, "_init_optim_state", None), "__code__", None)
     if code is None:
         return False

@@ -67,8 +67,7 @@ def sgd_(
     backend = backends.trusted("auto", list(dict.fromkeys(p.device for p in params)))
     rates = _rates_of(backend, group)
     backend.step([group], state, rates.program, False, GradientScaling())
-    if rates.remote is not None:
-        rates.remote.forget()
+    rates.program.forget()
     if momentum != 0 and first:
         for param, buffer in zip(here, momentum_buffers, strict=True):
             buffer.copy_(state[param]["momentum_buffer"])
@@ -82,7 +81,7 @@ def _rates_of(backend: Any, group: dict[str, Any]) -> Rates:
     rates: Rates | None = vars(_kept).get(backend.__name__)
     if rates is None:
         rates = vars(_kept)[backend.__name__] = Rates([group], backend.Program, capturable=False)
-    rates.take_written([group])
+    rates.begin([group])
     return rates
 
 

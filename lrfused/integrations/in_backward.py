@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..arithmetic.gradient_scaling import GradientScaling
-from ..checkpoint import initial_state
 
 if TYPE_CHECKING:
     from ..optimizer import FusedDecaySGD
@@ -35,9 +34,9 @@ class InBackward:
 
     def _update(self, p: Tensor) -> None:
         _refuse_unreduced(p)
-        optimizer = self._optimizer
+        optimizer, parts = self._optimizer, self._optimizer._parts
         groups = optimizer.param_groups
-        initial_state.forget(optimizer)
+        parts.initial.forget(optimizer.state)
         own = self._group_of(p)
         if own is None:
             return  # it has left the optimizer
@@ -46,9 +45,9 @@ class InBackward:
         state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
         if p in optimizer.state:
             state[p] = optimizer.state[p]
-        optimizer._rates.take_written(groups)
-        scaling = GradientScaling(master=optimizer._scaling.master)
-        optimizer._backend.step(alone, state, optimizer._rates.program, False, scaling)
+        parts.rates.begin(groups)
+        scaling = GradientScaling(master=parts.scaling.master)
+        parts.backend.step(alone, state, parts.rates.program, False, scaling)
         optimizer.state.update(state)
         p.grad = None
 
@@ -76,7 +75,7 @@ def update_in_backward(optimizer: FusedDecaySGD) -> InBackward:
     later, `backward()` raises RuntimeError. Returns a handle with `remove()`. Raises ValueError for
     an optimizer with amp="fused" or max_grad_norm.
     """
-    scaling = optimizer._scaling
+    scaling = optimizer._parts.scaling
     for name, value in (("amp", scaling.amp), ("max_grad_norm", scaling.max_grad_norm)):
         if value is not None:
             raise ValueError(

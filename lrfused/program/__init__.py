@@ -13,11 +13,12 @@ closed forms would not be, nor would the cosines of another libm (csrc/schedule.
 from .compositions import compile, compiles, cycles_momentum, forward, last_epoch, show_rates
 from .plateau import plateau_row, plateau_state, set_plateau_state
 from .segment import FOREVER, Compiled, Segment
-from .tables import pack, rows
+from .tables import Packed, pack, rows
 
 __all__ = [
     "FOREVER",
     "Compiled",
+    "Packed",
     "Segment",
     "compile",
     "compiles",

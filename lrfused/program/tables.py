@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .segment import Segment
+
+
+class Packed(NamedTuple):
+    """The compiled schedules of all groups, and their plateaus; csrc/schedule.h describes the rows.
+
+    segments: int64 [S, 6]. constants: fp64 [S, 3]. tables: fp64 [T]. plateau_cells: int64 [P].
+    plateaus: fp64 [P, 10].
+    """
+
+    segments: Tensor
+    constants: Tensor
+    tables: Tensor
+    plateau_cells: Tensor
+    plateaus: Tensor
 
 
 def pack(by_group: Sequence[Sequence[Segment]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,22 +19,29 @@ _NOT_BOUND = {
     "params", "param_names", "schedule", "foreach", "fused", "differentiable", "capturable",
 }  # fmt: skip
 
-
-# What torch's schedulers hold for each group, of arguments that were for so many groups.
+# Attributes with an entry for each group, made of arguments that were for so many groups.
 _PER_GROUP = ("lr_lambdas", "max_lrs", "min_lrs", "lrs")
 
 
-class Chain:
-    """Hold torch's schedulers as the record of a chain's configuration and state.
+class BoundSchedules:
+    """Hold torch's schedulers, which keep the configuration and the state of the schedules.
 
-    They are bound to a probe, an optimizer of nothing with the groups' rates, so that torch's own
-    constructors check the arguments and set the first rates. They are never stepped: steps are
-    counted here, and the schedulers are brought up to date when their state is asked for.
+    They are bound to a probe, an optimizer without parameters that has the groups' rates: torch's
+    constructors check the arguments and set the first rates. They are never stepped: a program
+    does that, and `catch_up` then sets their counters.
+
+    indices: of the groups that share these schedules. epoch: steps that the schedulers count.
     """
 
-    def __init__(self, schedules: Sequence[Schedule], groups: Sequence[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        schedules: Sequence[Schedule],
+        groups: Sequence[dict[str, Any]],
+        indices: Sequence[int],
+    ) -> None:
         self.schedules = schedules
-        self.probe = torch.optim.SGD([_probe_group(group) for group in groups])
+        self.indices = list(indices)
+        self.probe = torch.optim.SGD([_probe_group(groups[i]) for i in indices])
         vars(self.probe)["_opt_called"] = True  # torch warns of it otherwise
         self.members: list[LRScheduler] = [s.bind(self.probe) for s in schedules]
         for member in self.leaves():
@@ -42,13 +49,16 @@ class Chain:
                 member.lr_lambdas = list(map(own_formula, member.lr_lambdas))
         self.plateaus = [m for m in self.members if isinstance(m, ReduceLROnPlateau)]
         self.stepped = [m for m in self.members if not isinstance(m, ReduceLROnPlateau)]
-        self._behind = 0  # steps that the members have not counted yet
-        self.error: Exception | None = None
-        self._count()
+        self._start()
+
+    def _start(self) -> None:
+        self.epoch = max(program.last_epoch(self.stepped[0]), 0) if self.stepped else 0
+        self.until = 0  # the first epoch that is not compiled
+        self.error: Exception | None = None  # that keeps the schedules from going on at `until`
 
     @property
     def process_groups(self) -> list[Any]:
-        """Return, of each plateau, the ranks over which its metric is averaged, or None."""
+        """Return each plateau's process group, over which its metric is averaged, or None."""
         pairs = zip(self.schedules, self.members, strict=True)
         return [getattr(s, "process_group", None) for s, m in pairs if m in self.plateaus]
 
@@ -67,22 +77,24 @@ class Chain:
             else:
                 yield member
 
+    # -- groups ------------------------------------------------------------------------------
+
     def give(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Copy what torch's constructors wrote, lr and initial_lr and more, into the groups."""
-        for group, bound in zip(groups, self.probe.param_groups, strict=True):
-            group.update({k: v for k, v in bound.items() if k not in _NOT_BOUND})
+        """Copy what torch's constructors wrote, such as lr and initial_lr, into the groups."""
+        for i, bound in zip(self.indices, self.probe.param_groups, strict=True):
+            groups[i].update({k: v for k, v in bound.items() if k not in _NOT_BOUND})
 
     def take(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Copy what a checkpoint brought into the probe's groups, and what it lacks out of them."""
-        for group, bound in zip(groups, self.probe.param_groups, strict=True):
-            bound.update({k: v for k, v in group.items() if k not in _NOT_BOUND})
-            bound["lr"] = float(group["lr"])
+        """Copy the groups' entries into the probe's, and into the groups what they lack."""
+        for i, bound in zip(self.indices, self.probe.param_groups, strict=True):
+            bound.update({k: v for k, v in groups[i].items() if k not in _NOT_BOUND})
+            bound["lr"] = float(groups[i]["lr"])
             for key, value in bound.items():
                 if key not in _NOT_BOUND:
-                    group.setdefault(key, value)
+                    groups[i].setdefault(key, value)
 
     def refuse_joining(self) -> None:
-        """Raise if the chain cannot take another group, which torch finds at a later step."""
+        """Raise ValueError if no other group can share the schedules."""
         for member in self.leaves():
             name = type(member).__name__
             lists = [k for k in _PER_GROUP if getattr(member, k, None) is not None]
@@ -97,11 +109,11 @@ class Chain:
                     "another; give the new group a 'schedule' of its own"
                 )
 
-    def join(self, group: dict[str, Any]) -> None:
-        """Take another group, at its own rate and base."""
-        self.catch_up()
+    def join(self, index: int, group: dict[str, Any]) -> None:
+        """Share the schedules with another group, at its own rate; they have caught up."""
         group.setdefault("initial_lr", group["lr"])
         self.probe.add_param_group(_probe_group(group))
+        self.indices.append(index)
         for member in self.leaves():
             if isinstance(member, ReduceLROnPlateau):
                 member.min_lrs = [*member.min_lrs, float(member.default_min_lr or 0.0)]
@@ -109,12 +121,13 @@ class Chain:
                 member.base_lrs = [*member.base_lrs, group["initial_lr"]]  # states hold the old
         self.until = 0
 
+    # -- steps -------------------------------------------------------------------------------
+
     def segments(self, window: int) -> list[list[Segment]]:
         """Compile the next `window` steps, for each group, in the order of the members.
 
-        What keeps a schedule from being compiled any further is kept for `refuse_to_go_on`.
+        An error that keeps a schedule from being compiled further is kept in `error`.
         """
-        self.catch_up()
         rows: list[list[Segment]] = [[] for _ in self.probe.param_groups]
         self.until, self.error = FOREVER, None
         for member in self.stepped:
@@ -126,33 +139,34 @@ class Chain:
         return rows
 
     @property
+    def left(self) -> int:
+        """Return how many steps from `epoch` on are compiled."""
+        return self.until - 1 - self.epoch
+
+    @property
     def ends(self) -> bool:
-        """Return whether the schedule is over at `until`, not only its tables."""
+        """Return whether the schedule itself, and not only its tables, ends at `until`."""
         return self.error is not None
 
     def refuse_to_go_on(self) -> None:
-        """Raise what keeps the schedule from its next step, if anything does."""
-        if self.error is not None and self.epoch + 1 >= self.until:
+        """Raise the error that keeps the schedules from their next step, if there is one."""
+        if self.error is not None and self.left <= 0:
             raise self.error
 
-    def advanced(self, steps: int = 1) -> None:
-        """Count steps that the program has made."""
-        self.epoch += steps
-        self._behind += steps
-
-    def catch_up(self) -> None:
-        """Bring the counters of torch's schedulers up to date."""
+    def catch_up(self, epoch: int) -> None:
+        """Set the counters of torch's schedulers to an epoch, and leave their rates alone."""
         for member in self.stepped:
-            program.forward(member, self._behind)
-        self._behind = 0
+            program.forward(member, epoch - self.epoch)
+        self.epoch = epoch
 
-    def update(self, rates: Sequence[float], plateau_states: list[list[float]]) -> None:
-        """Bring torch's schedulers up to date."""
-        self.catch_up()
+    def update(self, cells: Sequence[float], plateau_states: Sequence[list[float]]) -> None:
+        """Set the rates of torch's schedulers, and the states of the plateaus."""
         for plateau, state in zip(self.plateaus, plateau_states, strict=True):
             program.set_plateau_state(plateau, state)
         for member in self.members:
-            program.show_rates(member, rates)
+            program.show_rates(member, [cells[2 * i] for i in self.indices])
+
+    # -- checkpoints -------------------------------------------------------------------------
 
     def plain_state(self) -> list[dict[str, Any]]:
         """Return the members' states as plain data, each with its class's name."""
@@ -161,7 +175,7 @@ class Chain:
     def check(self, states: Any, override: bool) -> None:
         """Raise ValueError unless `states` are states of these schedules.
 
-        With `override` they may be of other settings.
+        With `override` their settings may differ.
         """
         names = [type(m).__name__ for m in self.members]
         if not isinstance(states, (list, tuple)) or not all(isinstance(s, dict) for s in states):
@@ -173,16 +187,10 @@ class Chain:
             scheduler_state.check(member, state, override)
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
-        """Take over states that `plain_state` returned, or that torch's schedulers saved."""
+        """Load states that `plain_state` returned, or that torch's schedulers saved."""
         for member, state in zip(self.members, states, strict=True):
             scheduler_state.load(member, state)
-        self._count()
-
-    def _count(self) -> None:
-        self.epoch = max(program.last_epoch(self.stepped[0]), 0) if self.stepped else 0
-        self._behind = 0
-        self.until = 0
-        self.error = None
+        self._start()
 
 
 def _probe_group(group: dict[str, Any]) -> dict[str, Any]:

@@ -1,56 +1,66 @@
-"""The plateaus of an optimizer's chains: the rows of a program's tables, and what they print."""
+"""Every ReduceLROnPlateau of an optimizer: the rows of a program's tables, and messages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ..program import plateau_row, plateau_state, rows
-from .bound import Chain
+from .bound import BoundSchedules
+from .program import Announce
 
 
 class Plateaus:
-    """Hold every ReduceLROnPlateau, of chains whose groups' indices `members` lists."""
+    """Hold the plateaus of some bound schedules. They are all fed the same metrics.
 
-    def __init__(self, chains: Sequence[Chain], members: Sequence[Sequence[int]]) -> None:
-        self._all = [plateau for chain in chains for plateau in chain.plateaus]
-        self.process_group = next((g for chain in chains for g in chain.process_groups), None)
+    states: fp64 [P, 5] and rows: fp64 [P, 10], csrc/schedule.h's PlateauState and Plateau, one for
+    each plateau and group. cells: int64 [P], the cells of the groups' rates. observed: int64 [1],
+    metrics ever fed, which a program counts.
+    """
+
+    def __init__(self, bound: Sequence[BoundSchedules], observed: Tensor) -> None:
+        self._all = [(plateau, plateau.last_epoch) for b in bound for plateau in b.plateaus]
+        self._observed, self._before = observed, int(observed)
+        self.process_group = next((g for b in bound for g in b.process_groups), None)
         own = [
             (plateau, k, i)
-            for chain, indices in zip(chains, members, strict=True)
-            for plateau in chain.plateaus
-            for k, i in enumerate(indices)
+            for b in bound
+            for plateau in b.plateaus
+            for k, i in enumerate(b.indices)
         ]
         self.states = rows([plateau_state(plateau) for plateau, _, _ in own], torch.float64, 5)
         self.cells = torch.tensor([2 * i for _, _, i in own], dtype=torch.int64)
         self.rows = rows([plateau_row(plateau, k) for plateau, k, _ in own], torch.float64, 10)
         self._verbose = [
-            (plateau, i)
-            for chain, indices in zip(chains, members, strict=True)
-            for schedule, plateau in zip(chain.schedules, chain.members, strict=True)
+            (plateau.last_epoch, i)
+            for b in bound
+            for schedule, plateau in zip(b.schedules, b.members, strict=True)
             if getattr(schedule, "verbose", False)
-            for i in indices
+            for i in b.indices
         ]
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
-    def count(self, metrics: int) -> None:
-        """Count metrics that all were fed."""
-        for plateau in self._all:
-            plateau.last_epoch += metrics
+    def fed(self) -> int:
+        """Return how many metrics a program has fed since these plateaus were loaded."""
+        return int(self._observed) - self._before
 
-    def teller(self) -> Callable[[list[float], list[float]], None] | None:
-        """Return what prints the cuts among the cells before and after the next metric, if any."""
-        if not self._verbose:
-            return None
-        verbose = [(plateau.last_epoch + 1, i) for plateau, i in self._verbose]
+    def catch_up(self) -> None:
+        """Set the counters of torch's plateaus."""
+        for plateau, epoch in self._all:
+            plateau.last_epoch = epoch + self.fed()
 
-        def tell(before: list[float], after: list[float]) -> None:
-            for epoch, i in verbose:
-                rate = after[2 * i]
-                if rate != before[2 * i]:
-                    print(f"Epoch {epoch}: reducing learning rate of group {i} to {rate:.4e}.")
+    def announcer(self) -> Announce | None:
+        """Return a function that prints the cuts of verbose plateaus, if there are any."""
+        return self._announce if self._verbose else None
 
-        return tell
+    def _announce(self, before: list[float], after: list[float]) -> None:
+        for epoch, i in self._verbose:
+            rate = after[2 * i]
+            if rate != before[2 * i]:
+                print(
+                    f"Epoch {epoch + self.fed()}: reducing learning rate of group {i} to {rate:.4e}."
+                )

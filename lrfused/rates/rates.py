@@ -1,57 +1,53 @@
-"""The learning rates of an optimizer's groups, and what moves them."""
+"""The rates of an optimizer's groups: compiled, moved by a program, shown, saved and loaded.
+
+A step asks `begin` whether the program can make it, then a backend makes it and shows the rates.
+Nothing follows a step: the program counts it, so there is no state between two steps to keep.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_, itemgetter
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..checks import as_float
-from ..program import FOREVER, pack
-from .bound import Chain
+from ..program import FOREVER, Packed, pack
+from .bound import BoundSchedules
+from .moved import Moved
 from .plateaus import Plateaus
+from .program import Program
+from .shown import Shown
 
-_LR = itemgetter("lr")
 _WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
-_CAPTURED = 16_384  # the same for a captured step, which is replayed without us
-_CAPACITY = 1024  # groups whose cells never move
-_HISTORY = 1024  # schedule steps and cuts that are remembered
+_CAPTURED = 16_384  # the same for a captured step, which is replayed without the host
 
 
 class Rates:
-    """Hold the rates in fp64 cells, the chains that move them, and their compiled program.
+    """Hold the rates of all groups in fp64 cells, and the schedules that move them.
 
-    The cells are the truth. `param_groups[i]["lr"]` shows them as floats; a float that is not the
-    one shown was written by the user and is taken over. With `capturable` it is the cell itself.
-    Each group has a second cell for its momentum, used where a schedule cycles that.
+    moved: the cells, and all else that a program changes. shown: what the groups' dicts show.
+    bound: the schedules, each with the groups that share it. program: runs them, and counts.
+    `settle` makes the host know what the devices know, `sync` torch's schedulers too.
+
+    Raises TypeError for an lr that is no number.
     """
 
     def __init__(
-        self, groups: Sequence[dict[str, Any]], program: Any, capturable: bool, fresh: bool = True
+        self,
+        groups: Sequence[dict[str, Any]],
+        make_program: type[Program],
+        capturable: bool,
+        fresh: bool = True,
     ) -> None:
-        for i, group in enumerate(groups):
-            group["lr"] = as_float(f"param_groups[{i}]['lr']", group["lr"])
-        self.chains: list[Chain] = []
-        self._members: list[list[int]] = []  # of each chain, its groups' indices
-        self._make_program = program
-        self._capturable = capturable
+        self.moved = Moved.for_groups(len(groups))
+        self.shown = Shown(live=capturable)
+        self.bound: list[BoundSchedules] = []
         self.program: Any = None
-        self.remote: Any = None  # the program, if it runs where the host would have to wait
-        self._capacity = max(_CAPACITY, len(groups))
-        self._cells = torch.zeros(2 * self._capacity, dtype=torch.float64)
-        self._epochs = torch.zeros(self._capacity, dtype=torch.int64)
-        self._used = torch.full((self._capacity,), torch.nan, dtype=torch.float64)
-        self._history = torch.zeros(_HISTORY, 2, dtype=torch.float64)
-        self._recorded = torch.zeros(1, dtype=torch.int64)
-        self._plateau_states = torch.zeros(0, 5, dtype=torch.float64)
-        self._views: list[Tensor] = []  # capturable: one cell each, the same object always
-        self._shown: list[Any] = []
-        self._shown_momentum: dict[int, float] = {}  # of the groups in which it is cycled
+        self._make_program = make_program
+        for i, group in enumerate(groups):
+            self.shown.start(i, group, self.moved.cells, cycles_momentum=False)
         self._bind(groups, range(len(groups)), fresh)
-        self.restart(groups)
+        self._restart(groups)
 
     # -- groups ------------------------------------------------------------------------------
 
@@ -60,329 +56,252 @@ class Rates:
         for i in new:
             if groups[i]["schedule"] is not None:
                 shared.setdefault(id(groups[i]["schedule"]), []).append(i)
-        chains = [
-            Chain(groups[indices[0]]["schedule"], [groups[i] for i in indices])
+        made = [
+            BoundSchedules(groups[indices[0]]["schedule"], groups, indices)
             for indices in shared.values()
         ]
-        ranks = {id(g) for chain in [*self.chains, *chains] for g in chain.process_groups}
-        if len(ranks) > 1:
+        if len({id(g) for b in [*self.bound, *made] for g in b.process_groups}) > 1:
             raise ValueError(
                 "ReduceLROnPlateau(process_group=...) must be the same in every plateau of an "
                 "optimizer, which are fed the same metric"
             )
-        for chain, indices in zip(chains, shared.values(), strict=True):
+        for b in made:
             if fresh:
-                chain.give([groups[i] for i in indices])
-            self.chains.append(chain)
-            self._members.append(indices)
+                b.give(groups)
+        self.bound += made
 
-    def _chain_index(self, group: int) -> int | None:
-        for c, members in enumerate(self._members):
-            if group in members:
-                return c
-        return None
+    def _bound_to(self, group: int) -> BoundSchedules | None:
+        return next((b for b in self.bound if group in b.indices), None)
 
-    def _chain_of(self, schedule: Any) -> int | None:
-        for c, chain in enumerate(self.chains):
-            if chain.schedules is schedule:
-                return c
-        return None
+    def _bound_of(self, schedule: Any) -> BoundSchedules | None:
+        return next((b for b in self.bound if b.schedules is schedule), None)
 
     def refuse_joining(self, schedule: Any) -> None:
-        """Raise if no group with this schedule can be added now."""
-        if len(self._shown) == self._capacity:
-            raise ValueError(f"an optimizer holds at most {self._capacity} parameter groups")
-        c = self._chain_of(schedule)
-        if c is not None:
-            self.chains[c].refuse_joining()
+        """Raise ValueError if no group with this schedule can be added now."""
+        if len(self.shown.rates) == self.moved.capacity:
+            raise ValueError(f"an optimizer holds at most {self.moved.capacity} parameter groups")
+        b = self._bound_of(schedule)
+        if b is not None:
+            b.refuse_joining()
 
     def join(self, groups: Sequence[dict[str, Any]]) -> None:
         """Take the last of `groups`, which is new."""
         self.sync()
         i = len(groups) - 1
-        group = groups[i]
-        group["lr"] = as_float(f"param_groups[{i}]['lr']", group["lr"])
-        c = self._chain_of(group["schedule"])
-        if c is None:
+        self.shown.start(i, groups[i], self.moved.cells, cycles_momentum=False)
+        b = self._bound_of(groups[i]["schedule"])
+        if b is None:
             self._bind(groups, [i], fresh=True)
         else:
-            self.chains[c].join(group)
-            self._members[c].append(i)
-        self._set(i, group)
-        self._load_states()
+            b.join(i, groups[i])
+        self._start(i, groups[i])
+        self._take_states()
         self._compile()
 
-    # -- rates -------------------------------------------------------------------------------
-
-    def restart(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Take what the groups say from them, and everything else from the chains."""
-        self._shown = []
-        self._shown_momentum = {}
+    def _restart(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Take rates from the groups, and all else from torch's schedulers."""
+        self.shown.momenta.clear()
         for i, group in enumerate(groups):
-            self._set(i, group)
-        for chain, members in zip(self.chains, self._members, strict=True):
-            chain.take([groups[i] for i in members])
-        self._load_states()
+            self._start(i, group)
+        for b in self.bound:
+            b.take(groups)
+        self._take_states()
         self._compile()
 
-    def _set(self, i: int, group: dict[str, Any]) -> None:
-        self._cells[2 * i] = rate = float(group["lr"])
-        if self._capturable and len(self._views) == i:
-            self._views.append(self._cells[2 * i])
-        value = self._views[i] if self._capturable else rate
-        self._shown[i : i + 1] = [value]
-        group["lr"] = value
-        c = self._chain_index(i)
-        if c is not None and self.chains[c].cycles_momentum:
-            momentum = as_float(f"param_groups[{i}]['momentum']", group["momentum"])
-            self._cells[2 * i + 1] = self._shown_momentum[i] = momentum
+    def _start(self, i: int, group: dict[str, Any]) -> None:
+        b = self._bound_to(i)
+        cycles = b is not None and b.cycles_momentum
+        self.shown.start(i, group, self.moved.cells, cycles)
 
-    def take_written(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Take over what the user has written since it was last shown."""
-        if self.remote is not None and self.remote.captured:
-            self.settle()
-        if len(groups) != len(self._shown):
+    def _take_states(self) -> None:
+        epochs = self.moved.epochs
+        epochs.fill_(max((b.epoch for b in self.bound), default=0))
+        for b in self.bound:
+            epochs[b.indices] = b.epoch
+        self.stepped = any(b.stepped for b in self.bound)  # not only fed metrics
+        self.plateaus = Plateaus(self.bound, self.moved.observed)
+        now = self.plateaus.states
+        if now.shape != self.moved.plateau_states.shape:
+            self.moved = self.moved._replace(plateau_states=now)
+        self.moved.plateau_states.copy_(now)  # a captured graph keeps the address
+
+    def _epoch(self, b: BoundSchedules) -> int:
+        return int(self.moved.epochs[b.indices[0]])
+
+    def catch_up(self) -> None:
+        """Set the counters of torch's schedulers."""
+        for b in self.bound:
+            b.catch_up(self._epoch(b))
+        self.plateaus.catch_up()
+
+    def _compile(self) -> None:
+        count = len(self.shown.rates)
+        replayed = self.shown.live and self._make_program.on_device
+        by_group: list[list[Any]] = [[] for _ in range(count)]
+        self.catch_up()
+        for b in self.bound:
+            rows = b.segments(_CAPTURED if replayed else _WINDOW)
+            for i, own in zip(b.indices, rows, strict=True):
+                by_group[i] = own
+        self.moved = self.moved.with_history_of(count)
+        self.program = self._make_program(
+            self.moved.first(count),
+            Packed(*pack(by_group), self.plateaus.cells, self.plateaus.rows),
+            self.shown,
+            min((b.left for b in self.bound), default=FOREVER),
+            previous=self.program,
+            may_capture=replayed or all(b.until == FOREVER for b in self.bound),
+        )
+
+    def use(self, make_program: type[Program]) -> None:
+        """Go on with another class of program."""
+        if make_program is not self._make_program:
+            self._settle()
+            self._make_program = make_program
+            self._compile()
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def begin(self, groups: Sequence[dict[str, Any]], due: bool = False) -> None:
+        """Take over what the user has written; if `due`, let the program reach one step further.
+
+        Raises TypeError for a written value that is no number, ValueError for groups that did not
+        join, and the schedule's own error where it has ended; nothing is changed then.
+        """
+        if self.program.captured:
+            self._settle()
+        if len(groups) != len(self.shown.rates):
             raise ValueError(
                 f"param_groups has {len(groups)} groups and the optimizer knows of "
-                f"{len(self._shown)}: add them by add_param_group"
+                f"{len(self.shown.rates)}: add them by add_param_group"
             )
-        if all(map(is_, map(_LR, groups), self._shown)) and not self._shown_momentum:
-            return
-        for i, group in enumerate(groups):
-            lr, shown = group["lr"], self._shown[i]
-            if lr is shown:
-                continue
-            value = as_float(f"param_groups[{i}]['lr']", lr)
-            if self._capturable:
-                shown.fill_(value)
-            elif value != shown:
-                self.settle()
-                self._cells[2 * i] = value
-                self._shown[i] = shown = value
-            group["lr"] = shown
-        for i, momentum in self._shown_momentum.items():
-            if groups[i]["momentum"] is not momentum:
-                value = as_float(f"param_groups[{i}]['momentum']", groups[i]["momentum"])
-                if value != momentum:
-                    self.settle()
-                    self._cells[2 * i + 1] = value
-                self._shown_momentum[i] = value
-
-    def show(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Put what the next step will use where the user reads it."""
-        if not self._capturable:
-            self.program.show(groups, self._shown)
-        if self._shown_momentum:
-            cells = self.program.cells()
-            for i in self._shown_momentum:
-                groups[i]["momentum"] = self._shown_momentum[i] = cells[2 * i + 1]
-
-    def used(self) -> list[float]:
-        """Return the rates of the last step."""
-        self.settle()
-        return self._used[: len(self._shown)].tolist()
-
-    def history(self) -> Tensor:
-        """Return the rows that are remembered, oldest first: epoch, whether a cut, rates."""
-        self.settle()
-        recorded, length = int(self._recorded), len(self._history)
-        if recorded <= length:
-            return self._history[:recorded].clone()
-        return self._history.roll(-(recorded % length), 0)
-
-    def ready(self) -> None:
-        """Make sure that the program reaches one step further."""
-        if self._left <= 0:
-            self.settle()
+        if not self.shown.is_as_shown(groups):
+            self._take_written(groups)
+        if due and self.program.left <= 0:
+            self._settle()
             self._compile()
-            for chain in self.chains:
-                chain.refuse_to_go_on()
+            for b in self.bound:
+                b.refuse_to_go_on()
 
-    def advanced(self, groups: Sequence[dict[str, Any]], shown: bool = False) -> None:
-        """Count a step that the program has made, unless it was captured instead.
+    def _take_written(self, groups: Sequence[dict[str, Any]]) -> None:
+        for written in self.shown.written(groups):
+            if self.shown.differs(written):
+                self._settle()  # a device's decisions came first
+                self.moved.cells[written.cell] = written.value
+            self.shown.accept(groups, written)
 
-        Show what it came to, unless the program is one whose update does so and it was `shown`.
-        """
-        if self.remote is None or not self.remote.recording:
-            self._left -= 1
-        if not (shown and self._is_shown):
-            self.show(groups)
-
-    def count(self) -> None:
-        """Have the chains count the steps that the program has made since they last did."""
-        for chain, members in zip(self.chains, self._members, strict=True):
-            chain.advanced(int(self._epochs[members[0]]) - chain.epoch)
+    def advance(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Make a schedule step outside of an optimizer step."""
+        self.begin(groups, due=True)
+        self.program.advance(groups)
 
     def observe(self, groups: Sequence[dict[str, Any]], metric: float | Tensor) -> None:
-        """Feed every plateau one metric, and say what a verbose one has cut."""
-        self.take_written(groups)
-        tell = self.plateaus.teller()
-        moved = self.remote is not None  # by what has landed meanwhile
-        if isinstance(metric, Tensor):
-            self.program.observe_later(metric, tell)
-        else:
-            self.settle()
-            before = self.program.cells() if tell else []
-            moved |= self.program.observe(metric)
-            if tell:
-                tell(before, self.program.cells())
-        if not self.recording:
-            self.plateaus.count(1)
-        if moved:
-            self.show(groups)
+        """Feed every plateau one metric, and print the cuts of verbose ones."""
+        self.begin(groups)
+        if not isinstance(metric, Tensor):
+            self._settle()
+        self.program.observe(groups, metric, self.plateaus.announcer())
 
-    def takes(self, metric: Any) -> bool:
-        """Return whether a metric can be observed on its device, without reading it here."""
-        return self.remote is not None and bool(self.remote.takes(metric))
+    # -- what the devices know ---------------------------------------------------------------
 
-    @property
-    def recording(self) -> bool:
-        """Return whether what is launched now is recorded into a graph instead of run."""
-        return self.remote is not None and bool(self.remote.recording)
+    def settle(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Wait until the host knows what the devices know, and show it."""
+        if self.program.in_flight:
+            self.begin(groups)
+            self._settle()
+            self.program.show(groups)
 
-    def settle(self) -> None:
-        """Wait for what only a device knows: a plateau's decision, the replays of a graph."""
-        if self.remote is None or not self.remote.settle():
+    def _settle(self) -> None:
+        if not self.program.settle():
             return
-        self.plateaus.count(self.remote.replayed())
-        self.count()
-        for chain in self.chains:
-            if chain.epoch >= chain.until > 0:
+        for b in self.bound:
+            epoch = self._epoch(b)
+            if epoch >= b.until > 0:
                 raise RuntimeError(
-                    f"a captured step was replayed up to epoch {chain.epoch}, and its schedule "
-                    f"{'ends at' if chain.ends else 'was compiled up to'} {chain.until - 1}: read "
+                    f"a captured step was replayed up to epoch {epoch}, and its schedule "
+                    f"{'ends at' if b.ends else 'was compiled up to'} {b.until - 1}: read "
                     f"scheduler.get_last_lr() every {_CAPTURED // 2} replays, to compile it further"
                 )
-        if any(c.epoch + _CAPTURED // 2 >= c.until and not c.ends for c in self.chains):
+        near = [self._epoch(b) + _CAPTURED // 2 >= b.until and not b.ends for b in self.bound]
+        if any(near):
             self._compile()
-        else:
-            self._left = self._reach()
 
-    def refresh(self, groups: Sequence[dict[str, Any]]) -> None:
-        """Show rates and epochs as they are now, waiting for a device that decides them."""
-        if self.remote is not None and self.remote.in_flight:
-            self.take_written(groups)
-            self.settle()
-            self.show(groups)
-        self.count()
+    def used(self) -> list[float]:
+        """Return the rates of the last optimizer step."""
+        self._settle()
+        return self.moved.used[: len(self.shown.rates)].tolist()
 
-    def use(self, program: Any) -> None:
-        """Go on with another kind of program."""
-        if program is not self._make_program:
-            self.settle()
-            self._make_program = program
-            self._compile()
+    def history(self) -> Tensor:
+        """Return the rows that are kept, oldest first: epoch, whether a cut, rates."""
+        self._settle()
+        return self.moved.rows_of_history()
+
+    def epoch(self) -> int:
+        """Return how many schedule steps were made; of plateaus alone, how many metrics fed."""
+        for b in self.bound:
+            if b.stepped:
+                return self._epoch(b)
+            self.catch_up()
+            return int(b.plateaus[0].last_epoch)
+        return 0
 
     # -- state -------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Bring the chains' torch schedulers up to date with the cells."""
-        self.settle()
-        self.count()
-        rates = self.program.cells()[::2]
-        states = self._plateau_states.tolist()
+        """Bring torch's schedulers up to date."""
+        self._settle()
+        cells = self.program.cells()
+        states = self.moved.plateau_states.tolist()
+        self.catch_up()
         row = 0
-        for chain, members in zip(self.chains, self._members, strict=True):
+        for b in self.bound:
             own = []
-            for _ in chain.plateaus:
+            for _ in b.plateaus:
                 own.append(states[row])
-                row += len(members)  # the groups of a chain see the same metrics
-            chain.update([rates[i] for i in members], own)
+                row += len(b.indices)  # groups that share a plateau see the same metrics
+            b.update(cells, own)
 
-    def chain_states(self) -> list[list[dict[str, Any]]]:
-        """Return the states of every chain's torch schedulers, as `load` takes them."""
+    def states(self) -> list[list[dict[str, Any]]]:
+        """Return the state of each torch scheduler, as `load` takes them."""
         self.sync()
-        return [[m.state_dict() for m in chain.members] for chain in self.chains]
+        return [[m.state_dict() for m in b.members] for b in self.bound]
 
     def pack(self, i: int) -> list[dict[str, Any]] | None:
-        """Return the state of group i's chain as plain data, after `sync`."""
-        c = self._chain_index(i)
-        return None if c is None else self.chains[c].plain_state()
+        """Return the state of group i's schedules as plain data, after `sync`."""
+        b = self._bound_to(i)
+        return None if b is None else b.plain_state()
 
     def unpack(self, packed: Sequence[Any]) -> list[Any]:
-        """Return what each chain is to load, from what `pack` returned for each group.
+        """Return the state for each of `bound`, from what `pack` returned for each group.
 
-        A chain none of whose groups has anything is to keep its state: None.
+        None where no group has any: those schedules keep their state.
         """
-        states: list[Any] = [None] * len(self.chains)
+        states: list[Any] = [None] * len(self.bound)
         for i, saved in enumerate(packed):
-            c = self._chain_index(i)
-            if saved is not None and c is None:
+            b = self._bound_to(i)
+            if saved is not None and b is None:
                 raise ValueError(
                     f"the checkpoint has a schedule for group {i} and this optimizer has none: "
                     "construct it with the schedule, or set the group's 'schedule' to None"
                 )
-            if saved is not None and c is not None:
-                states[c] = saved
+            if saved is not None and b is not None:
+                states[self.bound.index(b)] = saved
         return states
 
     def check(self, states: Sequence[Any], override: bool = False) -> None:
-        """Raise ValueError unless every chain can load its part of `states`."""
-        if len(states) != len(self.chains):
+        """Raise ValueError unless each of `bound` can load its part of `states`."""
+        if len(states) != len(self.bound):
             raise ValueError(
-                f"the state is of {len(states)} schedules, this optimizer has {len(self.chains)}"
+                f"the state is of {len(states)} schedules, this optimizer has {len(self.bound)}"
             )
-        for chain, state in zip(self.chains, states, strict=True):
+        for b, state in zip(self.bound, states, strict=True):
             if state is not None:
-                chain.check(state, override)
+                b.check(state, override)
 
-    def load(self, states: Sequence[Any]) -> None:
-        """Load every chain's part of `states`, which `check` let pass; None keeps what is."""
+    def load(self, groups: Sequence[dict[str, Any]], states: Sequence[Any]) -> None:
+        """Load states that `check` let pass, None to keep one, and the groups' rates."""
         self.sync()
-        for chain, state in zip(self.chains, states, strict=True):
+        for b, state in zip(self.bound, states, strict=True):
             if state is not None:
-                chain.load(state)
-
-    def _load_states(self) -> None:
-        self.stepped = any(chain.stepped for chain in self.chains)  # not only fed
-        self._epochs.fill_(max((chain.epoch for chain in self.chains), default=0))
-        for chain, members in zip(self.chains, self._members, strict=True):
-            for i in members:
-                self._epochs[i] = chain.epoch
-        self.plateaus = Plateaus(self.chains, self._members)
-        now = self.plateaus.states
-        if now.shape != self._plateau_states.shape:
-            self._plateau_states = now
-        self._plateau_states.copy_(now)  # a captured graph keeps the address
-
-    def _reach(self) -> int:
-        return min((c.until - 1 - c.epoch for c in self.chains), default=FOREVER)
-
-    def _compile(self) -> None:
-        self.count()
-        captured = self._capturable and hasattr(self._make_program, "succeed")
-        window = _CAPTURED if captured else _WINDOW
-        by_group: list[list[Any]] = [[] for _ in self._shown]
-        for chain, members in zip(self.chains, self._members, strict=True):
-            for i, own in zip(members, chain.segments(window), strict=True):
-                by_group[i] = own
-        segments, constants, tables = pack(by_group)
-        count = len(self._shown)
-        previous = self.program
-        if self._history.shape[1] != 2 + count:  # groups have joined
-            new = self._history.new_full((_HISTORY, 2 + count - self._history.shape[1]), torch.nan)
-            self._history = torch.cat([self._history, new], 1)
-        self.program = self._make_program(
-            self._cells[: 2 * count],
-            self._epochs[:count],
-            self._used[:count],
-            self._history,
-            self._recorded,
-            self._plateau_states,
-            segments,
-            constants,
-            tables,
-            self.plateaus.cells,
-            self.plateaus.rows,
-        )
-        self._left = self._reach()
-        self._is_shown = (
-            hasattr(self.program, "shown") and not self._capturable and not self._shown_momentum
-        )
-        if self._is_shown:
-            self.program.shown = self._shown
-        self.remote = self.program if hasattr(self.program, "succeed") else None
-        if self.remote is not None:
-            endless = all(chain.until == FOREVER for chain in self.chains)
-            cycled = {i: 2 * i + 1 for i in self._shown_momentum}
-            self.remote.succeed(previous, cycled, may_capture=captured or endless)
+                b.load(state)
+        self._restart(groups)

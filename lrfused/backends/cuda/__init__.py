@@ -64,7 +64,7 @@ def step(
         return fallback.step(groups, state, program, advance, scaling)
     on_device = not odd and len(devices) == 1 and _stays(scaling, devices[0], found.firsts)
     if not on_device and scaling.skips():
-        scaling.rest(program, advance)
+        scaling.rest(program, groups, advance)
         return False
     run_odd = None
     if odd:
@@ -86,7 +86,7 @@ def step(
             scaling.grad_norm = found.norm(native, stream, scaling.max_grad_norm, recording)[0]
         asks = bool(found.firsts) or scaling.on_update  # as in _stays
         if scaling.scaled and asks and not math.isfinite(scaling.grad_norm.item()):
-            scaling.rest(program, advance)
+            scaling.rest(program, groups, advance)
             return False
     if devices:
         found.create()
@@ -106,7 +106,7 @@ def step(
     if run_odd is not None:
         run_odd()
     if advance:
-        program.advance(done=[] if odd else devices)
+        program.advance(groups, done=[] if odd else devices)
     return True
 
 

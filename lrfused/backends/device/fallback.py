@@ -21,7 +21,10 @@ def step(
     """Make one, on rates and momenta that the host knows; return whether the update was made."""
     program.settle()
     now = groups_now(groups, program)
-    return reference.step(now, state, program, advance, scaling)
+    updated = reference.step(now, state, program, False, scaling)
+    if advance and (updated or not scaling.on_update):
+        program.advance(groups)
+    return updated
 
 
 def groups_now(groups: list[dict[str, Any]], program: Program) -> list[dict[str, Any]]:

@@ -14,24 +14,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch import device as Device
 
+from ...program import Packed
+from ...rates.moved import Moved
+from ...rates.program import Announce, Groups
+from ...rates.shown import Shown
 from . import transfer
 from .mirror import Mirror, image
 from .transfer import Flight
 
 try:
-    from ...extension.load import _C
-
-    Twin: Any = _C.Program
+    from ..compiled import Program as Twin
 except ImportError:
-    from ..reference import Program as Twin
-
-Tell = Callable[[list[float], list[float]], None] | None
+    from ..reference import Program as Twin  # type: ignore[assignment]
 
 
 class Program(ABC):
@@ -40,6 +40,7 @@ class Program(ABC):
     A backend adds what its mirrors are, and which devices it runs on.
     """
 
+    on_device: ClassVar[bool] = True
     make_mirror: type[Mirror]
     observes_replays = False  # whether a metric may be fed in a captured step
 
@@ -50,54 +51,41 @@ class Program(ABC):
 
     def __init__(
         self,
-        cells: Tensor,
-        epochs: Tensor,
-        used: Tensor,
-        history: Tensor,
-        recorded: Tensor,
-        plateau_states: Tensor,
-        segments: Tensor,
-        constants: Tensor,
-        tables: Tensor,
-        plateau_cells: Tensor,
-        plateaus: Tensor,
+        moved: Moved,
+        packed: Packed,
+        shown: Shown,
+        steps: int,
+        *,
+        previous: Any = None,
+        may_capture: bool = True,
     ) -> None:
-        self._twin = Twin(
-            cells, epochs, used, history, recorded, plateau_states, segments, constants, tables,
-            plateau_cells, plateaus,
-        )  # fmt: skip
-        self._epochs, self._used = epochs, used
-        self._history, self._recorded = history, recorded
+        self._twin = Twin(moved, packed, shown, steps)
+        self._moved, self.left = moved, steps
+        # By group, the cell of a momentum that a schedule cycles.
+        self.momentum_cells = shown.momentum_cells
         self._moving = {
-            "rates": cells,  # and momenta
-            "epochs": epochs,
-            "used": used,
-            "recorded": recorded.expand(len(epochs)),  # the device counts for each group
-            "plateau states": plateau_states,
+            "rates": moved.cells,  # and momenta
+            "epochs": moved.epochs,
+            "used": moved.used,
+            "recorded": moved.recorded.expand(len(moved.epochs)),  # counted for each group there
+            "plateau states": moved.plateau_states,
         }
-        self._order = torch.argsort(plateau_cells, stable=True)
-        order = torch.argsort(segments[:, 0], stable=True)
+        if self.observes_replays:
+            self._moving["observed"] = moved.observed
+        self._order = torch.argsort(packed.plateau_cells, stable=True)
+        order = torch.argsort(packed.segments[:, 0], stable=True)
         self._fixed = {
-            "segments": segments[order],
-            "constants": constants[order],
-            "tables": tables,
-            "first segments": _first(segments[:, 0], len(cells)),
-            "plateaus": plateaus[self._order],
-            "first plateaus": _first(plateau_cells, len(cells)),
+            "segments": packed.segments[order],
+            "constants": packed.constants[order],
+            "tables": packed.tables,
+            "first segments": _first(packed.segments[:, 0], len(moved.cells)),
+            "plateaus": packed.plateaus[self._order],
+            "first plateaus": _first(packed.plateau_cells, len(moved.cells)),
         }
-        self.momentum_cells: dict[int, int] = {}  # by group, where a schedule moves its momentum
         self._mirrors: dict[Device, Mirror] = {}
-        self._pending: deque[tuple[Flight, Tell] | Callable[[], None]] = deque()
+        self._pending: deque[tuple[Flight, Announce | None] | Callable[[], None]] = deque()
         self.captured = False  # devices may advance without us
-        self._may_capture = True
-
-    def succeed(self, previous: Any, momentum_cells: dict[int, int], may_capture: bool) -> None:
-        """Go on where this optimizer's last program was, which has settled.
-
-        `momentum_cells` names the cells of the groups whose momentum a schedule moves;
-        `may_capture` says whether this program reaches far enough for a captured step.
-        """
-        self.momentum_cells, self._may_capture = momentum_cells, may_capture
+        self._may_capture = may_capture
         if isinstance(previous, type(self)):
             self._mirrors, self.captured = previous._mirrors, previous.captured
             if self.captured and not self.recording:
@@ -124,14 +112,14 @@ class Program(ABC):
                 name, host if name != "plateau states" else host[self._order], key, recording
             )
         # Of the history a device has what it wrote itself: the host lacks nothing else.
-        mirror.reserve("history", self._history.numel(), torch.float64)
+        mirror.reserve("history", self._moved.history.numel(), torch.float64)
         return mirror
 
     def _images(self) -> dict[str, bytes]:
         return {name: self._image(name) for name in self._moving}
 
     def _image(self, name: str) -> bytes:
-        return image(self._recorded if name == "recorded" else self._moving[name])
+        return image(self._moved.recorded if name == "recorded" else self._moving[name])
 
     def _agree(self) -> None:
         if self._mirrors:
@@ -152,32 +140,41 @@ class Program(ABC):
             self._pending.append(self._twin.use)
         else:
             self._twin.use()
-            key = image(self._used)
+            key = image(self._moved.used)
             for device in devices:
                 self._mirrors[device].believe("used", key)
 
-    def advance(self, done: Sequence[Device] = ()) -> None:
-        """Make one schedule step of every group, which the devices `done` have made."""
+    def advance(self, groups: Groups, done: Sequence[Device] = ()) -> None:
+        """Make one schedule step of every group, which the devices `done` have made; show it."""
         recording = self.recording
         for device in self._mirrors:
             if device in done:
                 continue
             mirror = self.mirror(device, recording)
-            mirror.advance(len(self._epochs), len(self._history))
+            mirror.advance(len(self._moved.epochs), len(self._moved.history))
         if recording:
             self.captured = True
-        elif self._pending:
+            return
+        self.left -= 1
+        if self._pending:
             self._pending.append(self._twin.advance)
         else:
             self._twin.advance()
             self._agree()
+        self.show(groups)
 
-    def observe(self, metric: float) -> bool:
-        """Feed every plateau one metric that the host knows; return whether any cut its rate."""
-        cut = self._land(metric)
-        if self.captured:
-            self.push()  # for replays
-        return cut
+    def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
+        """Feed every plateau one metric; `announce` and the groups have the result when it is here.
+
+        A tensor is one that `takes` takes. A number is one that the host has: it has settled.
+        """
+        if isinstance(metric, Tensor):
+            self._launch_observe(metric, announce)
+        else:
+            self._twin.observe(groups, metric, announce)
+            if self.captured:
+                self.push()  # for replays
+        self.show(groups)
 
     def takes(self, metric: Any) -> bool:
         """Return whether a metric is a number on a device like those that run this program."""
@@ -189,8 +186,7 @@ class Program(ABC):
             and bool(self._mirrors)
         )
 
-    def observe_later(self, metric: Tensor, tell: Tell) -> None:
-        """Feed every plateau a metric that `takes` takes; call `tell` when it is known."""
+    def _launch_observe(self, metric: Tensor, announce: Announce | None) -> None:
         recording = self.recording
         if recording and not self.observes_replays:
             raise RuntimeError(
@@ -200,13 +196,13 @@ class Program(ABC):
         for device in self._mirrors:
             there = number.to(device, non_blocking=True)
             mirror = self.mirror(device, recording)
-            mirror.observe(there, len(self._epochs), len(self._history))
+            mirror.observe(there, len(self._moved.epochs), len(self._moved.history))
             if recording:
                 mirror.graphs.append(there)
         if recording:
             self.captured = True
             return
-        self._pending.append((Flight(number), tell))
+        self._pending.append((Flight(number), announce))
         self._drain(wait=False)
 
     def cells(self) -> list[float]:
@@ -218,10 +214,10 @@ class Program(ABC):
         cells: list[float] = self._twin.cells()
         return cells
 
-    def show(self, groups: Sequence[dict[str, Any]], shown: list[float]) -> None:
-        """Put each group's rate, as far as it is known, into its dict and into `shown`."""
+    def show(self, groups: Groups) -> None:
+        """Put each group's rate, as far as it is known, into its dict and into `Shown`."""
         self._drain(wait=False)
-        self._twin.show(groups, shown)
+        self._twin.show(groups)
 
     def settle(self) -> bool:
         """Wait for what only the devices know; return whether epochs may have changed by it."""
@@ -230,29 +226,32 @@ class Program(ABC):
         self._drain(wait=True)
         if not self.captured:
             return False
+        before = int(self._moved.epochs[0])
         self._fetch(next(iter(self._mirrors.values())))
+        self.left -= int(self._moved.epochs[0]) - before
         self.push()
         return True
 
     def _fetch(self, mirror: Mirror) -> None:
         """Take over what replays have changed, and not what the host has changed since."""
-        begin, length = int(self._recorded), len(self._history)
+        history, recorded = self._moved.history, self._moved.recorded
+        begin, length = int(recorded), len(history)
         for name, key in self._images().items():
             if not mirror.knows(name, key):
                 continue
             host = self._moving[name]
             there = mirror[name][: host.numel()].to("cpu").reshape(host.shape)
             if name == "recorded":
-                self._recorded.copy_(there[:1])
+                recorded.copy_(there[:1])
             else:
                 host[self._order if name == "plateau states" else slice(None)] = there
             for each in self._mirrors.values():
                 each.believe(name, self._image(name))
-        end = int(self._recorded)
+        end = int(recorded)
         if end > begin:
             rows = torch.arange(max(begin, end - length), end) % length
-            there = mirror["history"][: self._history.numel()].to("cpu")
-            self._history[rows] = there.reshape(self._history.shape)[rows]
+            there = mirror["history"][: history.numel()].to("cpu")
+            history[rows] = there.reshape(history.shape)[rows]
 
     @property
     def in_flight(self) -> bool:
@@ -272,13 +271,6 @@ class Program(ABC):
         """Return whether a graph is being captured."""
         return any(transfer.capturing(device) for device in self._mirrors)
 
-    def replayed(self) -> int:
-        """Return how many metrics replays have fed since the last call."""
-        return 0
-
-    def _land(self, metric: float) -> bool:
-        return bool(self._twin.observe(metric))
-
     def _drain(self, wait: bool) -> None:
         if not self._pending or self.recording:
             return
@@ -288,13 +280,13 @@ class Program(ABC):
             if not isinstance(first, tuple):
                 first()
             else:
-                flight, tell = first
+                flight, announce = first
                 if not wait and not flight.landed():
                     break
                 before = self._known()
-                self._land(flight.number())
-                if tell is not None:
-                    tell(before, self._known())
+                self._twin.feed(flight.number())
+                if announce is not None:
+                    announce(before, self._known())
             self._pending.popleft()
             moved = True
         if moved:

@@ -57,7 +57,7 @@ def step(
     concerns_host = _concerns_host(scaling, found)
     stays = not concerns_host and _are_on(found.devices[0], scaling)
     if not stays and scaling.skips():
-        scaling.rest(program, advance)
+        scaling.rest(program, groups, advance)
         return False
     run_odd = None
     if found.odd:
@@ -78,7 +78,7 @@ def step(
     for mirror in mirrors.values():
         mirror.launch_scaling(scaling, stays, recording)
     if clips and scaling.scaled and concerns_host and not math.isfinite(float(scaling.grad_norm)):
-        scaling.rest(program, advance)
+        scaling.rest(program, groups, advance)
         return False
     for mirror in mirrors.values():
         mirror.launch_update(len(groups))
@@ -90,7 +90,7 @@ def step(
     if run_odd is not None:
         run_odd()
     if advance:
-        program.advance()
+        program.advance(groups)
     for mirror in mirrors.values() if recording else ():
         mirror.freeze()
     return True

@@ -17,15 +17,9 @@ class Program(program.Program):
 
     make_mirror = Mirror
 
-    def __init__(self, *tensors: Any, **named: Any) -> None:
-        super().__init__(*tensors, **named)
-        self.memory = Memory()
-
-    def succeed(self, previous: Any, momentum_cells: dict[int, int], may_capture: bool) -> None:
-        """Go on where this optimizer's last program was, which has settled."""
-        super().succeed(previous, momentum_cells, may_capture)
-        if isinstance(previous, Program):
-            self.memory = previous.memory
+    def __init__(self, *arguments: Any, previous: Any = None, **named: Any) -> None:
+        self.memory: Memory = previous.memory if isinstance(previous, Program) else Memory()
+        super().__init__(*arguments, previous=previous, **named)
 
     def forget(self) -> None:
         """Let go of the last step's tensors."""

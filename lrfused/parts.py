@@ -1,0 +1,95 @@
+"""The parts of a FusedDecaySGD, through which the handle and the integrations work on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, device
+
+from . import backends
+from .arithmetic.gradient_scaling import GradientScaling
+from .checkpoint.initial_state import InitialState
+from .rates import Rates
+from .rates.clock import Clock
+
+Groups = list[dict[str, Any]]
+State = dict[Tensor, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Parts:
+    """Hold an optimizer's settings, its rates, and the backend that makes its steps.
+
+    An optimizer keeps one object of this class for its life; its attributes may be replaced. It
+    holds no group: wrappers replace an optimizer's groups, so every method is given them.
+
+    device: of the first parameter, for which the backend was chosen.
+    """
+
+    backend_name: str
+    capturable: bool
+    scaling: GradientScaling
+    clock: Clock
+    initial: InitialState = field(default_factory=InitialState)
+    device: device | None = None
+    backend: Any = None
+    rates: Any = None  # made when torch's constructor has made the groups
+
+    def make_rates(self, groups: Groups, fresh: bool) -> None:
+        """Make the rates of all groups; `fresh` if their schedules are to set the first ones."""
+        self.choose_backend(groups)
+        self.rates = Rates(groups, self.backend.Program, self.capturable, fresh)
+
+    def trusted_backend(self, groups: Groups) -> Any:
+        """Return the backend for these groups; raise if the one asked for cannot be used."""
+        # torch updates a parameter that is listed twice once and then again: not in parallel.
+        lists = [group["params"] for group in groups]
+        twice = any(len(params) != len(set(params)) for params in lists)
+        name = "reference" if twice else self.backend_name
+        devices = list(dict.fromkeys(p.device for params in lists for p in params))
+        return backends.trusted(name, devices)
+
+    def choose_backend(self, groups: Groups) -> None:
+        """Choose the backend for these groups, and run the schedules on it."""
+        self.backend = self.trusted_backend(groups)
+        self.device = first_device(groups)
+        if self.rates is not None:
+            self.rates.use(self.backend.Program)
+
+    def prepare_capture(self, groups: Groups, state: State) -> None:
+        """Make what a captured first step could not make, if the optimizer is capturable."""
+        prepare = getattr(self.backend, "prepare", None)
+        if self.capturable and prepare is not None:
+            prepare(groups, state, self.rates.program, self.scaling)
+
+    def state_without_prepared(self, state: State) -> State:
+        """Return the state without what only `prepare_capture` has written."""
+        without_prepared = getattr(self.backend, "without_prepared", lambda state, _: state)
+        return without_prepared(state, self.rates.program)
+
+    def plain(self) -> dict[str, Any]:
+        """Return settings and states, for pickle and copy."""
+        return {
+            "backend_name": self.backend_name,
+            "capturable": self.capturable,
+            "scaling": replace(self.scaling, grad_scale=None, found_inf=None),
+            "every": self.clock.every,
+            "since": self.clock.since,
+            "states": self.rates.states(),
+        }
+
+    @classmethod
+    def of_plain(cls, plain: dict[str, Any]) -> Parts:
+        """Return parts with the settings that `plain` returned, without rates."""
+        clock = Clock(plain["every"])
+        clock.since = plain["since"]
+        return cls(plain["backend_name"], plain["capturable"], plain["scaling"], clock)
+
+
+def first_device(groups: Groups) -> device | None:
+    """Return the device of the first parameter."""
+    for group in groups:
+        for p in group["params"]:
+            return p.device
+    return None

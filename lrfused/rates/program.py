@@ -1,0 +1,128 @@
+"""The interface of a program: what a backend offers to `Rates`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from ..program import Packed
+from .moved import Moved
+from .shown import Shown
+
+Groups = Sequence[dict[str, Any]]
+# Called with all cells before and after a metric.
+Announce = Callable[[list[float], list[float]], None]
+
+
+class Program(Protocol):
+    """Run the compiled schedules of all groups on the tensors of a `Moved`.
+
+    The program alone counts schedule steps (`left`, and the epochs in `Moved`) and metrics, those
+    included that a device has not finished. After `advance`, `observe` and `show` the groups show
+    the rates as far as the host has them.
+    """
+
+    on_device: ClassVar[bool]  # whether kernels run it too, so that a CUDA graph can hold it
+    left: int  # schedule steps that it can still make; negative after more were replayed
+
+    def __init__(
+        self,
+        moved: Moved,
+        packed: Packed,
+        shown: Shown,
+        steps: int,
+        *,
+        previous: Program | None = None,
+        may_capture: bool = True,
+    ) -> None:
+        """Take over from `previous`, this optimizer's last program, which is settled.
+
+        packed: the compiled schedules; steps: how many steps they are for. may_capture: whether
+        that is enough for a captured step, which is replayed without the host.
+        """
+
+    @staticmethod
+    def runs_on(device: torch.device) -> bool:
+        """Return whether the backend's own kernels take tensors on a device."""
+
+    def cells(self) -> list[float]:
+        """Return each group's rate and momentum, as far as the host has them."""
+
+    def use(self) -> None:
+        """Note the rates of the optimizer step that is now made."""
+
+    def advance(self, groups: Groups) -> None:
+        """Make one schedule step of every group, and show its rates."""
+
+    def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
+        """Feed every plateau one metric, show the rates, and call `announce`.
+
+        A tensor is one that `takes` accepts; with it all this may happen later.
+        """
+
+    def takes(self, metric: Any) -> bool:
+        """Return whether a metric can be observed on its device, without reading it here."""
+
+    def show(self, groups: Groups) -> None:
+        """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
+
+    # -- of programs on a device; on the host nothing is ever in flight ---------------------------
+
+    @property
+    def recording(self) -> bool:
+        """Return whether launches are recorded into a CUDA graph instead of run."""
+
+    @property
+    def captured(self) -> bool:
+        """Return whether replays of a graph may have advanced the device."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Return whether a device may be ahead of the host."""
+
+    def settle(self) -> bool:
+        """Wait until the host has caught up; return whether replays may have made steps."""
+
+    def forget(self) -> None:
+        """Let go of the last step's tensors."""
+
+
+class HostProgram:
+    """The part of `Program` that is trivial where the host runs the program alone."""
+
+    on_device: ClassVar[bool] = False
+    recording = captured = in_flight = False
+
+    def feed(self, metric: float) -> bool:
+        """Feed every plateau one metric; return whether any cut its rate."""
+        raise NotImplementedError
+
+    def cells(self) -> list[float]:
+        """Return each group's rate and momentum."""
+        raise NotImplementedError
+
+    def show(self, groups: Groups) -> None:
+        """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
+        raise NotImplementedError
+
+    def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
+        """Feed every plateau one metric, show the rates, and call `announce`."""
+        before = self.cells() if announce else []
+        if self.feed(float(metric)):
+            self.show(groups)
+        if announce:
+            announce(before, self.cells())
+
+    def takes(self, metric: Any) -> bool:
+        """Return False: the host reads every metric."""
+        return False
+
+    def settle(self) -> bool:
+        """Return False: there is nothing to wait for."""
+        return False
+
+    def forget(self) -> None:
+        """Hold nothing."""
