@@ -49,15 +49,8 @@ void clip(std::vector<Group>& groups, double coefficient) {
   }
 }
 
-void show(const Program& program, const py::list& groups, py::handle shown) {
-  TORCH_CHECK_VALUE(PyList_Check(shown.ptr()) && PyList_GET_SIZE(shown.ptr()) == program.groups() &&
-                        static_cast<int64_t>(groups.size()) == program.groups(),
-                    "shown must be a list of a rate for each of ", program.groups(), " groups");
-  show_rates(groups, shown, program.cells());
-}
-
 // Update every parameter that has a gradient, then advance the program if `advance`, and show its
-// rates in the groups and in `shown`, a list, unless that is None.
+// rates in the groups.
 //
 // All that can be refused is refused before the first write. What is not plain streams goes to
 // `odd`, called with [(group, param)] before the update; it returns an object whose square_sums()
@@ -66,7 +59,7 @@ void show(const Program& program, const py::list& groups, py::handle shown) {
 // buffers or masters were created; and the norm, where there is a maximum of it.
 std::tuple<bool, bool, double> step(const py::list& groups, const py::dict& state, Program& program,
                                     double inv_scale, std::optional<double> max_norm, bool skip,
-                                    Master kept, bool advance, bool fused, const py::object& shown,
+                                    Master kept, bool advance, bool fused,
                                     const py::function& odd) {
   TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
                     "the program was compiled for ", program.groups(), " groups, not ",
@@ -120,7 +113,7 @@ std::tuple<bool, bool, double> step(const py::list& groups, const py::dict& stat
   if (!update_odd.is_none()) update_odd(coefficient);
   if (advance) {
     program.advance();
-    if (!shown.is_none()) show(program, groups, shown);
+    program.show(groups);
   }
   return {true, !created.empty(), total};
 }
@@ -222,24 +215,32 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .value("whole", Master::whole)
       .value("remainder", Master::remainder);
   py::class_<Program>(m, "Program")
-      .def(py::init([](at::Tensor cells, at::Tensor epochs, at::Tensor used, at::Tensor history,
-                       at::Tensor recorded, at::Tensor plateau_states, at::Tensor segments,
-                       at::Tensor constants, at::Tensor tables, at::Tensor plateau_cells,
-                       at::Tensor plateaus) {
-             return Program({cells, epochs, used, history, recorded, plateau_states}, segments,
-                            constants, tables, plateau_cells, plateaus);
+      .def(py::init([](const std::array<at::Tensor, 7>& moved,
+                       const std::array<at::Tensor, 5>& compiled, py::object rates,
+                       py::list momenta, int64_t steps) {
+             const auto& m = moved;
+             const auto& c = compiled;
+             return Program({m[0], m[1], m[2], m[3], m[4], m[5], m[6]},
+                            {c[0], c[1], c[2], c[3], c[4]}, std::move(rates), std::move(momenta),
+                            steps);
            }),
-           py::arg("cells"), py::arg("epochs"), py::arg("used"), py::arg("history"),
-           py::arg("recorded"), py::arg("plateau_states"), py::arg("segments"),
-           py::arg("constants"), py::arg("tables"), py::arg("plateau_cells"), py::arg("plateaus"))
+           py::arg("moved"), py::arg("compiled"), py::arg("rates"), py::arg("momenta"),
+           py::arg("steps"))
+      .def_readwrite("left", &Program::left)
       .def("use", &Program::use)
-      .def("advance", &Program::advance)
-      .def("observe", &Program::observe, py::arg("metric"))
+      .def(
+          "advance",
+          [](Program& program, const std::optional<py::list>& groups) {
+            program.advance();
+            if (groups) program.show(*groups);
+          },
+          py::arg("groups") = py::none())
+      .def("feed", &Program::feed, py::arg("metric"))
       .def("cells", &Program::current_cells)
-      .def("show", &show, py::arg("groups"), py::arg("shown"));
+      .def("show", &Program::show, py::arg("groups"));
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("kept"),
-        py::arg("advance"), py::arg("fused"), py::arg("shown"), py::arg("odd"));
+        py::arg("advance"), py::arg("fused"), py::arg("odd"));
   m.def("has_observers", &at::hasCallbacks);
   m.def("units_of", &units_of, py::arg("numels"));
   bind_device(m);

@@ -30,6 +30,14 @@ Hyper<M> rounded(const Hyper<double>& h) {
   return {r(h.grad_scale), r(h.weight_decay), r(h.momentum), r(h.undamped), r(h.minus_lr)};
 }
 
+// Put a number into a group and into a list, as one object in both.
+void show(PyObject* group, PyObject* key, PyObject* list, size_t g, double value) {
+  py::float_ number(value);
+  if (PyObject_SetItem(group, key, number.ptr()) < 0 ||
+      PyList_SetItem(list, static_cast<Py_ssize_t>(g), number.release().ptr()) < 0)
+    throw py::error_already_set();
+}
+
 }  // namespace
 
 PyObject* item(PyObject* dict, const char* name) {
@@ -51,12 +59,18 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   return {{rounded<float>(h), h}, h.grad_scale != 1, decay != 0, momentum != 0, nesterov};
 }
 
-void show_rates(const py::list& groups, py::handle shown, const double* cells) {
+void show_rates(const py::list& groups, py::handle rates, const double* cells) {
   static PyObject* const key = PyUnicode_InternFromString("lr");
+  for (size_t g = 0; g < groups.size(); ++g)
+    show(groups[g].ptr(), key, rates.ptr(), g, cells[2 * g]);
+}
+
+void show_momenta(const py::list& groups, py::handle momenta, const double* cells) {
+  static PyObject* const key = PyUnicode_InternFromString("momentum");
   for (size_t g = 0; g < groups.size(); ++g) {
-    py::float_ rate(cells[2 * g]);
-    if (PyObject_SetItem(groups[g].ptr(), key, rate.ptr()) < 0) throw py::error_already_set();
-    PyList_SetItem(shown.ptr(), g, rate.release().ptr());
+    const PyObject* shown = PyList_GetItem(momenta.ptr(), g);
+    if (shown == nullptr) throw py::error_already_set();
+    if (shown != Py_None) show(groups[g].ptr(), key, momenta.ptr(), g, cells[2 * g + 1]);
   }
 }
 

@@ -15,7 +15,10 @@ PyObject* item(PyObject* dict, const char* name);
 // Clears `valid` for what is not a number, or not one in float32: Python finds the words for it.
 Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid);
 
-// Put each group's rate, cells[2 g], into its dict and into the list `shown`, the same object.
-void show_rates(const py::list& groups, py::handle shown, const double* cells);
+// Put each group's rate, cells[2 g], into its dict and into the list `rates`, the same object.
+void show_rates(const py::list& groups, py::handle rates, const double* cells);
+
+// Put each group's momentum, cells[2 g + 1], likewise, where `momenta` is not None.
+void show_momenta(const py::list& groups, py::handle momenta, const double* cells);
 
 }  // namespace lrfused

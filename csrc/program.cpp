@@ -2,6 +2,8 @@
 
 #include <c10/util/irange.h>
 
+#include "groups.h"
+
 namespace lrfused {
 namespace {
 
@@ -16,39 +18,40 @@ void check(const char* name, const at::Tensor& t, at::ScalarType dtype, int64_t 
 
 }  // namespace
 
-Program::Program(Moved moved, at::Tensor segments, at::Tensor constants, at::Tensor tables,
-                 at::Tensor plateau_cells, at::Tensor plateaus)
-    : moved_(std::move(moved)),
-      segments_(std::move(segments)),
-      constants_(std::move(constants)),
-      tables_(std::move(tables)),
-      plateau_cells_(std::move(plateau_cells)),
-      plateaus_(std::move(plateaus)) {
+Program::Program(Moved moved, Compiled compiled, py::object rates, py::list momenta, int64_t steps)
+    : left(steps),
+      moved_(std::move(moved)),
+      compiled_(std::move(compiled)),
+      rates_(std::move(rates)),
+      momenta_(std::move(momenta)) {
+  TORCH_CHECK_TYPE(rates_.is_none() || PyList_Check(rates_.ptr()), "rates must be a list or None");
   check("epochs", moved_.epochs, at::kLong, -1, 0);
   check("cells", moved_.cells, at::kDouble, 2 * groups(), 0);
   check("used", moved_.used, at::kDouble, groups(), 0);
   check("history", moved_.history, at::kDouble, -1, 2 + groups());
   check("recorded", moved_.recorded, at::kLong, 1, 0);
-  check("segments", segments_, at::kLong, -1, 6);
-  check("constants", constants_, at::kDouble, segments_.size(0), 3);
-  check("tables", tables_, at::kDouble, -1, 0);
-  check("plateau_cells", plateau_cells_, at::kLong, -1, 0);
-  check("plateaus", plateaus_, at::kDouble, plateau_cells_.size(0), 10);
-  check("plateau_states", moved_.plateau_states, at::kDouble, plateau_cells_.size(0), 5);
+  check("segments", compiled_.segments, at::kLong, -1, 6);
+  check("constants", compiled_.constants, at::kDouble, compiled_.segments.size(0), 3);
+  check("tables", compiled_.tables, at::kDouble, -1, 0);
+  check("plateau_cells", compiled_.plateau_cells, at::kLong, -1, 0);
+  check("plateaus", compiled_.plateaus, at::kDouble, compiled_.plateau_cells.size(0), 10);
+  check("plateau_states", moved_.plateau_states, at::kDouble, compiled_.plateau_cells.size(0), 5);
+  check("observed", moved_.observed, at::kLong, 1, 0);
 
   const int64_t cells = moved_.cells.numel();
-  const auto* segment = reinterpret_cast<const Segment*>(segments_.const_data_ptr<int64_t>());
-  for (const auto i : c10::irange(segments_.size(0))) {
+  const auto* segment =
+      reinterpret_cast<const Segment*>(compiled_.segments.const_data_ptr<int64_t>());
+  for (const auto i : c10::irange(compiled_.segments.size(0))) {
     const Segment& s = segment[i];
     TORCH_CHECK_VALUE(s.cell >= 0 && s.cell < cells, "segments[", i, "] moves no cell: ", s.cell);
     TORCH_CHECK_VALUE(s.every >= 1 && s.begin >= 0, "segments[", i,
                       "]: every must be at least 1 and begin at least 0");
     TORCH_CHECK_VALUE(s.table < 0 || s.end <= s.begin ||
-                          (s.end - 1 - s.begin) / s.every < tables_.numel() - s.table,
+                          (s.end - 1 - s.begin) / s.every < compiled_.tables.numel() - s.table,
                       "segments[", i, "] reads past the end of tables");
   }
-  const int64_t* cell = plateau_cells_.const_data_ptr<int64_t>();
-  for (const auto i : c10::irange(plateau_cells_.numel()))
+  const int64_t* cell = compiled_.plateau_cells.const_data_ptr<int64_t>();
+  for (const auto i : c10::irange(compiled_.plateau_cells.numel()))
     TORCH_CHECK_VALUE(cell[i] >= 0 && cell[i] < cells, "plateau_cells[", i,
                       "] is no cell: ", cell[i]);
 }
@@ -62,30 +65,45 @@ void Program::advance() {
   double* cell = moved_.cells.mutable_data_ptr<double>();
   int64_t* epoch = moved_.epochs.mutable_data_ptr<int64_t>();
   for (const auto g : c10::irange(groups())) ++epoch[g];
-  const auto* segment = reinterpret_cast<const Segment*>(segments_.const_data_ptr<int64_t>());
-  const auto* constants = reinterpret_cast<const Constants*>(constants_.const_data_ptr<double>());
-  const double* tables = tables_.const_data_ptr<double>();
-  for (const auto i : c10::irange(segments_.size(0))) {
+  const auto* segment =
+      reinterpret_cast<const Segment*>(compiled_.segments.const_data_ptr<int64_t>());
+  const auto* constants =
+      reinterpret_cast<const Constants*>(compiled_.constants.const_data_ptr<double>());
+  const double* tables = compiled_.tables.const_data_ptr<double>();
+  for (const auto i : c10::irange(compiled_.segments.size(0))) {
     const int64_t c = segment[i].cell;
     cell[c] = apply(segment[i], constants[i], tables, epoch[c / 2], cell[c]);
   }
   record(false);
+  --left;
 }
 
-bool Program::observe(double metric) {
+bool Program::feed(double metric) {
   double* cell = moved_.cells.mutable_data_ptr<double>();
-  const int64_t* of = plateau_cells_.const_data_ptr<int64_t>();
-  const auto* plateau = reinterpret_cast<const Plateau*>(plateaus_.const_data_ptr<double>());
+  const int64_t* of = compiled_.plateau_cells.const_data_ptr<int64_t>();
+  const auto* plateau =
+      reinterpret_cast<const Plateau*>(compiled_.plateaus.const_data_ptr<double>());
   auto* state = reinterpret_cast<PlateauState*>(moved_.plateau_states.mutable_data_ptr<double>());
   bool cut = false;
-  for (const auto i : c10::irange(plateau_cells_.numel())) {
+  for (const auto i : c10::irange(compiled_.plateau_cells.numel())) {
     double& rate = cell[of[i]];
     const double before = rate;
     rate = lrfused::observe(plateau[i], state[i], metric, rate);
     cut |= rate != before && before == before;  // a NaN stays one
   }
+  ++*moved_.observed.mutable_data_ptr<int64_t>();
   if (cut) record(true);
   return cut;
+}
+
+void Program::show(const py::list& groups) const {
+  const auto fits = [&](const py::object& list) { return py::len(list) == size_t(this->groups()); };
+  TORCH_CHECK_VALUE(
+      fits(groups) && (rates_.is_none() || fits(rates_)) && (momenta_.empty() || fits(momenta_)),
+      "groups, rates and momenta must be lists of one entry for each of ", this->groups(),
+      " groups");
+  if (!rates_.is_none()) show_rates(groups, rates_, cells());
+  if (!momenta_.empty()) show_momenta(groups, momenta_, cells());
 }
 
 void Program::record(bool cut) {

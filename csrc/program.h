@@ -2,10 +2,13 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <pybind11/pybind11.h>
 
 #include <vector>
 
 #include "schedule.h"
+
+namespace py = pybind11;
 
 namespace lrfused {
 
@@ -17,28 +20,43 @@ struct Moved {
   at::Tensor history;   // fp64 [N, 2 + G]: a ring of rows (epoch, whether a plateau cut, rates)
   at::Tensor recorded;  // int64 [1]: rows ever written
   at::Tensor plateau_states;  // fp64 [P, 5]
+  at::Tensor observed;        // int64 [1]: metrics ever fed
 };
 
-class Program {
- public:
-  // segments int64 [S, 6], constants fp64 [S, 3], tables fp64 [T]; plateau_cells int64 [P],
-  // plateaus fp64 [P, 10].
-  Program(Moved moved, at::Tensor segments, at::Tensor constants, at::Tensor tables,
-          at::Tensor plateau_cells, at::Tensor plateaus);
+// The schedules of all groups as tables.
+struct Compiled {
+  at::Tensor segments;       // int64 [S, 6]
+  at::Tensor constants;      // fp64 [S, 3]
+  at::Tensor tables;         // fp64 [T]
+  at::Tensor plateau_cells;  // int64 [P]
+  at::Tensor plateaus;       // fp64 [P, 10]
+};
 
-  void use();                   // note the rates that the step now made uses
-  void advance();               // one schedule step of every group
-  bool observe(double metric);  // one metric for every plateau; whether any cut its rate
+class C10_HIDDEN Program {
+ public:
+  // `rates` is None or a list of each group's rate; `momenta` is an empty list or a list of each
+  // group's momentum, None where no schedule cycles it. Both lists are the optimizer's, which may
+  // change them at any time. `steps` is how many schedule steps were compiled.
+  Program(Moved moved, Compiled compiled, py::object rates, py::list momenta, int64_t steps);
+
+  void use();                // note the rates used by this step
+  void advance();            // one schedule step of every group
+  bool feed(double metric);  // one metric for every plateau; whether any cut its rate
+  void show(const py::list& groups) const;  // put rates and momenta into groups and lists
   std::vector<double> current_cells() const;
   const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
   double rate(int64_t group) const { return cells()[2 * group]; }
   int64_t groups() const { return moved_.epochs.numel(); }
 
+  int64_t left;  // schedule steps still compiled
+
  private:
   void record(bool cut);
 
   Moved moved_;
-  at::Tensor segments_, constants_, tables_, plateau_cells_, plateaus_;
+  Compiled compiled_;
+  py::object rates_;
+  py::list momenta_;
 };
 
 }  // namespace lrfused

@@ -5,25 +5,23 @@ from typing import Any, Protocol
 from torch import Tensor
 
 class Program:
+    left: int  # schedule steps still compiled
+
     def __init__(
         self,
-        cells: Tensor,
-        epochs: Tensor,
-        used: Tensor,
-        history: Tensor,
-        recorded: Tensor,
-        plateau_states: Tensor,
-        segments: Tensor,
-        constants: Tensor,
-        tables: Tensor,
-        plateau_cells: Tensor,
-        plateaus: Tensor,
+        moved: Sequence[
+            Tensor
+        ],  # 7: cells, epochs, used, history, recorded, plateau_states, observed
+        compiled: Sequence[Tensor],  # 5: segments, constants, tables, plateau_cells, plateaus
+        rates: list[float] | None,
+        momenta: list[float | None],
+        steps: int,
     ) -> None: ...
     def use(self) -> None: ...
-    def advance(self) -> None: ...
-    def observe(self, metric: float) -> bool: ...
+    def advance(self, groups: list[dict[str, Any]] | None = None) -> None: ...
+    def feed(self, metric: float) -> bool: ...
     def cells(self) -> list[float]: ...
-    def show(self, groups: Sequence[dict[str, Any]], shown: list[float]) -> None: ...
+    def show(self, groups: list[dict[str, Any]]) -> None: ...
 
 class Master:
     none: Master
@@ -45,7 +43,6 @@ def step(
     kept: Master,
     advance: bool,
     fused: bool,
-    shown: list[float] | None,
     odd: Callable[[list[tuple[int, Tensor]]], Odd],
 ) -> tuple[bool, bool, float]: ...
 

@@ -38,6 +38,16 @@ def test_units_cover_every_element_once_and_in_order(numels):
     assert [i for i, *_ in covered] == sorted(i for i, *_ in covered)
 
 
+def compiled_program(**tensors):
+    """Make the compiled program of named tensors, with the rates and momenta of no groups shown."""
+    if "observed" not in tensors:
+        tensors["observed"] = torch.zeros(1, dtype=torch.int64)
+    return _C.Program(
+        tuple(tensors[name] for name in MOVED), tuple(tensors[name] for name in COMPILED),
+        None, [], 100,
+    )  # fmt: skip
+
+
 @settings(deadline=None, derandomize=True)
 @given(
     st.lists(SEGMENT, max_size=12),
@@ -45,19 +55,26 @@ def test_units_cover_every_element_once_and_in_order(numels):
     EVENTS,
 )
 def test_both_twins_run_any_program_alike(segments, plateaus, events):
-    ours, our_cells = program(_C.Program, segments, plateaus)
+    ours, our_cells = program(compiled_program, segments, plateaus)
     theirs, their_cells = program(reference.Program, segments, plateaus)
     for metric in events:
-        for p in (ours, theirs):
-            p.advance() if metric is None else p.observe(metric)
+        if metric is None:
+            ours.advance(), theirs.advance()
+        else:
+            assert ours.feed(metric) == theirs.observe(metric)
         assert [c.hex() for c in ours.cells()] == [c.hex() for c in theirs.cells()]
     for name, tensor in our_cells.items():
         assert repr(tensor.tolist()) == repr(their_cells[name].tolist()), name
 
 
+MOVED = "cells", "epochs", "used", "history", "recorded", "plateau_states", "observed"
+COMPILED = "segments", "constants", "tables", "plateau_cells", "plateaus"
+
+
 def arguments(**changed):
     good = {
         **moved(),
+        "observed": torch.zeros(1, dtype=torch.int64),
         "segments": torch.tensor([[0, 1, 5, 1, 0, 0]]),
         "constants": torch.zeros(1, 3, dtype=torch.float64),
         "tables": torch.zeros(4, dtype=torch.float64),
@@ -74,6 +91,7 @@ def arguments(**changed):
         ("used", torch.zeros(2, dtype=torch.float64)),
         ("history", torch.zeros(7, 4, dtype=torch.float64)),
         ("recorded", torch.zeros(2, dtype=torch.int64)),
+        ("observed", torch.zeros(2, dtype=torch.int64)),
         ("epochs", torch.zeros(2, dtype=torch.int64)),
         ("segments", torch.zeros(1, 5, dtype=torch.int64)),
         ("segments", torch.tensor([[6, 1, 5, 1, 0, -1]])),
@@ -86,8 +104,66 @@ def arguments(**changed):
     ids=str,
 )
 def test_a_program_out_of_bounds_is_refused(name, value):
-    _C.Program(**arguments())
+    compiled_program(**arguments())
     with pytest.raises(
-        ValueError, match=r"segments|epochs|cells|constants|plateau|used|history|recorded"
+        ValueError, match=r"segments|epochs|cells|constants|plateau|used|history|recorded|observed"
     ):
-        _C.Program(**arguments(**{name: value}))
+        compiled_program(**arguments(**{name: value}))
+
+
+def shown_program(rates, momenta):
+    """Make a program that halves the first group's rate at its first step, and shows in lists."""
+    tensors = arguments(
+        segments=torch.tensor([[0, 1, 2, 1, 0, -1], [3, 1, 2, 1, 1, -1]]),
+        constants=torch.tensor([[0.5, 0.0, 0.0], [1.0, 0.25, 0.0]], dtype=torch.float64),
+    )
+    lists = [tuple(tensors[name] for name in names) for names in (MOVED, COMPILED)]
+    return _C.Program(*lists, rates, momenta, 7), tensors
+
+
+def test_a_program_shows_one_object_in_the_group_and_the_list():
+    rates, momenta = [1.0, 1.0, 1.0], [None, 0.5, None]
+    made, tensors = shown_program(rates, momenta)
+    groups = [{"lr": 1.0, "momentum": 0.5} for _ in rates]
+    made.advance(groups)
+    cells = tensors["cells"].tolist()
+    assert rates == cells[::2]
+    assert cells[0] == 0.05
+    assert momenta == [None, 0.25, None]
+    assert [group["momentum"] for group in groups] == [0.5, 0.25, 0.5]
+    assert all(group["lr"] is rate for group, rate in zip(groups, rates, strict=True))
+    assert groups[1]["momentum"] is momenta[1]
+
+
+def test_a_program_without_lists_leaves_the_groups():
+    made, _ = shown_program(None, [])
+    groups = [{"lr": 1.0, "momentum": 0.5} for _ in range(3)]
+    made.advance(groups)
+    assert groups == [{"lr": 1.0, "momentum": 0.5}] * 3
+
+
+def test_a_program_counts_the_steps_left_and_the_metrics_fed():
+    made, tensors = shown_program(None, [])
+    made.advance()
+    assert made.left == 6
+    made.left = 2
+    made.advance()
+    assert made.left == 1
+    assert not made.feed(1.0)
+    assert not made.feed(float("nan"))
+    assert tensors["observed"].item() == 2
+
+
+@pytest.mark.parametrize("changed", ["rates", "momenta", "groups"])
+def test_lists_that_were_changed_are_refused(changed):
+    lists = {"rates": [1.0] * 3, "momenta": [0.5] * 3, "groups": [{} for _ in range(3)]}
+    made, _ = shown_program(lists["rates"], lists["momenta"])
+    made.show(lists["groups"])
+    lists[changed].pop()
+    with pytest.raises(ValueError, match="lists of one entry for each of 3 groups"):
+        made.show(lists["groups"])
+
+
+def test_rates_must_be_a_list():
+    with pytest.raises(TypeError, match="rates must be a list or None"):
+        shown_program((1.0,) * 3, [])
