@@ -278,10 +278,11 @@ def test_a_table_is_a_window_and_shared_between_groups():
     """A million-step cosine takes 8 KiB, not 8 MB, however many groups follow it."""
     made = []
 
-    def program(*arguments):
-        made.append(reference.Program(*arguments))
-        return made[-1]
+    class Program(reference.Program):
+        def __init__(self, moved, packed, *rest, **named):
+            super().__init__(moved, packed, *rest, **named)
+            made.append(packed)
 
     opt = FusedDecaySGD(groups_of([0.1, 0.2, 0.3]), schedule=CosineAnnealingLR(1_000_000))
-    Rates(opt.param_groups, program, capturable=False)
-    assert len(made[-1]._tables) == 1024
+    Rates(opt.param_groups, Program, capturable=False)
+    assert len(made[-1].tables) == 1024

@@ -36,7 +36,7 @@ class BoundSchedules:
     def __init__(
         self,
         schedules: Sequence[Schedule],
-        groups: Sequence[dict[str, Any]],
+        groups: list[dict[str, Any]],
         indices: Sequence[int],
     ) -> None:
         self.schedules = schedules
@@ -79,12 +79,12 @@ class BoundSchedules:
 
     # -- groups ------------------------------------------------------------------------------
 
-    def give(self, groups: Sequence[dict[str, Any]]) -> None:
+    def give(self, groups: list[dict[str, Any]]) -> None:
         """Copy what torch's constructors wrote, such as lr and initial_lr, into the groups."""
         for i, bound in zip(self.indices, self.probe.param_groups, strict=True):
             groups[i].update({k: v for k, v in bound.items() if k not in _NOT_BOUND})
 
-    def take(self, groups: Sequence[dict[str, Any]]) -> None:
+    def take(self, groups: list[dict[str, Any]]) -> None:
         """Copy the groups' entries into the probe's, and into the groups what they lack."""
         for i, bound in zip(self.indices, self.probe.param_groups, strict=True):
             bound.update({k: v for k, v in groups[i].items() if k not in _NOT_BOUND})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -12,7 +12,7 @@ from ..program import Packed
 from .moved import Moved
 from .shown import Shown
 
-Groups = Sequence[dict[str, Any]]
+Groups = list[dict[str, Any]]
 # Called with all cells before and after a metric.
 Announce = Callable[[list[float], list[float]], None]
 

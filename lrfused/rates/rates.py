@@ -34,7 +34,7 @@ class Rates:
 
     def __init__(
         self,
-        groups: Sequence[dict[str, Any]],
+        groups: list[dict[str, Any]],
         make_program: type[Program],
         capturable: bool,
         fresh: bool = True,
@@ -51,7 +51,7 @@ class Rates:
 
     # -- groups ------------------------------------------------------------------------------
 
-    def _bind(self, groups: Sequence[dict[str, Any]], new: Sequence[int], fresh: bool) -> None:
+    def _bind(self, groups: list[dict[str, Any]], new: Sequence[int], fresh: bool) -> None:
         shared: dict[int, list[int]] = {}
         for i in new:
             if groups[i]["schedule"] is not None:
@@ -84,7 +84,7 @@ class Rates:
         if b is not None:
             b.refuse_joining()
 
-    def join(self, groups: Sequence[dict[str, Any]]) -> None:
+    def join(self, groups: list[dict[str, Any]]) -> None:
         """Take the last of `groups`, which is new."""
         self.sync()
         i = len(groups) - 1
@@ -98,7 +98,7 @@ class Rates:
         self._take_states()
         self._compile()
 
-    def _restart(self, groups: Sequence[dict[str, Any]]) -> None:
+    def _restart(self, groups: list[dict[str, Any]]) -> None:
         """Take rates from the groups, and all else from torch's schedulers."""
         self.shown.momenta.clear()
         for i, group in enumerate(groups):
@@ -162,7 +162,7 @@ class Rates:
 
     # -- steps -------------------------------------------------------------------------------
 
-    def begin(self, groups: Sequence[dict[str, Any]], due: bool = False) -> None:
+    def begin(self, groups: list[dict[str, Any]], due: bool = False) -> None:
         """Take over what the user has written; if `due`, let the program reach one step further.
 
         Raises TypeError for a written value that is no number, ValueError for groups that did not
@@ -183,19 +183,19 @@ class Rates:
             for b in self.bound:
                 b.refuse_to_go_on()
 
-    def _take_written(self, groups: Sequence[dict[str, Any]]) -> None:
+    def _take_written(self, groups: list[dict[str, Any]]) -> None:
         for written in self.shown.written(groups):
             if self.shown.differs(written):
                 self._settle()  # a device's decisions came first
                 self.moved.cells[written.cell] = written.value
             self.shown.accept(groups, written)
 
-    def advance(self, groups: Sequence[dict[str, Any]]) -> None:
+    def advance(self, groups: list[dict[str, Any]]) -> None:
         """Make a schedule step outside of an optimizer step."""
         self.begin(groups, due=True)
         self.program.advance(groups)
 
-    def observe(self, groups: Sequence[dict[str, Any]], metric: float | Tensor) -> None:
+    def observe(self, groups: list[dict[str, Any]], metric: float | Tensor) -> None:
         """Feed every plateau one metric, and print the cuts of verbose ones."""
         self.begin(groups)
         if not isinstance(metric, Tensor):
@@ -204,7 +204,7 @@ class Rates:
 
     # -- what the devices know ---------------------------------------------------------------
 
-    def settle(self, groups: Sequence[dict[str, Any]]) -> None:
+    def settle(self, groups: list[dict[str, Any]]) -> None:
         """Wait until the host knows what the devices know, and show it."""
         if self.program.in_flight:
             self.begin(groups)
@@ -298,7 +298,7 @@ class Rates:
             if state is not None:
                 b.check(state, override)
 
-    def load(self, groups: Sequence[dict[str, Any]], states: Sequence[Any]) -> None:
+    def load(self, groups: list[dict[str, Any]], states: Sequence[Any]) -> None:
         """Load states that `check` let pass, None to keep one, and the groups' rates."""
         self.sync()
         for b, state in zip(self.bound, states, strict=True):

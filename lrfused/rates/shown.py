@@ -39,11 +39,11 @@ class Shown:
         self.rates: list[Any] = []
         self.momenta: list[float | None] = []
 
-    def is_as_shown(self, groups: Sequence[dict[str, Any]]) -> bool:
+    def is_as_shown(self, groups: list[dict[str, Any]]) -> bool:
         """Return whether every rate is the object that was put there, and no momentum is cycled."""
         return not self.momenta and all(map(is_, map(_LR, groups), self.rates))
 
-    def written(self, groups: Sequence[dict[str, Any]]) -> list[Written]:
+    def written(self, groups: list[dict[str, Any]]) -> list[Written]:
         """Return what the user wrote; raise TypeError for what is no number. Changes nothing."""
         found = []
         for i, (group, shown) in enumerate(zip(groups, self.rates, strict=True)):
@@ -61,7 +61,7 @@ class Shown:
         shown = self.rates if written.key == "lr" else self.momenta
         return bool(shown[written.group] != written.value)
 
-    def accept(self, groups: Sequence[dict[str, Any]], written: Written) -> None:
+    def accept(self, groups: list[dict[str, Any]], written: Written) -> None:
         """Show a written value."""
         i, key, value = written
         if key == "momentum":
@@ -86,7 +86,7 @@ class Shown:
             momentum = as_float(f"param_groups[{i}]['momentum']", group["momentum"])
             cells[2 * i + 1] = self.momenta[i] = momentum
 
-    def put(self, groups: Sequence[dict[str, Any]], cells: Sequence[float]) -> None:
+    def put(self, groups: list[dict[str, Any]], cells: Sequence[float]) -> None:
         """Show the numbers of the cells; csrc/program.cpp's `show` does the same."""
         if not self.live:
             for i, group in enumerate(groups):
