@@ -4,9 +4,9 @@ import os
 
 import pytest
 import torch
-import twin
 from cases import BACKENDS
-from tape import Tape, not_emulated
+from support import twin
+from support.tape import Tape, not_emulated
 
 from lrfused import backends
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER
-from twin import assert_unchanged, leaf, momentum, numbers, rates, sgd, snapshot
+from support.bits import assert_same_bits
+from support.twin import assert_unchanged, leaf, momentum, numbers, rates, sgd, snapshot
 
 from lrfused import ExponentialLR, FusedDecaySGD
 

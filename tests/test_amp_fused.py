@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twin import assert_same_state, leaf, momentum, numbers, rates, sgd
+from support.bits import assert_same_bits
+from support.twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, ReduceLROnPlateau, StepLR
 

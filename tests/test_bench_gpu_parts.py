@@ -16,7 +16,7 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import record_function
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # which has a gpu.py too
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from on_gpu import cases, commands, contenders, machine, parts, results, timings
 from on_gpu.events import Activity, flush_of, steps_of
@@ -396,7 +396,7 @@ def test_a_build_is_for_this_gpu_and_must_have_made_the_backend(part, calls):
 
 
 def test_the_files_with_tests_for_gpus_are_run_by_name(part, calls):
-    marked = re.compile(r"from gpu import|mark\.gpu")
+    marked = re.compile(r"support.gpu import|mark\.gpu")
     files = [p for p in (ROOT / "tests").glob("test_*.py") if p.name != Path(__file__).name]
     named = {path.stem for path in files if marked.search(path.read_text())}
     assert {Path(name).stem for name in parts.TESTS} == named | set(ON_GPU)

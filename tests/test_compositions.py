@@ -4,13 +4,13 @@ import warnings
 
 import pytest
 import torch
-from bits import assert_same_rates
 from cases import STEPPED, Schedule, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loops import RATES, Race, groups_of, momenta, parameter
+from support.bits import assert_same_rates
+from support.loops import RATES, Race, groups_of, momenta, parameter
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 import lrfused
 from lrfused import (

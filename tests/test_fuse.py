@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from cases import COMPOSITIONS, HYPER, SCHEDULES, WITH_PLATEAU
-from loops import RATES, epoch_of, group_counts, groups_of, is_plateau
+from support.loops import RATES, epoch_of, group_counts, groups_of, is_plateau
+from support.twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 from torch.optim import lr_scheduler
-from twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 
 from lrfused import FusedDecaySGD, fuse
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 from cases import named
-from loops import RATES, groups_of, parameter
-from twin import rates
+from support.loops import RATES, groups_of, parameter
+from support.twin import rates
 
 from lrfused import CosineAnnealingLR, ExponentialLR, FusedDecaySGD, ReduceLROnPlateau, StepLR
 

@@ -5,10 +5,10 @@ import weakref
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER, with_lr
+from support.bits import assert_same_bits
+from support.twin import Twin, assert_same_state, leaf, numbers, rates, sgd
 from torch.optim import lr_scheduler
-from twin import Twin, assert_same_state, leaf, numbers, rates, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, OneCycleLR, ReduceLROnPlateau, StepLR
 from lrfused.reference import ReferenceDecaySGD

@@ -8,8 +8,8 @@ import torch
 from cases import PLATEAUS, WITH_PLATEAU, Schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loops import RATES, Race, groups_of, parameter, product_ids, products
-from twin import assert_unchanged, rates, snapshot
+from support.loops import RATES, Race, groups_of, parameter, product_ids, products
+from support.twin import assert_unchanged, rates, snapshot
 
 import lrfused
 from lrfused import FusedDecaySGD, ReduceLROnPlateau, StepLR

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import groups_of, parameter
+from support.loops import groups_of, parameter
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, ReduceLROnPlateau
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import DTYPES, HYPER, SIZES, with_lr
-from twin import leaf, momentum, numbers
+from support.bits import assert_same_bits
+from support.twin import leaf, momentum, numbers
 
 from lrfused import FusedDecaySGD
 

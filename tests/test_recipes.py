@@ -4,9 +4,9 @@ import math
 import pickle
 
 import pytest
-from loops import groups_of
+from support.loops import groups_of
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 import lrfused
 from lrfused import CosineAnnealingLR, ExponentialLR, FusedDecaySGD

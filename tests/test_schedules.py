@@ -3,9 +3,9 @@
 import inspect
 
 import pytest
-from bits import assert_same_rates
 from cases import COMPOSITIONS, RESUMED, SCHEDULES, STEPPED, fading, named
-from loops import (
+from support.bits import assert_same_rates
+from support.loops import (
     RATES,
     Race,
     Torchs,
@@ -17,8 +17,8 @@ from loops import (
     product_ids,
     products,
 )
+from support.twin import rates
 from torch.optim import lr_scheduler
-from twin import rates
 
 import lrfused
 from lrfused import FusedDecaySGD, LambdaLR, StepLR
