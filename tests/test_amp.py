@@ -8,6 +8,10 @@ from support.twin import assert_unchanged, leaf, momentum, numbers, rates, sgd, 
 
 from lrfused import ExponentialLR, FusedDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="test_gpu_scaling.py runs the like of these on a GPU"
+)
+
 SIZES = (1, 33, 1025)
 HYPERS = {name: HYPER[name] for name in ("plain", "momentum-decay", "maximize-nesterov")}
 CAN_UNSCALE = [torch.float32, torch.float64, torch.bfloat16]

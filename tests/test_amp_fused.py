@@ -13,6 +13,10 @@ from support.twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, ReduceLROnPlateau, StepLR
 
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="test_gpu_scaling.py runs the like of these on a GPU"
+)
+
 SIZES = (1, 33, 1025)
 HYPERS = {name: HYPER[name] for name in ("plain", "momentum-decay", "maximize-nesterov-decay")}
 randomly = settings(

@@ -12,6 +12,10 @@ from torch.optim import lr_scheduler
 
 from lrfused import ExponentialLR, FusedDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 CASES = [case for case in STEPPED if case.groups is None]
 
 

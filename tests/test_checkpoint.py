@@ -13,6 +13,10 @@ from support.twin import assert_same_state, assert_unchanged, leaf, numbers, rat
 
 from lrfused import ExponentialLR, FusedDecaySGD, StepLR
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 STEPS = 40
 POINTS = [0, 1, 7, 23]
 CHAINS = {

@@ -16,6 +16,10 @@ from torch.nn.utils import clip_grad_norm_
 from lrfused import ExponentialLR, FusedDecaySGD
 from lrfused.arithmetic.norm import clip_coefficient, ordered_sum
 
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="test_gpu_scaling.py runs the like of these on a GPU"
+)
+
 randomly = settings(
     derandomize=True,
     deadline=None,

@@ -29,6 +29,8 @@ from lrfused import (
 from lrfused.backends import reference
 from lrfused.rates.rates import Rates
 
+pytestmark = pytest.mark.backends("host", "emulated", reason="test_gpu.py runs schedules on a GPU")
+
 FACTORS = st.floats(0.01, 1.0)
 EPOCHS = st.integers(1, 40)
 

@@ -23,6 +23,10 @@ from lrfused import (
     fuse,
 )
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 
 def ended(backend, **extra):
     opt = FusedDecaySGD(

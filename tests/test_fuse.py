@@ -11,6 +11,10 @@ from torch.optim import lr_scheduler
 
 from lrfused import FusedDecaySGD, fuse
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 CHAINS = {
     **{str(case): [case] for case in SCHEDULES},
     **{name: cases for table in (COMPOSITIONS, WITH_PLATEAU) for name, cases in table.items()},

@@ -9,6 +9,8 @@ from support.twin import rates
 
 from lrfused import CosineAnnealingLR, ExponentialLR, FusedDecaySGD, ReduceLROnPlateau, StepLR
 
+pytestmark = pytest.mark.backends("host", "emulated", reason="test_gpu.py runs schedules on a GPU")
+
 
 def test_every_schedule_step_is_remembered(backend):
     opt = FusedDecaySGD(groups_of(RATES[2]), schedule=CosineAnnealingLR(20), backend=backend)

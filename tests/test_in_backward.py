@@ -15,6 +15,10 @@ from torch.optim import lr_scheduler
 
 from lrfused import CosineAnnealingLR, FusedDecaySGD, OneCycleLR, StepLR, update_in_backward
 
+pytestmark = pytest.mark.backends(
+    "host", reason="the hooks call the same step, and test_update.py compares its bits"
+)
+
 
 class Tied(nn.Module):
     """A network that uses one weight twice and another not at every step."""

@@ -11,6 +11,10 @@ from support.twin import assert_unchanged, leaf, momentum, numbers, sgd, snapsho
 
 from lrfused import FusedDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="checkpoints of masters are the same on a GPU"
+)
+
 
 def through_a_file(state_dict, folder):
     torch.save(state_dict, folder / "checkpoint.pt")

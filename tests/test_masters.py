@@ -24,6 +24,10 @@ from lrfused.arithmetic.masters import join, split
 from lrfused.arithmetic.norm import clip_coefficient
 from lrfused.reference import ReferenceDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="test_gpu_scaling.py runs the like of these on a GPU"
+)
+
 randomly = settings(
     derandomize=True,
     deadline=None,

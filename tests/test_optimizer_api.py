@@ -13,6 +13,11 @@ from torch.optim import lr_scheduler
 from lrfused import ExponentialLR, FusedDecaySGD, OneCycleLR, ReduceLROnPlateau, StepLR
 from lrfused.reference import ReferenceDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host",
+    reason="the interface is the same on every backend, and test_update.py compares their bits",
+)
+
 SIGNATURE = (
     "(params, lr=0.001, momentum=0, dampening=0, weight_decay=0, nesterov=False, *, "
     "maximize=False, schedule=None, schedule_every=1, amp=None, advance='always', "

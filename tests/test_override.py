@@ -9,6 +9,10 @@ from support.loops import RATES
 from support.runs import Ours, Torch
 from support.twin import assert_unchanged, rates, snapshot
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 OVERWRITTEN = {
     "LambdaLR": ({"lr_lambda": Wave(3.0)}, {"lr_lambda": Wave(7.0)}),
     "ReduceLROnPlateau": ({"patience": 9}, {"patience": 0, "factor": 0.5, "min_lr": 0.01}),

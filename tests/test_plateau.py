@@ -14,6 +14,10 @@ from support.twin import assert_unchanged, rates, snapshot
 import lrfused
 from lrfused import FusedDecaySGD, ReduceLROnPlateau, StepLR
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 STATE = ["best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr"]
 
 

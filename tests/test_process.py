@@ -13,6 +13,8 @@ from support.twin import leaf, momentum, numbers
 
 from lrfused import FusedDecaySGD
 
+pytestmark = pytest.mark.backends("host", reason="threads and instruction sets are the host's")
+
 TESTS = Path(__file__).parent
 
 OPENMP = """

@@ -12,6 +12,10 @@ from support.twin import assert_same_state, leaf, momentum, numbers, rates
 from lrfused import FusedDecaySGD
 from lrfused.reference import ReferenceDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 CHAINS = [
     [],
     *([case] for case in STEPPED if case.groups is None),

@@ -11,6 +11,10 @@ from torch.optim import lr_scheduler
 import lrfused
 from lrfused import CosineAnnealingLR, ExponentialLR, FusedDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 
 def run(schedule, steps, backend, lr=0.1):
     opt = FusedDecaySGD(groups_of([lr, 0.3]), schedule=schedule, backend=backend)

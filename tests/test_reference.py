@@ -15,6 +15,10 @@ import lrfused
 from lrfused import FusedDecaySGD
 from lrfused.reference import ReferenceDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_update.py compares the other backends with the reference"
+)
+
 fused_multiply_add = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT",
     reason="torch itself does not fuse with ATEN_CPU_CAPABILITY=default",

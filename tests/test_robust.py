@@ -20,6 +20,8 @@ from support.twin import assert_same_state, assert_unchanged, leaf, numbers, rat
 import lrfused
 from lrfused import FusedDecaySGD
 
+pytestmark = pytest.mark.backends("host", reason="runs this long take hours in emulated kernels")
+
 TESTS = Path(__file__).resolve().parent
 STEPS = 10_000_000
 

@@ -22,6 +22,10 @@ from lrfused import (
     StepLR,
 )
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 KINDS = sorted({case.kind for case in SCHEDULES})
 NAMELESS = [case for case in SCHEDULES if "<" not in repr(case.ours())]  # functions have none
 

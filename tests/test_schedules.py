@@ -23,6 +23,10 @@ from torch.optim import lr_scheduler
 import lrfused
 from lrfused import FusedDecaySGD, LambdaLR, StepLR
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 STEPS = {"compiled": 1_200, "reference": 250}  # the compiled one's go past a table's end
 
 

@@ -22,6 +22,10 @@ from support.twin import (
 
 from lrfused import FusedDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
+
 PAIRS = products(SCHEDULES)
 
 

@@ -20,6 +20,11 @@ from torch.optim.optimizer import (
 import lrfused
 from lrfused import FusedDecaySGD
 
+pytestmark = pytest.mark.backends(
+    "host",
+    reason="the interface is the same on every backend, and test_update.py compares their bits",
+)
+
 
 def _torchs_tables():
     """Import the tables without the machinery beside them, which changes settings of all tests."""
