@@ -11,7 +11,6 @@ from torch.optim import lr_scheduler
 
 import lrfused
 
-BACKENDS = ["compiled", "reference", "triton", "cuda"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 TORCH_IS_ORACLE = (torch.float32, torch.float64)
 SIZES = [0, 1, 7, 8, 9, 31, 33, 1023, 1024, 1025, 65537]

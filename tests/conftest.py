@@ -4,19 +4,10 @@ import os
 
 import pytest
 import torch
-import twin
-from cases import BACKENDS
-from tape import Tape, not_emulated
+from support import kinds, twin
+from support.tape import Tape, not_emulated
 
 from lrfused import backends
-
-# Files whose tests run on the devices' backends too; the schedule on a device has others, and those
-# of mixed precision are the CPU's.
-ON_GPU = ["test_layouts", "test_refusals", "test_swaps", "test_update"]
-ON_DEVICE = [
-    *ON_GPU, "test_amp", "test_amp_fused", "test_clipping", "test_compositions", "test_history",
-    "test_master_checkpoints", "test_masters",
-]  # fmt: skip
 
 NO_GPU = not torch.cuda.is_available()
 if NO_GPU:  # before anything imports triton
@@ -28,10 +19,7 @@ if NO_GPU:  # before anything imports triton
 torch.set_num_threads(1)
 
 
-GPU = [pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda-gpu", "triton-gpu")]
-
-
-@pytest.fixture(params=[*BACKENDS, *GPU])
+@pytest.fixture(params=kinds.PARAMS)
 def backend(request):
     """Name a backend; tensors are on a GPU where it says so."""
     name, _, device = request.param.partition("-")
@@ -50,16 +38,10 @@ def backend(request):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out, for the devices' backends, what concerns the host alone or would take too long."""
-    left_out = []
-    for item in items:
-        backend = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
-        emulated = {"triton": ON_DEVICE, "cuda": ON_DEVICE}
-        picked = {**emulated, "triton-gpu": ON_GPU, "cuda-gpu": ON_GPU}.get(backend)
-        if picked is not None and item.path.stem not in picked:
-            left_out.append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    """Leave out the backends that a test's marker does not name."""
+    outside = {item for item in items if kinds.left_out(item)}
+    config.hook.pytest_deselected(items=[*outside])
+    items[:] = [item for item in items if item not in outside]
 
 
 @pytest.fixture(params=["triton", "cuda"], scope="session")

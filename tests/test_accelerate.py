@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import Schedule
-from frameworks import HYPER, KINDS, PLATEAU, Network, dataset, ours, torchs
+from support.bits import assert_same_bits
+from support.frameworks import HYPER, KINDS, PLATEAU, Network, dataset, ours, torchs
+from support.twin import assert_same_state, rates
 from torch.utils.data import DataLoader
-from twin import assert_same_state, rates
 
 accelerate = pytest.importorskip("accelerate", reason="the loop is that of the package accelerate")
 

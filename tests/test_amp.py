@@ -2,11 +2,15 @@
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER
-from twin import assert_unchanged, leaf, momentum, numbers, rates, sgd, snapshot
+from support.bits import assert_same_bits
+from support.twin import assert_unchanged, leaf, momentum, numbers, rates, sgd, snapshot
 
 from lrfused import ExponentialLR, FusedDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="test_gpu_scaling.py runs the like of these on a GPU"
+)
 
 SIZES = (1, 33, 1025)
 HYPERS = {name: HYPER[name] for name in ("plain", "momentum-decay", "maximize-nesterov")}

@@ -5,13 +5,17 @@ import pickle
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twin import assert_same_state, leaf, momentum, numbers, rates, sgd
+from support.bits import assert_same_bits
+from support.twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, ReduceLROnPlateau, StepLR
+
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="test_gpu_scaling.py runs the like of these on a GPU"
+)
 
 SIZES = (1, 33, 1025)
 HYPERS = {name: HYPER[name] for name in ("plain", "momentum-decay", "maximize-nesterov-decay")}

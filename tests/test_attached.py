@@ -4,13 +4,17 @@ import warnings
 from contextlib import nullcontext
 
 import pytest
-from bits import assert_same_rates
 from cases import STEPPED, fading
-from loops import RATES, epoch_of, groups_of, momenta, parameter
+from support.bits import assert_same_rates
+from support.loops import RATES, epoch_of, groups_of, momenta, parameter
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 CASES = [case for case in STEPPED if case.groups is None]
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tape import not_emulated
+from support.tape import not_emulated
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ON_GPU
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import record_function
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # which has a gpu.py too
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from on_gpu import cases, commands, contenders, machine, parts, results, timings
 from on_gpu.events import Activity, flush_of, steps_of
@@ -396,10 +395,12 @@ def test_a_build_is_for_this_gpu_and_must_have_made_the_backend(part, calls):
 
 
 def test_the_files_with_tests_for_gpus_are_run_by_name(part, calls):
-    marked = re.compile(r"from gpu import|mark\.gpu")
-    files = [p for p in (ROOT / "tests").glob("test_*.py") if p.name != Path(__file__).name]
-    named = {path.stem for path in files if marked.search(path.read_text())}
-    assert {Path(name).stem for name in parts.TESTS} == named | set(ON_GPU)
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-qq"]
+        + ["-m", "gpu", "tests", f"--ignore={Path(__file__)}"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert set(parts.TESTS) == set(re.findall(r"^(tests/test_\w+\.py): \d+$", listed.stdout, re.M))
     calls.answers = [(True, "SKIPPED [1] test_gpu.py:1: two devices\n9 passed, 1 skipped in 1.0s")]
     assert parts.test(part)
     ((command, _),) = calls.made

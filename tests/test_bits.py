@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES
+from support.bits import assert_same_bits, assert_same_rates
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

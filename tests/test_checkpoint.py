@@ -6,12 +6,16 @@ import pickle
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import COMPOSITIONS, HYPER, SCHEDULES, WITH_PLATEAU
-from loops import RATES, group_counts
-from twin import assert_same_state, assert_unchanged, leaf, numbers, rates, snapshot
+from support.bits import assert_same_bits
+from support.loops import RATES, group_counts
+from support.twin import assert_same_state, assert_unchanged, leaf, numbers, rates, snapshot
 
 from lrfused import ExponentialLR, FusedDecaySGD, StepLR
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 STEPS = 40
 POINTS = [0, 1, 7, 23]

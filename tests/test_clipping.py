@@ -6,15 +6,19 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.distributed as dist
-from bits import assert_same_bits
 from cases import DTYPES, HYPER, SIZES, TORCH_IS_ORACLE, with_lr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.bits import assert_same_bits
+from support.twin import assert_same_state, assert_unchanged, leaf, momentum, numbers, sgd, snapshot
 from torch.nn.utils import clip_grad_norm_
-from twin import assert_same_state, assert_unchanged, leaf, momentum, numbers, sgd, snapshot
 
 from lrfused import ExponentialLR, FusedDecaySGD
 from lrfused.arithmetic.norm import clip_coefficient, ordered_sum
+
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="test_gpu_scaling.py runs the like of these on a GPU"
+)
 
 randomly = settings(
     derandomize=True,

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER, with_lr
+from support.bits import assert_same_bits
+from support.twin import assert_same_state, leaf, numbers, sgd
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.optim import lr_scheduler
-from twin import assert_same_state, leaf, numbers, sgd
 
 from lrfused import CosineAnnealingLR, FusedDecaySGD, OneCycleLR, update_in_backward
 

@@ -4,13 +4,13 @@ import warnings
 
 import pytest
 import torch
-from bits import assert_same_rates
 from cases import STEPPED, Schedule, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loops import RATES, Race, groups_of, momenta, parameter
+from support.bits import assert_same_rates
+from support.loops import RATES, Race, groups_of, momenta, parameter
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 import lrfused
 from lrfused import (
@@ -28,6 +28,8 @@ from lrfused import (
 )
 from lrfused.backends import reference
 from lrfused.rates.rates import Rates
+
+pytestmark = pytest.mark.backends("host", "emulated", reason="test_gpu.py runs schedules on a GPU")
 
 FACTORS = st.floats(0.01, 1.0)
 EPOCHS = st.integers(1, 40)

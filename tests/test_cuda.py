@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER, Schedule
-from tape import assert_the_device_agrees, not_emulated
-from twin import Twin, assert_same_state, leaf, numbers, rates, same_layout, sgd
+from support.bits import assert_same_bits, assert_same_rates
+from support.tape import assert_the_device_agrees, not_emulated
+from support.twin import Twin, assert_same_state, leaf, numbers, rates, same_layout, sgd
 
 import lrfused
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import DTYPES, HYPER, with_lr
-from tape import assert_the_device_agrees, not_emulated
-from twin import assert_same_state, leaf, momentum, numbers, same_layout
+from support.bits import assert_same_bits
+from support.tape import assert_the_device_agrees, not_emulated
+from support.twin import assert_same_state, leaf, momentum, numbers, same_layout
 
 from lrfused import ExponentialLR, FusedDecaySGD
 from lrfused.arithmetic.gradient_scaling import GradientScaling

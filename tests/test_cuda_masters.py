@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER
-from masters import Masters, master, of_each_kind, values_of
-from tape import not_emulated
-from twin import allow_gradient, leaf, numbers
+from support.bits import assert_same_bits
+from support.masters import Masters, master, of_each_kind, values_of
+from support.tape import not_emulated
+from support.twin import allow_gradient, leaf, numbers
 
 from lrfused import ExponentialLR, FusedDecaySGD
 

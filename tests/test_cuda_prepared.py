@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER
-from masters import Masters, master, values_of
-from tape import not_emulated
-from twin import assert_same_state, leaf, numbers, sgd
+from support.bits import assert_same_bits
+from support.masters import Masters, master, values_of
+from support.tape import not_emulated
+from support.twin import assert_same_state, leaf, numbers, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, fuse
 

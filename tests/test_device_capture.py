@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import HYPER, Schedule, named
-from loops import momenta
-from tape import not_emulated
-from twin import assert_same_state, leaf, numbers, rates, sgd
+from support.bits import assert_same_bits, assert_same_rates
+from support.loops import momenta
+from support.tape import not_emulated
+from support.twin import assert_same_state, leaf, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD

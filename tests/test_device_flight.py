@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import Schedule, named
-from tape import assert_the_device_agrees
-from twin import Twin, assert_same_state, leaf, numbers, rates
+from support.bits import assert_same_bits, assert_same_rates
+from support.tape import assert_the_device_agrees
+from support.twin import Twin, assert_same_state, leaf, numbers, rates
 
 import lrfused
 from lrfused import FusedDecaySGD

@@ -5,15 +5,15 @@ import math
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import COMPOSITIONS, PLATEAUS, STEPPED, Schedule, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import RATES, Race, group_counts, momenta
-from programs import EVENTS, PLATEAU, SEGMENT, program
-from tape import assert_the_device_agrees
+from support.bits import assert_same_bits, assert_same_rates
+from support.loops import RATES, Race, group_counts, momenta
+from support.programs import EVENTS, PLATEAU, SEGMENT, program
+from support.tape import assert_the_device_agrees
+from support.twin import assert_same_state, leaf, numbers, rates, sgd
 from torch.optim import lr_scheduler
-from twin import assert_same_state, leaf, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD, backends

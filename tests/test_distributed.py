@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 import torch.distributed as dist
-from bits import assert_same_bits, assert_same_rates
 from cases import HYPER as HYPERS
 from cases import with_lr
-from distributed import (
+from support.bits import assert_same_bits, assert_same_rates
+from support.distributed import (
     COUNTS,
     HYPER,
     Loops,
@@ -21,11 +21,11 @@ from distributed import (
     parameters,
     without_the_reference,
 )
+from support.twin import assert_unchanged, leaf, momentum, numbers, rates, sgd, snapshot
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
-from twin import assert_unchanged, leaf, momentum, numbers, rates, sgd, snapshot
 
 from lrfused import (
     CosineAnnealingLR,

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from bits import assert_same_bits
 from cases import HYPER as HYPERS
 from cases import SCHEDULES, with_lr
-from distributed import (
+from support.bits import assert_same_bits
+from support.distributed import (
     HYPER,
     Loops,
     alone,  # noqa: F401, a fixture
@@ -20,6 +20,7 @@ from distributed import (
     on_ranks,
     parameters,
 )
+from support.twin import assert_same_state, assert_unchanged, momentum, numbers, rates, snapshot
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -28,7 +29,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.optim import lr_scheduler
-from twin import assert_same_state, assert_unchanged, momentum, numbers, rates, snapshot
 
 from lrfused import FusedDecaySGD, LambdaLR, MultiStepLR, StepLR
 

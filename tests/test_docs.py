@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-import bare_timm
-import pages
 import pytest
 import torch
+from support import bare_timm, pages
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import lrfused

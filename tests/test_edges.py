@@ -7,9 +7,9 @@ import warnings
 
 import pytest
 import torch
-from loops import groups_of, momenta, parameter
+from support.loops import groups_of, momenta, parameter
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 import lrfused
 from lrfused import (
@@ -21,6 +21,10 @@ from lrfused import (
     ReduceLROnPlateau,
     StepLR,
     fuse,
+)
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
 )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import EVENTS, PLATEAU, SEGMENT, moved, program
+from support.programs import EVENTS, PLATEAU, SEGMENT, moved, program
 
 from lrfused.backends import available, reference
 

@@ -31,7 +31,7 @@ def test_a_script_recognises_digits(script, tmp_path):
         if find_spec(package) is None:
             pytest.skip(f"the example is for the package {package}")
     # timm wants a torchvision, and this example does not.
-    runner = [ROOT / "tests" / "bare_timm.py"] if script.stem == "timm_schedule" else []
+    runner = [ROOT / "tests" / "support" / "bare_timm.py"] if script.stem == "timm_schedule" else []
     done = subprocess.run(
         [sys.executable, *runner, script],
         capture_output=True,

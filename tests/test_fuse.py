@@ -5,11 +5,15 @@ import copy
 import pytest
 import torch
 from cases import COMPOSITIONS, HYPER, SCHEDULES, WITH_PLATEAU
-from loops import RATES, epoch_of, group_counts, groups_of, is_plateau
+from support.loops import RATES, epoch_of, group_counts, groups_of, is_plateau
+from support.twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 from torch.optim import lr_scheduler
-from twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 
 from lrfused import FusedDecaySGD, fuse
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 CHAINS = {
     **{str(case): [case] for case in SCHEDULES},

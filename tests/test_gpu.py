@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER
-from gpu import MARKS, capture, pair
-from twin import Twin, assert_same_state, leaf, numbers, rates
+from support.bits import assert_same_bits, assert_same_rates
+from support.gpu import MARKS, capture, pair
+from support.twin import Twin, assert_same_state, leaf, numbers, rates
 
 import lrfused
 from lrfused import FusedDecaySGD, backends

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER
-from gpu import MARKS, capture
-from masters import Masters, of_each_kind, values_of
-from twin import assert_same_state, leaf, numbers, rates, sgd
+from support.bits import assert_same_bits, assert_same_rates
+from support.gpu import MARKS, capture
+from support.masters import Masters, of_each_kind, values_of
+from support.twin import assert_same_state, leaf, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD

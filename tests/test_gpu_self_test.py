@@ -4,8 +4,8 @@ import time
 
 import pytest
 import torch
-from gpu import MARKS, capture
-from twin import leaf, numbers
+from support.gpu import MARKS, capture
+from support.twin import leaf, numbers
 
 from lrfused import FusedDecaySGD, backends
 from lrfused.backends import self_test, trust

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from bits import assert_same_rates
-from frameworks import KINDS, PLATEAU, Network, dataset, ours, torchs
+from support.bits import assert_same_rates
+from support.frameworks import KINDS, PLATEAU, Network, dataset, ours, torchs
+from support.twin import assert_same_state, rates
 from torch.utils.data import StackDataset
-from twin import assert_same_state, rates
 
 from lrfused import FusedDecaySGD
 

@@ -4,10 +4,12 @@ import math
 
 import pytest
 from cases import named
-from loops import RATES, groups_of, parameter
-from twin import rates
+from support.loops import RATES, groups_of, parameter
+from support.twin import rates
 
 from lrfused import CosineAnnealingLR, ExponentialLR, FusedDecaySGD, ReduceLROnPlateau, StepLR
+
+pytestmark = pytest.mark.backends("host", "emulated", reason="test_gpu.py runs schedules on a GPU")
 
 
 def test_every_schedule_step_is_remembered(backend):

@@ -1,9 +1,9 @@
 """What is around a step, which is passed by where nobody looks, is there for who does."""
 
 import torch
+from support.twin import leaf
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.profiler import ProfilerActivity, profile
-from twin import leaf
 
 from lrfused import _C, FusedDecaySGD, StepLR
 

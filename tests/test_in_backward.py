@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed import Loops, assert_same_run, backward, network, on_ranks, parameters
+from support.distributed import Loops, assert_same_run, backward, network, on_ranks, parameters
+from support.twin import assert_same_state, assert_unchanged, numbers, rates, sgd, snapshot
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
-from twin import assert_same_state, assert_unchanged, numbers, rates, sgd, snapshot
 
 from lrfused import CosineAnnealingLR, FusedDecaySGD, OneCycleLR, StepLR, update_in_backward
+
+pytestmark = pytest.mark.backends(
+    "host", reason="the hooks call the same step, and test_update.py compares its bits"
+)
 
 
 class Tied(nn.Module):

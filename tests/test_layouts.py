@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import DTYPES, HYPER
-from twin import Twin, momentum, numbers, same_layout
+from support.bits import assert_same_bits
+from support.twin import Twin, momentum, numbers, same_layout
 
 from lrfused import FusedDecaySGD
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from bits import as_integers, assert_same_rates
-from frameworks import KINDS, PLATEAU, Network, dataset, ours, torchs
+from support.bits import as_integers, assert_same_rates
+from support.frameworks import KINDS, PLATEAU, Network, dataset, ours, torchs
+from support.twin import assert_same_state, rates
 from torch.utils.data import DataLoader
-from twin import assert_same_state, rates
 
 import lrfused
 

@@ -4,12 +4,16 @@ import copy
 
 import pytest
 import torch
-from bits import as_integers, assert_same_bits
 from cases import HYPER
-from masters import Masters, of_each_kind, values_of
-from twin import assert_unchanged, leaf, momentum, numbers, sgd, snapshot
+from support.bits import as_integers, assert_same_bits
+from support.masters import Masters, of_each_kind, values_of
+from support.twin import assert_unchanged, leaf, momentum, numbers, sgd, snapshot
 
 from lrfused import FusedDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="checkpoints of masters are the same on a GPU"
+)
 
 
 def through_a_file(state_dict, folder):

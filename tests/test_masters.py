@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER, SIZES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from masters import KINDS, Masters, master, of_each_kind, values_of
-from twin import (
+from support.bits import assert_same_bits
+from support.masters import KINDS, Masters, master, of_each_kind, values_of
+from support.twin import (
     allow_gradient,
     assert_same_state,
     assert_unchanged,
@@ -23,6 +23,10 @@ from lrfused import ExponentialLR, FusedDecaySGD
 from lrfused.arithmetic.masters import join, split
 from lrfused.arithmetic.norm import clip_coefficient
 from lrfused.reference import ReferenceDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host", "emulated", reason="test_gpu_scaling.py runs the like of these on a GPU"
+)
 
 randomly = settings(
     derandomize=True,

@@ -5,13 +5,18 @@ import weakref
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import HYPER, with_lr
+from support.bits import assert_same_bits
+from support.twin import Twin, assert_same_state, leaf, numbers, rates, sgd
 from torch.optim import lr_scheduler
-from twin import Twin, assert_same_state, leaf, numbers, rates, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, OneCycleLR, ReduceLROnPlateau, StepLR
 from lrfused.reference import ReferenceDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host",
+    reason="the interface is the same on every backend, and test_update.py compares their bits",
+)
 
 SIGNATURE = (
     "(params, lr=0.001, momentum=0, dampening=0, weight_decay=0, nesterov=False, *, "

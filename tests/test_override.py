@@ -3,11 +3,15 @@
 import copy
 
 import pytest
-from bits import assert_same_rates
 from cases import Schedule, Wave, named
-from loops import RATES
-from runs import Ours, Torch
-from twin import assert_unchanged, rates, snapshot
+from support.bits import assert_same_rates
+from support.loops import RATES
+from support.runs import Ours, Torch
+from support.twin import assert_unchanged, rates, snapshot
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 OVERWRITTEN = {
     "LambdaLR": ({"lr_lambda": Wave(3.0)}, {"lr_lambda": Wave(7.0)}),

@@ -8,11 +8,15 @@ import torch
 from cases import PLATEAUS, WITH_PLATEAU, Schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loops import RATES, Race, groups_of, parameter, product_ids, products
-from twin import assert_unchanged, rates, snapshot
+from support.loops import RATES, Race, groups_of, parameter, product_ids, products
+from support.twin import assert_unchanged, rates, snapshot
 
 import lrfused
 from lrfused import FusedDecaySGD, ReduceLROnPlateau, StepLR
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 STATE = ["best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr"]
 

@@ -6,11 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import groups_of, parameter
+from support.loops import groups_of, parameter
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 from lrfused import ExponentialLR, FusedDecaySGD, ReduceLROnPlateau
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 METRICS = st.lists(st.sampled_from([0.1, 0.3, 0.25, 0.7, 1.0, math.nan, 0.05]), max_size=60)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import DTYPES, HYPER, SIZES, with_lr
-from twin import leaf, momentum, numbers
+from support.bits import assert_same_bits
+from support.twin import leaf, momentum, numbers
 
 from lrfused import FusedDecaySGD
+
+pytestmark = pytest.mark.backends("host", reason="threads and instruction sets are the host's")
 
 TESTS = Path(__file__).parent
 

@@ -2,15 +2,19 @@
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import COMPOSITIONS, DTYPES, STEPPED, TORCH_IS_ORACLE, WITH_PLATEAU
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loops import Torchs
-from twin import assert_same_state, leaf, momentum, numbers, rates
+from support.bits import assert_same_bits, assert_same_rates
+from support.loops import Torchs
+from support.twin import assert_same_state, leaf, momentum, numbers, rates
 
 from lrfused import FusedDecaySGD
 from lrfused.reference import ReferenceDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 CHAINS = [
     [],

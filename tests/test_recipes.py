@@ -4,12 +4,16 @@ import math
 import pickle
 
 import pytest
-from loops import groups_of
+from support.loops import groups_of
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 import lrfused
 from lrfused import CosineAnnealingLR, ExponentialLR, FusedDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 
 def run(schedule, steps, backend, lr=0.1):

@@ -5,15 +5,19 @@ import math
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER, STEPPED, TORCH_IS_ORACLE, with_lr
-from exact import element, rounded
-from loops import epoch_of
-from twin import assert_same_state, leaf, momentum, numbers, rates, sgd
+from support.bits import assert_same_bits, assert_same_rates
+from support.exact import element, rounded
+from support.loops import epoch_of
+from support.twin import assert_same_state, leaf, momentum, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD
 from lrfused.reference import ReferenceDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_update.py compares the other backends with the reference"
+)
 
 fused_multiply_add = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT",

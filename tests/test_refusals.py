@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import DTYPES, lambda_that_ends
-from twin import assert_unchanged, leaf, numbers, other_dtypes, sgd, snapshot
+from support.twin import assert_unchanged, leaf, numbers, other_dtypes, sgd, snapshot
 
 from lrfused import ExponentialLR, FusedDecaySGD, LambdaLR
 

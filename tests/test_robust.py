@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
-from twin import assert_same_state, assert_unchanged, leaf, numbers, rates, snapshot
+from support.bits import assert_same_bits, assert_same_rates
+from support.twin import assert_same_state, assert_unchanged, leaf, numbers, rates, snapshot
 
 import lrfused
 from lrfused import FusedDecaySGD
+
+pytestmark = pytest.mark.backends("host", reason="runs this long take hours in emulated kernels")
 
 TESTS = Path(__file__).resolve().parent
 STEPS = 10_000_000
@@ -58,7 +60,7 @@ def go_on(optimizer, steps):
 
 
 def test_a_run_killed_fifty_times_while_it_saves_resumes_to_the_bit(tmp_path):
-    told = script("kills.py", tmp_path / "run", 50, 1_000_000, 1)
+    told = script("-m", "support.kills", tmp_path / "run", 50, 1_000_000, 1)
     found = re.fullmatch(r"50 kills, (\d+) half-written files, (\d+) steps\n", told)
     assert found, told
     assert int(found[1]) > 0  # some kills met a file that was being written
@@ -134,7 +136,7 @@ def test_a_foreign_checkpoint_is_one_clear_error_and_nothing_changes(backend, ma
 
 @pytest.mark.parametrize("kind", ["constructors", "optimizer", "checkpoints", "handles"])
 def test_no_junk_crashes_the_process(kind):
-    assert int(script("-W", "ignore", "fuzz.py", kind)) >= CASES[kind]
+    assert int(script("-W", "ignore", "-m", "support.fuzz", kind)) >= CASES[kind]
 
 
 CASES = {"constructors": 5_000, "optimizer": 1_900, "checkpoints": 2_400, "handles": 1_200}

@@ -7,9 +7,9 @@ import pickle
 import numpy as np
 import pytest
 from cases import SCHEDULES, fading
-from loops import Torchs, groups_of, parameter
+from support.loops import Torchs, groups_of, parameter
+from support.twin import rates, sgd
 from torch.optim import lr_scheduler
-from twin import rates, sgd
 
 import lrfused
 from lrfused import (
@@ -20,6 +20,10 @@ from lrfused import (
     MultiStepLR,
     ReduceLROnPlateau,
     StepLR,
+)
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
 )
 
 KINDS = sorted({case.kind for case in SCHEDULES})

@@ -3,9 +3,9 @@
 import inspect
 
 import pytest
-from bits import assert_same_rates
 from cases import COMPOSITIONS, RESUMED, SCHEDULES, STEPPED, fading, named
-from loops import (
+from support.bits import assert_same_rates
+from support.loops import (
     RATES,
     Race,
     Torchs,
@@ -17,11 +17,15 @@ from loops import (
     product_ids,
     products,
 )
+from support.twin import rates
 from torch.optim import lr_scheduler
-from twin import rates
 
 import lrfused
 from lrfused import FusedDecaySGD, LambdaLR, StepLR
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 STEPS = {"compiled": 1_200, "reference": 250}  # the compiled one's go past a table's end
 

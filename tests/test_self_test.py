@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.twin import leaf, numbers
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from twin import leaf, numbers
 
 from lrfused import FusedDecaySGD, backends
 from lrfused.backends import self_test, trust

@@ -3,13 +3,13 @@
 from contextlib import nullcontext
 
 import pytest
-from bits import assert_same_bits
 from cases import STEPPED
-from frameworks import KINDS, Network, dataset, ours, torchs
+from support.bits import assert_same_bits
+from support.frameworks import KINDS, Network, dataset, ours, torchs
+from support.twin import assert_same_state, rates
 from torch import nn
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.data import DataLoader
-from twin import assert_same_state, rates
 
 EPOCHS, START = 8, 3
 

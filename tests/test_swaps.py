@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import DTYPES, HYPER
-from twin import Twin, leaf, momentum, numbers
+from support.twin import Twin, leaf, momentum, numbers
 
 HYPERS = {name: HYPER[name] for name in ("plain", "nesterov-decay")}
 SQUARE = (40, 40)

@@ -1,11 +1,11 @@
 """timm's schedulers, which write rates, on ours and on torch.optim.SGD beside it."""
 
-import bare_timm
 import pytest
-from bits import assert_same_bits
-from frameworks import KINDS, Network, dataset, ours, torchs
+from support import bare_timm
+from support.bits import assert_same_bits
+from support.frameworks import KINDS, Network, dataset, ours, torchs
+from support.twin import assert_same_state, rates
 from torch.utils.data import DataLoader
-from twin import assert_same_state, rates
 
 schedulers = bare_timm.schedulers()
 if schedulers is None:

@@ -6,11 +6,11 @@ import warnings
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER, SCHEDULES, TORCH_IS_ORACLE, with_lr
-from loops import RATES, product_ids, products
-from runs import Ours, Torch, give, groups, values_of
-from twin import (
+from support.bits import assert_same_bits, assert_same_rates
+from support.loops import RATES, product_ids, products
+from support.runs import Ours, Torch, give, groups, values_of
+from support.twin import (
     assert_same_state,
     leaf,
     momentum,
@@ -21,6 +21,10 @@ from twin import (
 )
 
 from lrfused import FusedDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host", reason="test_device_schedule.py runs schedules on a device"
+)
 
 PAIRS = products(SCHEDULES)
 

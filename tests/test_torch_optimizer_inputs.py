@@ -8,17 +8,22 @@ from unittest import mock
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
-from loops import is_plateau
+from support.bits import assert_same_bits, assert_same_rates
+from support.loops import is_plateau
+from support.twin import assert_same_state, leaf, numbers, rates, sgd
 from torch import nn
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from twin import assert_same_state, leaf, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD
+
+pytestmark = pytest.mark.backends(
+    "host",
+    reason="the interface is the same on every backend, and test_update.py compares their bits",
+)
 
 
 def _torchs_tables():

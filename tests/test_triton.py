@@ -3,9 +3,9 @@
 import pytest
 import torch
 from cases import DTYPES, HYPER, named
-from loops import RATES, Race
-from tape import not_emulated
-from twin import Twin, leaf, numbers
+from support.loops import RATES, Race
+from support.tape import not_emulated
+from support.twin import Twin, leaf, numbers
 
 from lrfused import FusedDecaySGD, backends
 

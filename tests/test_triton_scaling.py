@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import DTYPES, HYPER
-from masters import Masters, of_each_kind, values_of
-from tape import assert_the_device_agrees, not_emulated
-from twin import Twin, assert_same_state, leaf, numbers
+from support.bits import assert_same_bits, assert_same_rates
+from support.masters import Masters, of_each_kind, values_of
+from support.tape import assert_the_device_agrees, not_emulated
+from support.twin import Twin, assert_same_state, leaf, numbers
 
 from lrfused import ExponentialLR, FusedDecaySGD
 from lrfused.arithmetic.gradient_scaling import GradientScaling

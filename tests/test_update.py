@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import DTYPES, HYPER, SIZES, with_lr
-from twin import Twin, assert_same_state, leaf, momentum, numbers, oracle
+from support.bits import assert_same_bits
+from support.twin import Twin, assert_same_state, leaf, momentum, numbers, oracle
 
 from lrfused import FusedDecaySGD
 

@@ -11,6 +11,8 @@ from lrfused.commands import verify
 from lrfused.commands.main import main
 from lrfused.commands.verify import cases, checks
 
+pytestmark = pytest.mark.backends("host", reason="the command takes other backends in the same way")
+
 CPU = torch.device("cpu")
 
 

@@ -1,6 +1,6 @@
 """Kill a training run many times and see what it left: test_robust.py runs this.
 
-    python tests/kills.py FOLDER KILLS STEPS SEED
+    cd tests && PYTHONPATH=.. python -m support.kills FOLDER KILLS STEPS SEED
 
 The run is examples/atomic_checkpoint.py's. Each life is a fork of this process, which has imported
 torch already; it is killed after a random time. Prints how many kills met a half-written file.
@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 import torch
-from twin import assert_same_state
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+from support.twin import assert_same_state
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import atomic_checkpoint as example  # noqa: E402

@@ -1,6 +1,6 @@
 """The code on a page of the documentation: found, and run as its reader would run it.
 
-    python -W error tests/pages.py docs/tutorial.md
+    python -W error tests/support/pages.py docs/tutorial.md
 
 runs the page's python blocks in order, in one namespace. A block that has lines beginning with
 `# >` must print these lines. A block with a title is no code to run but a quotation of that file.

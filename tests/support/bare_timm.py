@@ -1,6 +1,6 @@
 """timm.scheduler, also where the rest of timm cannot be imported for want of a torchvision.
 
-    python tests/bare_timm.py examples/timm_schedule.py
+    python tests/support/bare_timm.py examples/timm_schedule.py
 
 runs a script that imports timm.scheduler.
 """

@@ -12,12 +12,12 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from bits import assert_same_bits, assert_same_rates
 from torch import Tensor, nn
-from twin import momentum, numbers, rates, sgd
 
 from lrfused import FusedDecaySGD
 from lrfused.backends import reference
+from support.bits import assert_same_bits, assert_same_rates
+from support.twin import momentum, numbers, rates, sgd
 
 if not dist.is_available():
     pytest.skip("torch without distributed", allow_module_level=True)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from bits import assert_same_bits, assert_same_rates
 from cases import TORCH_IS_ORACLE, Schedule, with_lr
 from torch import Tensor
 
 from lrfused import FusedDecaySGD
 from lrfused.reference import ReferenceDecaySGD
+from support.bits import assert_same_bits, assert_same_rates
 
 _device = torch.device("cpu")  # of all tensors that a test draws
 

@@ -1,6 +1,6 @@
-"""Throw junk at everything public, in a process of its own: test_fuzz.py runs this.
+"""Throw junk at everything public, in a process of its own: test_robust.py runs this.
 
-    python tests/fuzz.py constructors|optimizer|checkpoints|handles
+    cd tests && PYTHONPATH=.. python -m support.fuzz constructors|optimizer|checkpoints|handles
 
 prints the number of cases. A refusal is TypeError, ValueError or another of REFUSED; whatever was
 refused must have changed nothing. A crash ends the process, and so the test.
@@ -15,10 +15,10 @@ import warnings
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from twin import assert_unchanged, leaf, numbers, snapshot
 
 import lrfused
 from lrfused import FusedDecaySGD
+from support.twin import assert_unchanged, leaf, numbers, snapshot
 
 # What a user's lambda or a number beyond fp64 raises is not ours to change.
 REFUSED = (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError)

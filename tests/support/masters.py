@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from bits import assert_same_bits
 from cases import with_lr
-from twin import allow_gradient, leaf, momentum, numbers, sgd
 
 from lrfused import FusedDecaySGD
 from lrfused.arithmetic.masters import join, split
+from support.bits import assert_same_bits
+from support.twin import allow_gradient, leaf, momentum, numbers, sgd
 
 KINDS = [(torch.bfloat16, True), (torch.float16, True), (torch.bfloat16, "remainder")]
 of_each_kind = pytest.mark.parametrize(("dtype", "kind"), KINDS, ids=str)

@@ -2,10 +2,10 @@
 
 import torch
 from cases import HYPER
-from loops import Torchs
-from twin import leaf, numbers
 
 from lrfused import FusedDecaySGD
+from support.loops import Torchs
+from support.twin import leaf, numbers
 
 
 def groups(lrs, dtype=torch.float32, values=None):

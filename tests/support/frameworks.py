@@ -6,9 +6,9 @@ import torch
 from cases import Schedule, named
 from torch import nn
 from torch.utils.data import TensorDataset
-from twin import numbers, sgd
 
 from lrfused import FusedDecaySGD
+from support.twin import numbers, sgd
 
 KINDS = named(
     "StepLR-third", "MultiStepLR-twice", "ExponentialLR-usual", "CosineAnnealingLR-ten",

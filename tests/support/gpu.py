@@ -3,9 +3,9 @@
 import pytest
 import torch
 from cases import HYPER
-from twin import leaf, numbers, sgd
 
 from lrfused import FusedDecaySGD
+from support.twin import leaf, numbers, sgd
 
 MARKS = [
     pytest.mark.gpu,

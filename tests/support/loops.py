@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from bits import assert_same_rates
 from cases import Schedule
 from torch import Tensor
-from twin import rates, sgd
 
 from lrfused import FusedDecaySGD
+from support.bits import assert_same_rates
+from support.twin import rates, sgd
 
 RATES = {1: [0.1], 2: [0.1, 0.037]}
 
