@@ -119,6 +119,11 @@ class FusedDecaySGD(Optimizer):
             self._handle = weakref.ref(handle)
         return handle
 
+    @property
+    def backend(self) -> str:
+        """Return the name of the backend that makes the steps; "auto" has become one of them."""
+        return backends.name_of(self._parts.backend)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, which joins the schedule, or its own, at its own lr.
 

@@ -222,7 +222,7 @@ def test_a_metric_is_fed_inside_a_captured_step(tape):
     plateau.step(0.2)
     assert opt.scheduler.state_dict()["_schedulers"][0]["last_epoch"] == plateau.last_epoch
     assert_same_state(opt, oracle)
-    assert_the_device_agrees(opt._rates.program)
+    assert_the_device_agrees(opt._parts.rates.program)
 
 
 # -- GradScaler ----------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_a_scale_on_the_device_is_read_there(dtype):
         for scheduler in twin.schedulers:
             scheduler.step()
         twin.check()
-        assert_the_device_agrees(twin.opt._rates.program)
+        assert_the_device_agrees(twin.opt._parts.rates.program)
 
 
 WITHOUT_TRITON = """

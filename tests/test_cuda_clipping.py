@@ -243,7 +243,7 @@ def test_the_host_asks_neither_for_the_norm_nor_for_what_gradscaler_found(dtype,
             patched.setattr(torch.Tensor, "__float__", refuse)
             ours.step()
         assert_same_step(ours, theirs, f"step {step},")
-        assert_the_device_agrees(ours._rates.program)
+        assert_the_device_agrees(ours._parts.rates.program)
 
 
 def test_replays_skip_what_is_not_finite(kernels_only, tape):

@@ -23,8 +23,8 @@ NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.3
 
 
 def agrees(optimizer):
-    assert optimizer._rates.program._mirrors
-    assert_the_device_agrees(optimizer._rates.program)
+    assert optimizer._parts.rates.program._mirrors
+    assert_the_device_agrees(optimizer._parts.rates.program)
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)

@@ -42,9 +42,9 @@ class Loop:
             fed = self.done % 2
             for s in self.schedulers:
                 if isinstance(self.opt, FusedDecaySGD):
-                    if self.opt._rates.chains and self.opt._rates.chains[0].stepped:
+                    if self.opt._parts.rates.bound and self.opt._parts.rates.stepped:
                         s.step()
-                    if fed and self.opt._rates.plateaus:
+                    if fed and self.opt._parts.rates.plateaus:
                         s.step(metric)
                 elif not is_plateau(s):
                     s.step()

@@ -236,12 +236,10 @@ def test_ten_million_steps_end_at_torchs_rate_to_the_bit(name):
         optimizer.scheduler.step()
         assert rates(torchs) == rates(optimizer) == [lr], epoch
 
-    # The same three calls that scheduler.step() makes.
-    ours = optimizer._rates
+    # The call that scheduler.step() makes.
+    ours = optimizer._parts.rates
     for epoch in range(CHECKED + 1, STEPS + 1):
         lr = recursion(lr, epoch)
-        ours.ready()
-        ours.program.advance()
-        ours.advanced(optimizer.param_groups)
+        ours.advance(optimizer.param_groups)
     assert optimizer.scheduler.last_epoch == STEPS
     assert_same_rates(rates(optimizer), [lr], f"{name} after {STEPS:,} steps")

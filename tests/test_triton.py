@@ -87,9 +87,9 @@ def test_the_backend_is_chosen_by_the_device():
 def test_a_model_that_was_moved_takes_its_schedule_along(monkeypatch):
     race = Race(named("CosineAnnealingLR-ten"), "auto", RATES[2])
     race.run(5)
-    kind = type(race.opt._rates.program)
+    kind = type(race.opt._parts.rates.program)
     monkeypatch.setattr(race.opt, "_device", torch.device("cuda:0"))  # as if it had been there
     trusted, there = backends.trusted, [torch.device("xpu:0")]
     monkeypatch.setattr(backends, "trusted", lambda name, _: trusted(name, there))
     race.run(5)
-    assert type(race.opt._rates.program) is program.Program is not kind
+    assert type(race.opt._parts.rates.program) is program.Program is not kind

@@ -78,7 +78,7 @@ def test_gradscalers_numbers_are_read_on_the_device(dtype, no_reads, monkeypatch
         monkeypatch.undo()
         pair.theirs.step()
         pair.check(f"step {step}")
-        assert_the_device_agrees(pair.ours._rates.program)
+        assert_the_device_agrees(pair.ours._parts.rates.program)
 
 
 @pytest.mark.parametrize("found", [1.0, 0.0])
@@ -152,7 +152,7 @@ def test_a_clipped_step_is_decided_on_the_device(dtype, no_reads, monkeypatch):
         pair.theirs.step()
         pair.check(f"step {step}")
         assert_same_bits(pair.ours.grad_norm, pair.theirs.grad_norm)
-        assert_the_device_agrees(pair.ours._rates.program)
+        assert_the_device_agrees(pair.ours._parts.rates.program)
 
 
 @pytest.mark.parametrize("kwargs", [{"advance": "on_update"}, {"momentum": 0.0}], ids=str)
@@ -287,7 +287,7 @@ def test_tensors_that_moved_are_found_where_they_are(tape, dtype, kind):
     pair = Masters(values_of(SIZES, dtype), kind, "triton", HYPER["momentum-decay"])
     pair.step(0)
     pair.step(1)
-    memory = pair.ours._rates.program.memory
+    memory = pair.ours._parts.rates.program.memory
     for p in pair.mine:
         own = pair.ours.state[p]
         own.update({key: tensor.clone() for key, tensor in own.items()})

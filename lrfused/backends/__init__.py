@@ -31,6 +31,11 @@ def _load(name: str) -> ModuleType | str:
     return why or module
 
 
+def name_of(backend: ModuleType) -> str:
+    """Return the name under which a backend is chosen."""
+    return backend.__name__.rpartition(".")[2]
+
+
 def available() -> dict[str, str | None]:
     """Return every backend's name with None, or the reason why it cannot be used."""
     loaded = {name: _load(name) for name in NAMES}
@@ -63,9 +68,9 @@ def trusted(name: str, devices: Sequence[Device]) -> ModuleType:
             break
         if name != "auto":
             raise RuntimeError(why)
-        failed[trust.name_of(backend)] = why
+        failed[name_of(backend)] = why
     for why in failed.values():
-        _warn_once(f"{why}; the {trust.name_of(backend)} backend is used instead")
+        _warn_once(f"{why}; the {name_of(backend)} backend is used instead")
     return backend
 
 

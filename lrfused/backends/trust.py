@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import device as Device
 
-from . import self_test
+from . import name_of, self_test
 from .device import transfer
 
 VARIABLE = "LRFUSED_SELF_TEST"
@@ -47,11 +47,6 @@ def _renew_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
-
-
-def name_of(backend: ModuleType) -> str:
-    """Return the name under which a backend is chosen."""
-    return backend.__name__.rpartition(".")[2]
 
 
 def is_tested(backend: ModuleType, device: Device) -> bool:

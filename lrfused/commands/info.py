@@ -44,7 +44,7 @@ def self_tests() -> list[tuple[str, torch.device, Any]]:
     ready = [backends.choose(name) for name, why in backends.available().items() if why is None]
     try:
         return [
-            (trust.name_of(backend), device, trust.verdict(backend, device))
+            (backends.name_of(backend), device, trust.verdict(backend, device))
             for backend in ready
             for device in devices()
             if trust.is_tested(backend, device)

@@ -61,6 +61,5 @@ class Plateaus:
         for epoch, i in self._verbose:
             rate = after[2 * i]
             if rate != before[2 * i]:
-                print(
-                    f"Epoch {epoch + self.fed()}: reducing learning rate of group {i} to {rate:.4e}."
-                )
+                now = epoch + self.fed()
+                print(f"Epoch {now}: reducing learning rate of group {i} to {rate:.4e}.")
