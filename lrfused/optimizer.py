@@ -106,6 +106,7 @@ class FusedDecaySGD(Optimizer):
         }
         wrap_step(type(self))
         super().__init__(params, defaults)
+        self._parts.choose_backend(self.param_groups)
         self._parts.make_rates(self.param_groups, fresh=True)
         self._parts.prepare_capture(self.param_groups, self.state)
 
@@ -301,6 +302,7 @@ class FusedDecaySGD(Optimizer):
         wrap_step(type(self))
         super().__setstate__(state)
         self._parts = Parts.of_plain(plain)
+        self._parts.choose_backend(self.param_groups)
         self._parts.make_rates(self.param_groups, fresh=False)
         self._parts.rates.load(self.param_groups, plain["states"])
         self._parts.prepare_capture(self.param_groups, self.state)

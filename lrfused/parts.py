@@ -38,7 +38,6 @@ class Parts:
 
     def make_rates(self, groups: Groups, fresh: bool) -> None:
         """Make the rates of all groups; `fresh` if their schedules are to set the first ones."""
-        self.choose_backend(groups)
         self.rates = Rates(groups, self.backend.Program, self.capturable, fresh)
 
     def trusted_backend(self, groups: Groups) -> Any:

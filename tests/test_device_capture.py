@@ -12,6 +12,7 @@ from support.twin import assert_same_state, leaf, numbers, rates, sgd
 
 import lrfused
 from lrfused import FusedDecaySGD
+from lrfused.rates import rates as rates_module
 
 NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.31, -0.4, math.inf]
 
@@ -123,7 +124,7 @@ def test_a_plateau_is_fed_between_replays(device, tape):
 
 
 def test_replays_beyond_the_tables_are_found_out(device, tape, monkeypatch):
-    monkeypatch.setattr(lrfused.rates, "_CAPTURED", 16)
+    monkeypatch.setattr(rates_module, "CAPTURED", 16)
     ours, theirs, step = captured(device, tape, named("CosineAnnealingLR-long")[0], capturable=True)
     for _ in range(5):
         for _ in range(7):

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bits import assert_same_bits, assert_same_rates
 from support.loops import RATES, Race, group_counts, momenta
-from support.programs import EVENTS, PLATEAU, SEGMENT, program
+from support.programs import EVENTS, PLATEAU, SEGMENT, groups, program
 from support.tape import assert_the_device_agrees
 from support.twin import assert_same_state, leaf, numbers, rates, sgd
 from torch.optim import lr_scheduler
 
 import lrfused
 from lrfused import FusedDecaySGD, backends
+from lrfused.rates import rates as rates_module
 from lrfused.rates.metric import mean
 
 NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.31, -0.4, math.inf]
@@ -34,9 +35,9 @@ def test_a_device_runs_any_program_as_its_twins_do(device, segments, plateaus, e
     mirror = made.mirror(torch.device("cpu"))
     for metric in events:
         if metric is None:
-            made.advance()
+            made.advance(groups())
         else:
-            made.observe_later(torch.tensor(metric), lambda before, after: None)
+            made.observe(groups(), torch.tensor(metric), lambda before, after: None)
         assert_the_device_agrees(made)
     count = int(cells["recorded"])
     ours, theirs = mirror["history"][: 7 * 5].reshape(7, 5), cells["history"]
@@ -94,7 +95,7 @@ def test_two_plateaus_beside_another_schedule(device):
 
 
 def test_a_table_is_compiled_anew_at_the_end_of_its_window(device, monkeypatch):
-    monkeypatch.setattr(lrfused.rates, "_WINDOW", 5)
+    monkeypatch.setattr(rates_module, "WINDOW", 5)
     race = Race(named("CosineAnnealingLR-odd", "LambdaLR-root"), device, RATES[2])
     race.opt.param_groups[0]["params"][0].grad = torch.ones(1)
     for _ in range(18):

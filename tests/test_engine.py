@@ -12,6 +12,7 @@ if available()["compiled"]:
     pytest.skip(f"no compiled backend: {available()['compiled']}", allow_module_level=True)
 
 from lrfused import _C
+from lrfused.backends import compiled
 
 KUNIT = 16384
 NUMELS = st.lists(
@@ -39,9 +40,7 @@ def test_units_cover_every_element_once_and_in_order(numels):
 
 
 def compiled_program(**tensors):
-    """Make the compiled program of named tensors, with the rates and momenta of no groups shown."""
-    if "observed" not in tensors:
-        tensors["observed"] = torch.zeros(1, dtype=torch.int64)
+    """Make the compiled program of named tensors, which shows nothing."""
     return _C.Program(
         tuple(tensors[name] for name in MOVED), tuple(tensors[name] for name in COMPILED),
         None, [], 100,
@@ -55,13 +54,13 @@ def compiled_program(**tensors):
     EVENTS,
 )
 def test_both_twins_run_any_program_alike(segments, plateaus, events):
-    ours, our_cells = program(compiled_program, segments, plateaus)
+    ours, our_cells = program(compiled.Program, segments, plateaus)
     theirs, their_cells = program(reference.Program, segments, plateaus)
     for metric in events:
         if metric is None:
             ours.advance(), theirs.advance()
         else:
-            assert ours.feed(metric) == theirs.observe(metric)
+            assert ours.feed(metric) == theirs.feed(metric)
         assert [c.hex() for c in ours.cells()] == [c.hex() for c in theirs.cells()]
     for name, tensor in our_cells.items():
         assert repr(tensor.tolist()) == repr(their_cells[name].tolist()), name
@@ -74,7 +73,6 @@ COMPILED = "segments", "constants", "tables", "plateau_cells", "plateaus"
 def arguments(**changed):
     good = {
         **moved(),
-        "observed": torch.zeros(1, dtype=torch.int64),
         "segments": torch.tensor([[0, 1, 5, 1, 0, 0]]),
         "constants": torch.zeros(1, 3, dtype=torch.float64),
         "tables": torch.zeros(4, dtype=torch.float64),

@@ -18,8 +18,8 @@ from .plateaus import Plateaus
 from .program import Program
 from .shown import Shown
 
-_WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
-_CAPTURED = 16_384  # the same for a captured step, which is replayed without the host
+WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
+CAPTURED = 16_384  # the same for a captured step, which is replayed without the host
 
 
 class Rates:
@@ -140,7 +140,7 @@ class Rates:
         by_group: list[list[Any]] = [[] for _ in range(count)]
         self.catch_up()
         for b in self.bound:
-            rows = b.segments(_CAPTURED if replayed else _WINDOW)
+            rows = b.segments(CAPTURED if replayed else WINDOW)
             for i, own in zip(b.indices, rows, strict=True):
                 by_group[i] = own
         self.moved = self.moved.with_history_of(count)
@@ -220,9 +220,9 @@ class Rates:
                 raise RuntimeError(
                     f"a captured step was replayed up to epoch {epoch}, and its schedule "
                     f"{'ends at' if b.ends else 'was compiled up to'} {b.until - 1}: read "
-                    f"scheduler.get_last_lr() every {_CAPTURED // 2} replays, to compile it further"
+                    f"scheduler.get_last_lr() every {CAPTURED // 2} replays, to compile it further"
                 )
-        near = [self._epoch(b) + _CAPTURED // 2 >= b.until and not b.ends for b in self.bound]
+        near = [self._epoch(b) + CAPTURED // 2 >= b.until and not b.ends for b in self.bound]
         if any(near):
             self._compile()
 

@@ -3,8 +3,13 @@
 import torch
 from hypothesis import strategies as st
 
+from lrfused.program import Packed
+from lrfused.rates.moved import Moved
+from lrfused.rates.shown import Shown
+
 RATES = st.floats(-10, 10, allow_nan=False)
 GROUPS = 3
+MOST = 60  # events
 SEGMENT = st.tuples(
     st.integers(0, 2 * GROUPS - 1), st.integers(1, 40), st.integers(0, 40), st.integers(1, 9),
     st.booleans(), st.booleans(), RATES, RATES, RATES,
@@ -26,7 +31,13 @@ def moved(plateaus=()):
         "history": torch.zeros(7, 2 + GROUPS, dtype=torch.float64),
         "recorded": torch.zeros(1, dtype=torch.int64),
         "plateau_states": torch.tensor(states, dtype=torch.float64).reshape(-1, 5),
+        "observed": torch.zeros(1, dtype=torch.int64),
     }
+
+
+def groups():
+    """Return the dicts that a program shows its rates in."""
+    return [{"lr": 0.0, "momentum": 0.0} for _ in range(GROUPS)]
 
 
 def program(make, segments, plateaus):
@@ -36,16 +47,15 @@ def program(make, segments, plateaus):
     for k, (cell, begin, length, every, absolute, table, x, a, b) in enumerate(segments):
         integers.append([cell, begin, begin + length, every, absolute, 64 * k if table else -1])
         constants.append([x, a, b])
-    made = make(
-        **cells,
+    packed = Packed(
         segments=torch.tensor(integers, dtype=torch.int64).reshape(-1, 6),
         constants=torch.tensor(constants, dtype=torch.float64).reshape(-1, 3),
         tables=torch.linspace(-1, 2, 64 * max(1, len(segments)), dtype=torch.float64),
         plateau_cells=torch.tensor([row[0] for row in plateaus], dtype=torch.int64),
         plateaus=torch.tensor([row[1:] for row in plateaus], dtype=torch.float64).reshape(-1, 10),
     )
-    return made, cells
+    return make(Moved(**cells), packed, Shown(live=True), MOST), cells
 
 
 # What happens to a program: a schedule step, or a metric.
-EVENTS = st.lists(st.none() | st.floats(width=32), min_size=1, max_size=60)
+EVENTS = st.lists(st.none() | st.floats(width=32), min_size=1, max_size=MOST)
