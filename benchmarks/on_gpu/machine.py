@@ -48,12 +48,12 @@ class Machine:
     # -- time ------------------------------------------------------------------------------------
 
     def wait(self) -> None:
-        """Wait until the device is done; raise what went wrong there."""
+        """Wait until the device is done; raise its error, if it has one."""
         if self.gpu:
             torch.cuda.synchronize()
 
     def clear(self) -> None:
-        """Give back the memory of what is no longer used; raise what went wrong on the device."""
+        """Free unused memory; raise the error of the device, if it has one."""
         self.wait()
         gc.collect()
         if self.gpu:

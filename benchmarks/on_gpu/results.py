@@ -1,4 +1,4 @@
-"""The results file: written after everything that was measured, and merged by later calls."""
+"""The results file: written after each measurement, and merged by later calls."""
 
 from __future__ import annotations
 
