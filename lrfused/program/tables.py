@@ -12,7 +12,7 @@ from .segment import Segment
 
 
 class Packed(NamedTuple):
-    """The compiled schedules of all groups, and their plateaus; csrc/schedule.h describes the rows.
+    """Hold the compiled schedules of all groups, and their plateaus, as rows of csrc/schedule.h.
 
     segments: int64 [S, 6]. constants: fp64 [S, 3]. tables: fp64 [T]. plateau_cells: int64 [P].
     plateaus: fp64 [P, 10].
