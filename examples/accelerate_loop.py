@@ -2,8 +2,8 @@
 
     python examples/accelerate_loop.py
 
-classifies scikit-learn's digits, two batches to a step, and goes on with all things made anew from
-what `save_state` wrote. Needs the packages accelerate and scikit-learn.
+classifies scikit-learn's digits, two batches to a step, and goes on with new objects from the
+checkpoint of `save_state`. Needs the packages accelerate and scikit-learn.
 """
 
 import math

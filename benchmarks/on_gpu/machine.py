@@ -112,7 +112,7 @@ class Machine:
     # -- the profiler ----------------------------------------------------------------------------
 
     def work(self, call: Callable[[], object], rounds: int) -> tuple[list[Activity], int]:
-        """Return what the device executes in several calls, from a cold L2, and their number.
+        """Return the device's work in several calls, from a cold L2, and their number.
 
         Raises ValueError if no complete trace could be had.
         """

@@ -30,7 +30,7 @@ class GradientScaling:
     grad_norm: Tensor = field(default_factory=lambda: _fp64(math.nan))
 
     def read(self, optimizer: Any) -> None:
-        """Read what GradScaler has set on the optimizer for this step."""
+        """Read the attributes that GradScaler sets on the optimizer for a step."""
         self.grad_scale = getattr(optimizer, "grad_scale", None)
         self.found_inf = getattr(optimizer, "found_inf", None)
 
