@@ -1,4 +1,4 @@
-"""Count the bytes that clipping and master weights move and keep, then time them."""
+"""Count the bytes that steps with clipping or masters move and keep, then time them."""
 
 import argparse
 import sys

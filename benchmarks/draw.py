@@ -19,7 +19,7 @@ def wanted(found: dict[str, Any]) -> set[str]:
 
 
 def steps(axes_of: Any, found: dict[str, Any], threads: int) -> Any:
-    """Draw a panel of bars a case, with the time of an in-place pass as a line."""
+    """Draw one panel of bars per case, with the time of an in-place pass as a line."""
     shown = [s for s in found["steps"] if s["threads"] == threads and "in_place_gb_per_s" in s]
     figure, panels = axes_of(len(shown))
     for axes, step in zip(panels, shown, strict=True):
@@ -41,7 +41,7 @@ def steps(axes_of: Any, found: dict[str, Any], threads: int) -> Any:
 
 
 def growth(axes_of: Any, found: dict[str, Any]) -> Any:
-    """Draw a line a competitor: the time of a step over the number of tensors."""
+    """Draw one line per competitor: the time of a step over the number of tensors."""
     figure, (axes,) = axes_of(1)
     lines: dict[str, list[tuple[int, float]]] = {}
     for step in found["growth"]:
@@ -56,7 +56,7 @@ def growth(axes_of: Any, found: dict[str, Any]) -> Any:
 
 
 def schedule(axes_of: Any, found: dict[str, Any]) -> Any:
-    """Draw what a schedule adds to a step, in lrfused and in torch."""
+    """Draw the time that a schedule adds to a step, in lrfused and in torch."""
     rows = [(row["name"], *report.added(row)) for row in found["schedule"]]
     return _pairs(axes_of, rows, "What a schedule adds to a step, us")
 
@@ -77,7 +77,7 @@ def _pairs(axes_of: Any, rows: list[tuple[str, float, float]], title: str) -> An
 
 
 def memory(axes_of: Any, found: dict[str, Any]) -> Any:
-    """Draw what a step takes beyond its tensors."""
+    """Draw the memory of a step beyond its tensors."""
     figure, (axes,) = axes_of(1)
     rows = [row for row in found["memory"] if not row["not_measured"]]
     colours = [OURS if row["name"] == "lrfused" else THEIRS for row in rows]
@@ -95,7 +95,7 @@ def memory(axes_of: Any, found: dict[str, Any]) -> Any:
 
 
 def draw(folder: Path = RESULTS) -> None:
-    """Draw everything that the newest results of a folder hold, and remove other pictures."""
+    """Draw all pictures of the newest results in a folder, and remove other pictures."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -8,8 +8,12 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def newest_path(folder: Path = RESULTS) -> Path:
+    """Return the file of a folder's newest results."""
+    return max(folder.glob("step-*.json"), key=lambda path: json.loads(path.read_text())["date"])
+
+
 def newest(folder: Path = RESULTS) -> tuple[dict[str, Any], str]:
     """Return the newest results of a folder, and the digest of their file."""
-    read = [(json.loads(path.read_text()), path) for path in folder.glob("step-*.json")]
-    content, path = max(read, key=lambda pair: pair[0]["date"])
-    return content, hashlib.sha256(path.read_bytes()).hexdigest()
+    content = newest_path(folder).read_bytes()
+    return json.loads(content), hashlib.sha256(content).hexdigest()

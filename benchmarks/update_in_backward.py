@@ -28,7 +28,7 @@ MIB = 2**20
 
 
 def train(way: str, layers: int, width: int, steps: int) -> dict[str, Any]:
-    """Train a network of square layers, momentum and all, and tell its bits and the peak."""
+    """Train a network of square layers with momentum; return a digest of its bits, and the peak."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(*(torch.nn.Linear(width, width, bias=False) for _ in range(layers)))
     hyper = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}

@@ -2,8 +2,8 @@
 
     python examples/accelerate_loop.py
 
-classifies scikit-learn's digits, two batches to a step, and goes on with all things made anew from
-what `save_state` wrote. Needs the packages accelerate and scikit-learn.
+classifies scikit-learn's digits, two batches to a step, and goes on with new objects from the
+checkpoint of `save_state`. Needs the packages accelerate and scikit-learn.
 """
 
 import math
@@ -22,7 +22,7 @@ EPOCHS = 8
 
 
 def prepared(accelerator, digits):
-    """Make everything anew, as a process does that starts, and prepare it."""
+    """Construct everything, as a new process does, and prepare it."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     batches = DataLoader(digits, batch_size=32, shuffle=True)
@@ -46,7 +46,7 @@ def train(accelerator, epochs, model, optimizer, batches, scheduler):
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
-                scheduler.step()  # accelerate makes it when it makes the optimizer's
+                scheduler.step()  # accelerate skips it when it skips the optimizer's
                 optimizer.zero_grad()
         print(f"epoch {epoch}: the next step's rate is {scheduler.get_last_lr()[0]:.5f}")
 

@@ -13,7 +13,7 @@ import torch
 
 from lrfused import CosineAnnealingLR, FusedDecaySGD, ReduceLROnPlateau, warmup
 
-KEPT = 2  # checkpoints; one would do, if no disk ever lied
+KEPT = 2  # checkpoints: a second one, in case the disk loses the newest
 
 
 def save(folder: Path, step: int, state: dict) -> None:
@@ -32,7 +32,7 @@ def save(folder: Path, step: int, state: dict) -> None:
 
 
 def newest(folder: Path) -> Path | None:
-    """Find the newest checkpoint: what has this name is whole. Remove what a kill has left."""
+    """Return the newest checkpoint; files of this name are whole. Remove partial files."""
     for partial in folder.glob("step-*.partial"):
         partial.unlink()
     return max(folder.glob("step-*.pt"), default=None)

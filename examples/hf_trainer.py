@@ -21,7 +21,7 @@ STEPS = 180
 
 
 class Classifier(nn.Module):
-    """Give the loss and the logits, as the Trainer wants them."""
+    """Compute the loss and the logits, as the Trainer expects them."""
 
     def __init__(self):
         super().__init__()

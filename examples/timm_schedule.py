@@ -1,4 +1,4 @@
-"""timm: its schedulers write the rates, and a FusedDecaySGD takes what is written.
+"""timm: its schedulers write the rates, and a FusedDecaySGD uses the written rates.
 
     python examples/timm_schedule.py
 

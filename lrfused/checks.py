@@ -1,4 +1,4 @@
-"""What is refused, and in which words, whatever the backend."""
+"""Refusals of arguments, parameters and state, the same for every backend."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def as_float(name: str, value: Any) -> float:
 def check_arguments(
     lr: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: bool, differentiable: bool
 ) -> None:
-    """Raise ValueError, in torch's words where torch has some, for what no SGD can be made of."""
+    """Raise ValueError for arguments that no SGD can have, with torch's message if it has one."""
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
     if lr < 0.0:
@@ -43,7 +43,7 @@ def check_arguments(
 
 
 def check_ticks(schedule_every: Any, amp: Any, advance: Any) -> None:
-    """Raise ValueError unless these say when the schedule advances."""
+    """Raise ValueError unless the arguments that decide when a schedule advances are valid."""
     if schedule_every is not None and (
         isinstance(schedule_every, bool)
         or not isinstance(schedule_every, int)
@@ -71,7 +71,7 @@ def check_numbers(groups: list[dict[str, Any]]) -> None:
 
 
 def check_range(g: int, group: dict[str, Any], lr: float, param: Tensor) -> None:
-    """Raise ValueError unless the numbers are finite in what the parameter is computed in."""
+    """Raise ValueError unless the numbers are in the range of the parameter's opmath."""
     if param.dtype == torch.float64:
         return
     for key in _NUMBERS:
@@ -120,7 +120,7 @@ def check_master(g: int, param: Tensor, key: str, master: Any) -> None:
 
 
 def check_whole(g: int, param: Tensor) -> None:
-    """Raise TypeError for a parameter of which other ranks hold other parts."""
+    """Raise TypeError for a DTensor, as its norm needs the parts on other ranks."""
     if hasattr(param, "to_local"):
         _refuse(
             g, param, "is a DTensor, and max_grad_norm knows nothing of other ranks; "
@@ -129,13 +129,13 @@ def check_whole(g: int, param: Tensor) -> None:
 
 
 def check_joinable(g: int, param: Tensor) -> None:
-    """Raise TypeError for a parameter whose bits cannot be read as integers."""
+    """Raise TypeError for a DTensor, as its bits cannot be read as integers."""
     if hasattr(param, "to_local"):
         _refuse(g, param, "is a DTensor, which has no remainder; use master_weights=True")
 
 
 def check_max_grad_norm(value: Any) -> float | None:
-    """Return it as a float; raise TypeError or ValueError unless it is None, or at least 0."""
+    """Return a number of at least 0 as a float, or None; raise TypeError or ValueError else."""
     if value is None:
         return None
     bound = as_float("max_grad_norm", value)
@@ -145,7 +145,7 @@ def check_max_grad_norm(value: Any) -> float | None:
 
 
 def check_cycles(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> None:
-    """Raise ValueError if a cycle's settings, which OneCycleLR keeps in the groups, differ."""
+    """Raise ValueError if the settings that OneCycleLR keeps in the groups differ."""
     for i, (there, here) in enumerate(zip(saved, own, strict=True)):
         for key in ("max_lr", "min_lr", "max_momentum", "base_momentum"):
             if key in there and key in here and there[key] != here[key]:

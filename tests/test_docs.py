@@ -76,6 +76,19 @@ def test_every_block_is_run_or_quoted_verbatim_or_no_code(page):
             assert f"\n{block.code}" in (ROOT / block.title).read_text(), f"not verbatim: {block}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_file_that_a_page_names_exists(page):
+    folders = "lrfused|csrc|tests|benchmarks|examples|docs"
+    for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_room_is_on_the_map():
+    the_map = (ROOT / "docs" / "contributing.md").read_text()
+    for path in (ROOT / "lrfused").glob("*/__init__.py"):
+        assert f"| `lrfused/{path.parent.name}/` |" in the_map
+
+
 @pytest.mark.parametrize("public", sorted(lrfused.__all__))
 def test_every_public_name_has_its_place(public):
     path = "fuse.fuse" if public == "fuse" else public  # not the module of that name

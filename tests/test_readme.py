@@ -54,3 +54,10 @@ def test_every_test_and_benchmark_it_names_exists():
         assert list((ROOT / "tests").glob(name)), name
     for name in re.findall(r"`(benchmarks/\w+\.py)`", text):
         assert (ROOT / name).exists(), name
+
+
+def test_every_link_leads_to_a_file():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text())
+    assert len(links) > 30
+    for link in links:
+        assert (ROOT / link).exists(), link

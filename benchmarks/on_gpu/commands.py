@@ -97,7 +97,7 @@ def failures(output: str) -> str:
 
 
 def reports(output: str) -> str:
-    """Return what compute-sanitizer reports, from the first on, and Python's last line."""
+    """Return the reports of compute-sanitizer, from the first on, and Python's last line."""
     found = matching(output, "=========")
     last = output.strip().splitlines()[-1:]
     return _shortened("\n".join(found)) + "\n" + "\n".join(last)

@@ -48,12 +48,12 @@ class Machine:
     # -- time ------------------------------------------------------------------------------------
 
     def wait(self) -> None:
-        """Wait until the device is done; raise what went wrong there."""
+        """Wait until the device is done; raise its error, if it has one."""
         if self.gpu:
             torch.cuda.synchronize()
 
     def clear(self) -> None:
-        """Give back the memory of what is no longer used; raise what went wrong on the device."""
+        """Free unused memory; raise the error of the device, if it has one."""
         self.wait()
         gc.collect()
         if self.gpu:
@@ -112,7 +112,7 @@ class Machine:
     # -- the profiler ----------------------------------------------------------------------------
 
     def work(self, call: Callable[[], object], rounds: int) -> tuple[list[Activity], int]:
-        """Return what the device executes in several calls, from a cold L2, and their number.
+        """Return the device's work in several calls, from a cold L2, and their number.
 
         Raises ValueError if no complete trace could be had.
         """

@@ -1,4 +1,4 @@
-"""The results file: written after everything that was measured, and merged by later calls."""
+"""The results file: written after each measurement, and merged by later calls."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def sources() -> str:
 
 
 def _said(*command: str) -> str | None:
-    """Return what a command prints, None where there is no such command or it fails."""
+    """Return the output of a command; None if there is no such command, or it fails."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

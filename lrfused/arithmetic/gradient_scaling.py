@@ -1,4 +1,4 @@
-"""What is done to gradients before the update, and when no update is made."""
+"""Unscaling and clipping of gradients, and steps without an update."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from .norm import clip_coefficient
 
 @dataclass(slots=True)
 class GradientScaling:
-    """Tell a backend's step what concerns all groups alike, and be told the norm.
+    """Hold the settings that a step applies to all groups alike, and the norm that it takes.
 
     `grad_scale` and `found_inf` are GradScaler's, or None: numbers, or tensors of one element on
-    any device, which a backend may leave there. Gradients are multiplied by the inverse of the
-    first; if the second is not 0, and NaN is not, no update is made.
+    any device, which a backend may leave there. Gradients are multiplied by the inverse of
+    `grad_scale`. If `found_inf` is not 0 (NaN is not 0), the step makes no update.
     """
 
     amp: str | None = None
-    on_update: bool = False  # the schedule rests in a step without an update
+    on_update: bool = False  # in a step without an update the schedule does not advance
     max_grad_norm: float | None = None
-    master: str | None = None  # what the state of a 16-bit parameter calls its master
+    master: str | None = None  # the key of masters in the state: masters.KEYS
     grad_scale: Any = None
     found_inf: Any = None
     grad_norm: Tensor = field(default_factory=lambda: _fp64(math.nan))
 
     def read(self, optimizer: Any) -> None:
-        """Take what GradScaler has set on the optimizer for this step."""
+        """Read the attributes that GradScaler sets on the optimizer for a step."""
         self.grad_scale = getattr(optimizer, "grad_scale", None)
         self.found_inf = getattr(optimizer, "found_inf", None)
 
     def skips(self) -> bool:
-        """Return whether no update is to be made, waiting for the device that knows."""
+        """Return whether the step makes no update; wait for the device of `found_inf`."""
         if self.found_inf is None or float(self.found_inf) == 0:
             return False
         self.grad_norm = _fp64(math.nan)  # not taken
         return True
 
     def inv_scale(self) -> float:
-        """Return what gradients are multiplied by, as GradScaler.unscale_ computes it."""
+        """Return the factor that unscales gradients, computed as in GradScaler.unscale_."""
         if self.grad_scale is None:
             return 1.0
         return float(torch.as_tensor(self.grad_scale).double().reciprocal().float())
 
     @property
     def scaled(self) -> bool:
-        """Return whether a GradScaler is at work, under which no infinity may reach a parameter."""
+        """Return whether a GradScaler is used; then no infinity may reach a parameter."""
         return self.grad_scale is not None or self.found_inf is not None
 
     def clip(self, norm: float) -> float | None:
-        """Return what clipping multiplies gradients by, or None if no update is to be made."""
+        """Return the factor that clips gradients, or None if the step makes no update."""
         assert self.max_grad_norm is not None
         self.grad_norm = _fp64(norm)
         if self.scaled and not math.isfinite(norm):

@@ -1,12 +1,12 @@
-"""fp32 masters of 16-bit parameters: what the state keeps of them, and how it is read and written.
+"""fp32 masters of bf16 and fp16 parameters, as the state keeps them.
 
-`master_weights=True` keeps the master, `state[p]["master"]`, and the parameter is its rounding.
-"remainder" keeps what a bfloat16 lacks of it, `state[p]["master_remainder"]`, in 16 bits:
+`master_weights=True` keeps the master in `state[p]["master"]`; the parameter is its rounding.
+"remainder" keeps the 16 bits of it that a bf16 parameter lacks, in `state[p]["master_remainder"]`:
 
     master's bits = (parameter's bits << 16) + remainder,  a signed number
 
-This is one to one where the parameter is the master rounded to nearest with ties away from zero.
-With ties to even it could not be: 65,537 masters would round to one even parameter.
+The parameter is the master rounded to nearest, with ties away from zero. Ties to even are not
+invertible: 65,537 masters round to one even parameter, and 16 bits tell 65,536 apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEYS = {False: None, True: "master", "remainder": "master_remainder"}
 
 
 def key_of(master_weights: Any) -> str | None:
-    """Return what the state calls it; raise ValueError for what is no such argument."""
+    """Return the key of masters in the state, or None; raise ValueError for another argument."""
     if not isinstance(master_weights, (bool, str)) or master_weights not in KEYS:
         raise ValueError(
             f"master_weights must be False, True or 'remainder', got {master_weights!r}"
@@ -30,19 +30,19 @@ def key_of(master_weights: Any) -> str | None:
 
 
 def has_master(param: Tensor, key: str | None) -> bool:
-    """Return whether a parameter has a master, being too narrow to be its own."""
+    """Return whether a parameter has a master: it has 16 bits, and `key` is not None."""
     return key is not None and param.dtype in DTYPES
 
 
 def made_of(param: Tensor, key: str) -> Tensor:
-    """Return what the state keeps, under this key, of a master that equals its parameter."""
+    """Return the entry of the state for a master that equals its parameter."""
     if key == "master":
         return param.detach().float()
     return torch.zeros_like(param, dtype=torch.int16, requires_grad=False)
 
 
 def read(param: Tensor, own: dict[str, Any], key: str) -> Tensor:
-    """Return the master, made of the parameter if its state has none; a copy, but for "master"."""
+    """Return the master, made of the parameter if its state has none; no copy for "master"."""
     kept = own.get(key)
     if kept is None:
         return param.detach().float()
@@ -50,7 +50,7 @@ def read(param: Tensor, own: dict[str, Any], key: str) -> Tensor:
 
 
 def write(param: Tensor, own: dict[str, Any], key: str, master: Tensor) -> None:
-    """Round the master into its parameter, and keep of it what the key says."""
+    """Round the master into its parameter, and put it, or its remainder, into the state."""
     if key == "master":
         own[key] = master
         param.copy_(master)

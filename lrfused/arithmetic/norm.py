@@ -1,9 +1,9 @@
-"""The norm of all gradients: a sum of squares in fp64, in an order that nothing can change.
+"""The norm of all gradients: a sum of squares in fp64, always in the same order.
 
 `ordered_sum(x)`: lane j adds x[j], x[j + 128], ... in this order, beginning with 0; then lane j
 adds lane j + w, for w = 64, 32, ..., 1, and lane 0 has the sum. A tensor's squares, in memory
 order, are summed in pieces of 4096, the pieces' sums are summed, and then the tensors', in the
-order of the parameters. A parameter without a gradient has the sum 0. The twin of csrc/norm.h.
+order of the parameters. A parameter without a gradient has the sum 0. csrc/norm.h has the same.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ def square_sum(x: Tensor) -> Tensor:
 
 
 def norm(square_sums: Sequence[float]) -> float:
-    """Return the norm of gradients, of which these are the sums of squares."""
+    """Return the norm of gradients, from the sum of squares of each."""
     return math.sqrt(ordered_sum(torch.tensor(square_sums, dtype=torch.float64)).item())
 
 
 def clip_coefficient(norm: float, max_norm: float) -> float:
-    """Return what gradients of this norm are multiplied by; a NaN stays one, as in torch."""
+    """Return the factor that clips gradients of this norm; NaN stays NaN, as in torch."""
     coefficient = max_norm / (norm + 1e-6)
     return 1.0 if coefficient > 1.0 else coefficient
 
 
 def in_memory_order(x: Tensor) -> Tensor:
-    """Return the elements as they lie, or in logical order where they do not fill their memory."""
+    """Return the elements in memory order; in logical order if they do not fill their memory."""
     return x.as_strided((x.numel(),), (1,)) if is_dense(x) else x.reshape(-1)
 
 
 def is_dense(x: Tensor) -> bool:
-    """Return whether the elements fill their memory, in whatever order."""
+    """Return whether the elements fill their memory without gaps, in any order."""
     if x.is_contiguous():
         return True
     reach = 1

@@ -1,4 +1,4 @@
-"""The update of one parameter in pure PyTorch: the definition; csrc/sgd.h is its twin."""
+"""The update of one parameter in pure PyTorch: the definition. csrc/sgd.h has it in C++."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def update(
 ) -> Tensor | None:
     """Update one parameter in place, and its momentum buffer; return the buffer, made if None.
 
-    The for-loop path of torch.optim.SGD. torch's 16-bit results on a CPU depend on where in a SIMD
-    block an element falls, so there the same formula is spelt out: every operation is done in fp32
-    and rounded once to the tensor's dtype. `inv_scale` multiplies the gradient first, and then
-    `clip` does.
+    This is the for-loop path of torch.optim.SGD. torch's bf16 and fp16 results on a CPU depend on
+    where in a SIMD block an element falls, so there each operation is done explicitly in fp32 and
+    rounded once to the tensor's dtype. The gradient is multiplied by `inv_scale` first, then by
+    `clip`.
     """
     momentum, weight_decay = float(group["momentum"]), float(group["weight_decay"])
     add, add_, mul, mul_ = _operations(param)
@@ -49,7 +49,7 @@ def update(
 
 
 def unscaled(grad: Tensor, inv_scale: float) -> Tensor:
-    """Return the gradient times what GradScaler unscales by."""
+    """Return the gradient multiplied by `inv_scale`."""
     mul = _operations(grad)[2]
     return grad if inv_scale == 1.0 else mul(grad, inv_scale)
 
@@ -73,8 +73,8 @@ def update_own(
 ) -> None:
     """Update one parameter that has a gradient, and its state.
 
-    If it has a master, that is updated, as an fp32 parameter with the gradient widened, and rounded
-    into the parameter. `master` is what the state calls it: `masters.key_of`.
+    If it has a master, the master is updated, as an fp32 parameter with the gradient widened, and
+    then rounded into the parameter. `master` is its key in the state: `masters.key_of`.
     """
     grad = param.grad
     assert grad is not None

@@ -1,4 +1,4 @@
-"""Read what is given on a command line, and say in one line what is wrong with it."""
+"""Read the arguments of a command line; an error is one line."""
 
 import argparse
 import math
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class CommandError(Exception):
-    """Say in one line why a command cannot be carried out, naming the argument and the rule."""
+    """Report in one line why a command cannot be carried out: the argument and the rule."""
 
 
 class Parser(argparse.ArgumentParser):

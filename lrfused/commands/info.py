@@ -1,4 +1,4 @@
-"""What is here: backends, devices, and which runs where."""
+"""List backends and devices, and which backend runs on which device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def devices() -> dict[torch.device, str]:
 def self_tests() -> list[tuple[str, torch.device, Any]]:
     """Return the verdict of each backend on each device that it has kernels for.
 
-    Those that the process has not run yet are run.
+    Runs the self-tests that this process has not run yet.
     """
     from ..backends import trust  # here: importing lrfused imports no backend
 
@@ -81,7 +81,7 @@ def _table(head: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> None
     try:
         from rich.console import Console
         from rich.table import Table
-    except ImportError:  # it comes with lrfused[cli]; lines of text say the same
+    except ImportError:  # lrfused[cli] brings it; without it, lines of text
         for row in rows:
             print("  ".join(f"{title}: {cell}" for title, cell in zip(head, row, strict=True)))
         return

@@ -12,7 +12,7 @@ from .arguments import CommandError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command named in `argv` (by default the process's own) and give its exit status."""
+    """Run the command named in `argv` (by default the process's own) and return its exit status."""
     parser = _parser()
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(args.run(args))
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # who reads, head say, has read enough
-        # What is still to be written must not be tried again as Python ends.
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
+        # Python must not try again to write the rest when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except CommandError as error:

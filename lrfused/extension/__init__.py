@@ -1,1 +1,1 @@
-"""The compiled extension: the record of its build, and the module that loads it."""
+"""The compiled extension: its build record, and the module that loads it."""

@@ -1,4 +1,4 @@
-"""The record that setup.py keeps of the extension: the torch it is for, and why it is missing."""
+"""The build record that setup.py writes: the torch the extension is for, or why it is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Record = dict[str, "str | None"]  # "torch", "error", "kernels_error"
 
 
 def read(path: Path = PATH) -> Record | None:
-    """Return the record; None if there is none, or it cannot be read."""
+    """Return the build record; None if it is missing or unreadable."""
     try:
         record: Record = json.loads(path.read_text())
         known = isinstance(record, dict) and record.keys() >= {"torch", "error", "kernels_error"}

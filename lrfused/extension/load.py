@@ -1,4 +1,4 @@
-"""The compiled extension: importing this module loads it, or raises ImportError with the reason."""
+"""Load the compiled extension when imported; raise ImportError with the reason if it cannot be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compile torch schedulers to segments: the only place that knows a schedule by name.
+"""Compile torch schedulers to segments: the formula of each schedule is here, and only here.
 
 A schedule step of any torch scheduler is one affine map of the rate, or a few in a row,
 
@@ -6,8 +6,8 @@ A schedule step of any torch scheduler is one affine map of the rate, or a few i
     lr = x * a + b               (absolute)
 
 applied at the steps begin, begin + every, ... below end, with x a constant or a table by step.
-The expressions for x, a and b are torch's own, so that the results are torch's to the last bit:
-closed forms would not be, nor would the cosines of another libm (csrc/schedule.h runs the maps).
+The expressions for x, a and b are torch's own, so the results are torch's to the last bit. Closed
+forms would give other bits, and so would the cosines of another libm. csrc/schedule.h runs them.
 """
 
 from .compositions import compile, compiles, cycles_momentum, forward, last_epoch, show_rates

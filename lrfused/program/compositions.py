@@ -1,4 +1,4 @@
-"""Schedulers of schedulers: sequences are concatenation, chains are one map after another."""
+"""Compile compositions: a sequence concatenates its members' segments, a chain joins them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .segment import FOREVER, Compiled, Segment
 
 
 def compiles(scheduler: Any) -> bool:
-    """Return whether `compile` knows the scheduler, and all that it is made of."""
+    """Return whether `compile` can compile the scheduler and its members."""
     if type(scheduler) in (SequentialLR, ChainedScheduler):
         return all(map(compiles, scheduler._schedulers))
     return type(scheduler) in MAPS
@@ -31,7 +31,7 @@ def compiles(scheduler: Any) -> bool:
 def compile(scheduler: Any, count: int) -> Compiled:
     """Compile the next `count` steps of a torch scheduler, from the state it is in.
 
-    What needs a table gets one for these steps; `until` says where to compile anew.
+    Tables cover these steps. Step `until` is the first that must be compiled again.
     """
     if isinstance(scheduler, SequentialLR):
         return _sequential(scheduler, count)
@@ -41,7 +41,7 @@ def compile(scheduler: Any, count: int) -> Compiled:
 
 
 def _compiled(function: Callable[..., Compiled], scheduler: Any, *count: int) -> Compiled:
-    """Compile, or say what torch would raise when the first of these steps is made."""
+    """Compile; if that raises, return the error for the first of these steps."""
     try:
         return function(scheduler, *count)
     except Exception as error:
@@ -49,7 +49,7 @@ def _compiled(function: Callable[..., Compiled], scheduler: Any, *count: int) ->
 
 
 def _together(parts: Sequence[Compiled]) -> Compiled:
-    """Apply several schedulers' maps in order, step by step."""
+    """Join the segments of several schedulers, applied in order in every step."""
     groups = [
         [s for row in rows for s in row] for rows in zip(*(p.groups for p in parts), strict=True)
     ]
@@ -58,7 +58,7 @@ def _together(parts: Sequence[Compiled]) -> Compiled:
 
 
 def _runs(s: Any, count: int) -> Iterator[tuple[int, int, int, bool]]:
-    """Yield which member takes the steps first to last, and whether it starts with them."""
+    """Yield (member, first step, last step, whether the member starts with these steps)."""
     cuts = sorted({math.ceil(m) for m in s._milestones})
     k = 1
     while k <= count:
@@ -91,7 +91,7 @@ def _sequential(s: Any, count: int) -> Compiled:
 
 
 def _copied(scheduler: Any) -> Any:
-    """Copy a scheduler's counters, its members' too, to look ahead with."""
+    """Return a copy of a scheduler and its members, whose counters may run ahead."""
     copied = copy.copy(scheduler)
     if hasattr(scheduler, "_schedulers"):
         copied._schedulers = [_copied(member) for member in scheduler._schedulers]
@@ -99,7 +99,7 @@ def _copied(scheduler: Any) -> Any:
 
 
 def forward(scheduler: Any, count: int) -> None:
-    """Bring a scheduler's counters `count` steps on, and leave the rates alone."""
+    """Advance a scheduler's counters by `count` steps; the rates stay as they are."""
     s = scheduler
     if isinstance(s, ChainedScheduler):
         for member in s._schedulers:
@@ -136,7 +136,7 @@ _STARTS_SELECTED = torch.__version__ >= TorchVersion("2.13")
 
 
 def show_rates(scheduler: Any, rates: Sequence[float]) -> None:
-    """Give `get_last_lr` of a scheduler, and of its members at work, these rates."""
+    """Set the rates that `get_last_lr` returns, for a scheduler and its members at work."""
     scheduler._last_lr = list(rates)
     if isinstance(scheduler, ChainedScheduler):
         for member in scheduler._schedulers:

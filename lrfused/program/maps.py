@@ -1,7 +1,7 @@
 """The affine maps of each of torch's schedulers, from the state it is in.
 
-Each function compiles the next `count` steps. In torch's code a step first counts, then asks for
-the rates at that epoch; `t` is that epoch here.
+Each function compiles the next `count` steps. A step of torch's first increments the epoch, then
+computes the rates at that epoch; `t` is that epoch here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _for_all(s: Any, segments: list[Segment], until: int = FOREVER) -> Compiled:
 
 
 def _step(s: Any, count: int) -> Compiled:
-    size = Fraction(s.step_size).numerator  # the epochs that a fraction divides, its numerator does
+    size = Fraction(s.step_size).numerator  # an integer is a multiple of p / q if it is one of p
     first = size - s.last_epoch % size
     if s.last_epoch + first == 0:
         first += size
@@ -80,7 +80,7 @@ def _table(s: Any, epochs: range, table: Sequence[float], **form: Any) -> Segmen
 
 
 def _until(s: Any, count: int, total: float) -> int:
-    """Tell how far `count` steps reach of a schedule that rests from epoch `total` on."""
+    """Return the step to compile again at, for a schedule without maps after epoch `total`."""
     return FOREVER if s.last_epoch + count >= total else count + 1
 
 
@@ -123,7 +123,7 @@ def _warm_restarts(s: Any, count: int) -> Compiled:
     groups = []
     for base in s.base_lrs:
         table = halves
-        if 0 < abs(base - low) < 1e-280:  # halving last then rounds otherwise: to subnormals
+        if 0 < abs(base - low) < 1e-280:  # halving last rounds differently there: to subnormals
             table = [low + (base - low) * x / 2 for x in ones]
             groups.append([Segment(1, count + 1, absolute=True, x=table, a=1.0)])
         else:
@@ -202,7 +202,7 @@ def _one_cycle(s: Any, count: int) -> Compiled:
 
 
 def _evaluated(s: Any, count: int) -> tuple[list[list[Any]], Exception | None]:
-    """Call each group's lr_lambda ahead of time, as far as all of them go."""
+    """Call each group's lr_lambda for the next epochs; stop before one that raises."""
     begin, end = s.last_epoch + 1, s.last_epoch + count + 1
     values: dict[int, list[Any]] = {}
     error = None
@@ -232,7 +232,7 @@ def _lambda(s: Any, count: int) -> Compiled:
     groups = []
     for own, base in zip(tables, s.base_lrs, strict=True):
         form: dict[str, Any] = {"x": floats[id(own)], "a": float(base)}
-        if not all(map(_plain, own)):  # a numpy scalar or tensor has its own way to multiply
+        if not all(map(_plain, own)):  # numpy scalars and tensors multiply by rules of their own
             form = {"x": [float(base * v) for v in own], "a": 1.0}
         groups.append([Segment(1, len(own) + 1, absolute=True, **form)])
     return Compiled(groups, len(tables[0]) + 1 if tables else FOREVER, error)
@@ -257,7 +257,7 @@ def _multiplicative(s: Any, count: int) -> Compiled:
 
 
 def _recorded(s: Any, count: int) -> Compiled:
-    """Play a tape: what a scheduler did that has no maps here."""
+    """Play back the tape of a scheduler that has no maps."""
     played = s.last_epoch - s.start
     end = min(count, s.total_steps - played) + 1
     groups: list[list[Segment]] = [[] for _ in s.optimizer.param_groups]
@@ -269,7 +269,7 @@ def _recorded(s: Any, count: int) -> Compiled:
 
 
 def restart(s: Any) -> Compiled:
-    """Compile the step in which SequentialLR starts `s`, and put `s` at its epoch 0."""
+    """Compile the step in which SequentialLR starts `s`, and set `s` to its epoch 0."""
     if isinstance(s, lr_scheduler.CosineAnnealingWarmRestarts) or hasattr(s, "_get_closed_form_lr"):
         s.last_epoch = 0
         s._get_lr_called_within_step = True

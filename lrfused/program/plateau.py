@@ -1,4 +1,4 @@
-"""ReduceLROnPlateau as the row of numbers that csrc/schedule.h's Plateau holds, and its state."""
+"""ReduceLROnPlateau as rows of numbers: Plateau and PlateauState of csrc/schedule.h."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def plateau_row(s: Any, group: int) -> list[float]:
-    """Return what csrc/schedule.h's Plateau holds, for one of the scheduler's groups."""
+    """Return the row of a Plateau, for one of the scheduler's groups."""
     return [
         float(s.mode == "max"),
         float(s.threshold_mode == "abs"),
@@ -19,14 +19,14 @@ def plateau_row(s: Any, group: int) -> list[float]:
 
 
 def plateau_state(s: Any) -> list[float]:
-    """Return what csrc/schedule.h's PlateauState holds."""
+    """Return the row of a PlateauState."""
     mean = (getattr(s, "metric_sum", 0.0), getattr(s, "metric_count", 0))
     return [float(x) for x in (s.best, s.num_bad_epochs, s.cooldown_counter, *mean)]
 
 
 def set_plateau_state(s: Any, state: list[float]) -> None:
-    """Give the scheduler what csrc/schedule.h's PlateauState holds."""
+    """Set the scheduler's state from the row of a PlateauState."""
     best, bad, cooldown, total, count = state
     s.best, s.num_bad_epochs, s.cooldown_counter = best, int(bad), int(cooldown)
-    if hasattr(s, "accumulate"):  # torch's own state otherwise, and nothing else
+    if hasattr(s, "accumulate"):  # without it the state has torch's entries alone
         s.metric_sum, s.metric_count = total, int(count)

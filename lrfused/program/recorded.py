@@ -1,4 +1,4 @@
-"""A scheduler that plays a tape of rates: what a scheduler did that lrfused does not know."""
+"""A scheduler that plays back the rates of a scheduler of an unknown class."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 class Recorded(LRScheduler):
     """Set each group's rate, and momentum if recorded, from a tape.
 
-    lrs and momentums (or None) are fp64 tensors of shape (total_steps + 1, groups), whose row k is
-    what the groups have k steps after epoch `start`.
+    lrs and momentums (or None) are fp64 tensors of shape (total_steps + 1, groups); row k has the
+    values of the groups k steps after epoch `start`.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class Recorded(LRScheduler):
         self.last_epoch = start
 
     def ended(self) -> Exception:
-        """Return what stepping past the tape raises."""
+        """Return the error for a step past the end of the tape."""
         return ValueError(
             f"{self.recorded} was recorded for total_steps={self.total_steps} and is asked for "
             "another step; pass a larger total_steps to fuse()"

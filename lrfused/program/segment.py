@@ -1,4 +1,4 @@
-"""What a program is made of: affine maps of a cell, and the steps at which they apply."""
+"""Segments: affine maps of a cell, and the steps at which they apply."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 FOREVER = 2**62
-# Added to a product, leaves it as it is; 0.0 would turn -0.0 into 0.0.
+# Added to a product, it changes no bit; 0.0 would turn -0.0 into 0.0.
 NOTHING = -0.0
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Say at which of the steps to come one affine map applies to one group, and which.
+    """Hold one affine map for one group, and the coming steps at which it applies.
 
-    Steps count from 1, the next one: begin, begin + every, ... below end. The map is of the rate,
-    or of the momentum where a schedule cycles that.
+    The next step is 1. The map applies at begin, begin + every, ... below end: to the rate, or with
+    `momentum` to the momentum.
     """
 
     begin: int
@@ -33,12 +33,12 @@ class Segment:
         return replace(self, begin=self.begin + by, end=end)
 
     def until(self, end: int) -> Segment:
-        """Return what there is of the segment before `end`."""
+        """Return the part of the segment before `end`."""
         return replace(self, end=min(self.end, end))
 
 
 def assign(value: float, momentum: bool = False) -> Segment:
-    """Return the segment of the next step only that sets `value`."""
+    """Return a segment that sets `value` in the next step, and in no other."""
     return Segment(1, 2, absolute=True, a=float(value), momentum=momentum)
 
 
@@ -46,7 +46,7 @@ def assign(value: float, momentum: bool = False) -> Segment:
 class Compiled:
     """Hold a scheduler's segments for each of its groups, valid for the steps before `until`.
 
-    Where a schedule cannot be compiled further, `error` says why, to be raised in its turn.
+    If the schedule cannot be compiled further, `error` is the error to raise at step `until`.
     """
 
     groups: list[list[Segment]]

@@ -1,4 +1,4 @@
-"""The form in which an engine takes a program: rows of integers, of constants, and tables."""
+"""A program as tensors: rows of integers, rows of constants, and tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .segment import Segment
 
 
 class Packed(NamedTuple):
-    """The compiled schedules of all groups, and their plateaus; csrc/schedule.h describes the rows.
+    """Hold the compiled schedules of all groups, and their plateaus, as rows of csrc/schedule.h.
 
     segments: int64 [S, 6]. constants: fp64 [S, 3]. tables: fp64 [T]. plateau_cells: int64 [P].
     plateaus: fp64 [P, 10].
@@ -28,8 +28,8 @@ class Packed(NamedTuple):
 def pack(by_group: Sequence[Sequence[Segment]]) -> tuple[Tensor, Tensor, Tensor]:
     """Return segments int64 [S, 6], constants fp64 [S, 3] and tables fp64 [T], as in schedule.h.
 
-    Group g's cells are 2 g, its rate, and 2 g + 1, its momentum. Groups that share a table share
-    its place.
+    Cell 2 g is the rate of group g, and cell 2 g + 1 its momentum. Groups that share a table share
+    one copy of it.
     """
     tables: list[float] = []
     starts: dict[int, int] = {}
@@ -53,5 +53,5 @@ def pack(by_group: Sequence[Sequence[Segment]]) -> tuple[Tensor, Tensor, Tensor]
 
 
 def rows(values: Sequence[Sequence[float]], dtype: torch.dtype, columns: int) -> Tensor:
-    """Return a table of so many columns, of no rows too."""
+    """Return a tensor of so many columns, also if there are no rows."""
     return torch.tensor(values, dtype=dtype).reshape(-1, columns)

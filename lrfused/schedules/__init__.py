@@ -1,7 +1,7 @@
-"""torch's learning-rate schedulers without their optimizer: values that say what will be bound.
+"""torch's learning-rate schedulers as values, without an optimizer.
 
-Each takes its torch namesake's arguments, under the same names and with the same defaults, less
-`optimizer`. An instance is an immutable value; `bind` makes the torch scheduler it stands for.
+Each takes the arguments of its torch namesake, with the same names and defaults, except
+`optimizer`. An instance is immutable; `bind` constructs the torch scheduler.
 """
 
 from .adopted import Adopted

@@ -1,4 +1,4 @@
-"""A torch scheduler that exists already, as a schedule."""
+"""A schedule made from a torch scheduler that already exists."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .base import Schedule
 
 
 class Adopted(Schedule):
-    """Stand for a torch scheduler in the state it is in. Made by `fuse`."""
+    """Hold an existing torch scheduler and its state. Made by `fuse`."""
 
     def __init__(self, scheduler: LRScheduler) -> None:
         super().__init__(scheduler=_bound(scheduler, None))
 
     def bind(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        """Return a copy of the scheduler on `optimizer`, whose rates it leaves alone."""
+        """Return a copy of the scheduler bound to `optimizer`; the rates stay as they are."""
         bound: LRScheduler = _bound(self.scheduler, optimizer)
         return bound
 
@@ -33,7 +33,7 @@ class Adopted(Schedule):
 
 
 def _bound(scheduler: Any, optimizer: Any) -> Any:
-    """Copy a scheduler, its members too, and put another optimizer in place of its own."""
+    """Return a copy of a scheduler and its members, bound to another optimizer."""
     copied = copy.copy(scheduler)
     copied.optimizer = optimizer
     for name, value in vars(scheduler).items():
@@ -47,7 +47,7 @@ def _bound(scheduler: Any, optimizer: Any) -> Any:
 
 
 def _complete(scheduler: Any, groups: list[dict[str, Any]]) -> None:
-    """Give groups that joined after the scheduler was made their place in its lists."""
+    """Extend a scheduler's lists for groups that joined after it was made."""
     for key in ("lr_lambdas", "max_lrs", "min_lrs"):
         own = getattr(scheduler, key, None)
         if own is not None and len(own) < len(groups):

@@ -1,4 +1,4 @@
-"""What every schedule is: an immutable value that says which torch scheduler to make."""
+"""The base class of all schedules, and the checks of their arguments."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..checks import as_float
 
 
 def at_least_one(schedule: str, name: str, value: Any) -> None:
-    """Raise ValueError for what torch finds at the first step, by dividing by it."""
+    """Raise ValueError unless the value is an integer above 0, before torch divides by it."""
     if not isinstance(value, (int, float)) or value < 1 or value != int(value):
         raise ValueError(f"{schedule}({name}=...) must be an integer of at least 1, got {value!r}")
 
 
 def numbers(schedule: str, **arguments: Any) -> None:
-    """Raise TypeError for words, say, which torch finds at the step that multiplies by them."""
+    """Raise TypeError unless all are numbers, before torch multiplies by them."""
     for name, value in arguments.items():
         as_float(f"{schedule}({name}=...)", value)
 
 
 class Schedule:
-    """Stand for a torch scheduler that has no optimizer yet."""
+    """Hold the class and the arguments of a torch scheduler, without an optimizer."""
 
     torch_class: ClassVar[type[lr_scheduler.LRScheduler]]
     _arguments: dict[str, Any]
@@ -46,7 +46,7 @@ class Schedule:
         return self.torch_class(optimizer, **self._arguments)
 
     def __getattr__(self, name: str) -> Any:
-        # Not __init__'s dict: a copy being made has none yet.
+        # copy and pickle ask for attributes before `_arguments` is set.
         arguments = self.__dict__.get("_arguments", {})
         if name in arguments:
             return arguments[name]
@@ -71,7 +71,7 @@ class Schedule:
 
 
 def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
-    """Return `schedule` (None, one, or several in order) as a tuple, or refuse it."""
+    """Return None, one schedule, or several in order as a tuple; raise TypeError for the rest."""
     if schedule is None or (isinstance(schedule, tuple) and not schedule):
         return None
     several = tuple(schedule) if isinstance(schedule, (list, tuple)) else (schedule,)
@@ -87,7 +87,7 @@ def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
 
 
 def shared_schedules(groups: Sequence[dict[str, Any]], schedule: Any) -> Any:
-    """Return one tuple for one schedule, so that groups given the same list share its state."""
+    """Return the tuple of a group with the same schedules, to share their state; else a new one."""
     made = as_schedules(schedule)
     for group in groups:
         if group["schedule"] is schedule or (

@@ -1,4 +1,4 @@
-"""Schedules of schedules."""
+"""Schedules made of other schedules."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def _members(schedule: str, schedulers: Any) -> list[Schedule]:
 
 
 class SequentialLR(Schedule):
-    """Run one schedule after another: the next one starts, at its epoch 0, at each milestone.
+    """Run one schedule after another: at each milestone the next one starts, at its epoch 0.
 
-    Only the first may itself be a SequentialLR or ChainedScheduler; torch has no meaning for
-    another. Raises ValueError for a later one, and for one that cannot start at a milestone. An
-    optimizer refuses one with ReduceLROnPlateau, which is fed: list it beside a SequentialLR.
+    Only the first may itself be a SequentialLR or ChainedScheduler: torch breaks on a later one.
+    Raises ValueError for a later one, and for a schedule that cannot start at a milestone. An
+    optimizer refuses ReduceLROnPlateau as a member, as it needs metrics: list it beside this one.
     """
 
     torch_class = lr_scheduler.SequentialLR
@@ -58,10 +58,10 @@ class SequentialLR(Schedule):
 
 
 class ChainedScheduler(Schedule):
-    """Run several schedules at once, one after another in each step.
+    """Apply several schedules in every step, in order.
 
     An absolute one (LambdaLR, OneCycleLR, CyclicLR, CosineAnnealingWarmRestarts) overwrites the
-    rate that those before it left. A list of schedules is the same, and may hold ReduceLROnPlateau.
+    rate of those before it. A list of schedules does the same, and may hold ReduceLROnPlateau.
     """
 
     torch_class = lr_scheduler.ChainedScheduler

@@ -28,7 +28,7 @@ class CosineAnnealingWarmRestarts(Schedule):
 class CyclicLR(Schedule):
     """Move the rate between `base_lr` and `max_lr`, and momentum the other way.
 
-    `scale_fn` is called ahead of its turn, as LambdaLR's lr_lambda is.
+    `scale_fn` is called some epochs ahead, as LambdaLR's lr_lambda is.
     Source: https://arxiv.org/abs/1506.01186.
     """
 
@@ -50,7 +50,7 @@ class CyclicLR(Schedule):
         last_epoch: int = -1,
     ) -> None:
         numbers("CyclicLR", step_size_up=step_size_up, gamma=gamma)
-        # torch finds a ratio of 0 or 1 at the step that divides by it.
+        # With a ratio of 0 or 1 torch divides by zero at a later step.
         for name, value in (("step_size_up", step_size_up), ("step_size_down", step_size_down)):
             if value is not None and not value > 0:
                 raise ValueError(f"CyclicLR({name}=...) must be above 0, got {value!r}")
@@ -71,7 +71,7 @@ class CyclicLR(Schedule):
 
 
 class OneCycleLR(Schedule):
-    """Raise the rate to `max_lr` and take it down to next to nothing; momentum the other way.
+    """Raise the rate to `max_lr`, then lower it almost to 0; move momentum the other way.
 
     A step after the last of `total_steps` raises ValueError, as in torch, and changes nothing.
     Source: super-convergence, https://arxiv.org/abs/1708.07120.

@@ -1,4 +1,4 @@
-"""torch's schedulers that decay the rate, or grow it, each by a formula of the epoch."""
+"""torch's schedulers that lower or raise the rate by a formula of the epoch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def _functions(schedule: str, lr_lambda: Any) -> None:
 class LambdaLR(Schedule):
     """Multiply the initial rate by `lr_lambda(epoch)`.
 
-    `lr_lambda` may be a list, one function for each group. It is called for each epoch, some
-    epochs ahead of their turn; a function that reads changing global state is read at that time.
+    `lr_lambda` may be a list, one function for each group. It is called for each epoch, up to
+    1,024 epochs ahead. If it reads global state, it reads the state of that time.
     """
 
     torch_class = lr_scheduler.LambdaLR
@@ -37,7 +37,7 @@ class LambdaLR(Schedule):
         super().__init__(lr_lambda=lr_lambda, last_epoch=last_epoch)
 
     def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        """Construct the torch scheduler on `optimizer`, which asks for epoch 0 at once."""
+        """Construct the torch scheduler on `optimizer`; this calls `lr_lambda(0)`."""
         try:
             return super().bind(optimizer)
         except TypeError as error:
@@ -92,13 +92,13 @@ class ConstantLR(Schedule):
 
     def __init__(self, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1) -> None:
         numbers("ConstantLR", factor=factor, total_iters=total_iters)
-        if factor == 0:  # torch finds it at epoch total_iters, by dividing by it
+        if factor == 0:  # torch divides by it at epoch total_iters
             raise ValueError("ConstantLR(factor=...) must not be 0: the rate could not come back")
         super().__init__(factor=factor, total_iters=total_iters, last_epoch=last_epoch)
 
 
 class LinearLR(Schedule):
-    """Take the rate's factor from `start_factor` to `end_factor` in `total_iters` equal steps."""
+    """Move the rate's factor from `start_factor` to `end_factor` in `total_iters` equal steps."""
 
     torch_class = lr_scheduler.LinearLR
 
@@ -121,13 +121,13 @@ class LinearLR(Schedule):
 
 
 class PolynomialLR(Schedule):
-    """Take the rate to 0 in `total_iters` epochs, as (1 - epoch / total_iters) ** power."""
+    """Lower the rate to 0 in `total_iters` epochs, as (1 - epoch / total_iters) ** power."""
 
     torch_class = lr_scheduler.PolynomialLR
 
     def __init__(self, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
         numbers("PolynomialLR", total_iters=total_iters, power=power)
-        if power < 0:  # torch finds it at epoch total_iters, by dividing by 0
+        if power < 0:  # torch divides by 0 at epoch total_iters
             raise ValueError(f"PolynomialLR(power=...) must be at least 0, got {power!r}")
         super().__init__(total_iters=total_iters, power=power, last_epoch=last_epoch)
 
@@ -143,7 +143,7 @@ class ExponentialLR(Schedule):
 
 
 class CosineAnnealingLR(Schedule):
-    """Anneal the rate along half a cosine to `eta_min` in `T_max` epochs, and back up after."""
+    """Anneal the rate along half a cosine to `eta_min` in `T_max` epochs, then back up."""
 
     torch_class = lr_scheduler.CosineAnnealingLR
 

@@ -1,4 +1,4 @@
-"""A recipe's function of the epoch, whose numbers are settings."""
+"""The functions of the epoch that recipes give to LambdaLR."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class Formula:
-    """Be called by LambdaLR, and compared by a checkpoint."""
+    """Compute a factor from the epoch; its fields are settings that checkpoints compare."""
 
 
 def own_formula(function: Any) -> Any:
-    """Return a copy of a formula, or any other function itself."""
+    """Return a copy of a formula; return any other function itself."""
     return copy.copy(function) if isinstance(function, Formula) else function

@@ -1,4 +1,4 @@
-"""The schedule that looks at a metric."""
+"""The one schedule that depends on a metric."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .base import Schedule, at_least_one, numbers
 class ReduceLROnPlateau(Schedule):
     """Multiply the rate by `factor` when a metric has not improved for `patience` epochs.
 
-    Fed by `optimizer.scheduler.step(metric)`, which reads nothing back; in a list it multiplies
-    what the other schedules give. `verbose=True` prints each reduction. Beyond torch, as long as
-    they are not asked for, without effect:
+    `optimizer.scheduler.step(metric)` feeds it, and waits for no device. In a list it multiplies
+    the rate of the other schedules. `verbose=True` prints each reduction. Three arguments go
+    beyond torch, and have no effect by default:
 
-    accumulate: decide once in so many metrics, on their mean, so that every step's training loss
+    accumulate: decide once per so many metrics, on their mean, so that every step's training loss
     may be fed. nan: "bad" counts a metric that is NaN as no better, as torch does; "ignore" drops
     it. process_group: the torch.distributed group over whose ranks each metric is averaged.
     """
@@ -72,7 +72,7 @@ class ReduceLROnPlateau(Schedule):
         return self  # a process group cannot be copied, and the rest are numbers
 
     def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-        """Construct the torch scheduler on `optimizer`; what torch has not goes beside its own."""
+        """Construct the torch scheduler on `optimizer`; add `accumulate` and `nan` to it."""
         arguments = self.arguments
         beyond = {key: arguments.pop(key) for key in ("accumulate", "nan")}
         del arguments["verbose"], arguments["process_group"]

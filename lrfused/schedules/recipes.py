@@ -25,7 +25,7 @@ def warmup(schedule: Schedule, steps: int, start_factor: float = 0.01) -> Sequen
 
 
 def cosine_with_warmup(total_steps: int, warmup_steps: int, floor: float = 0.0) -> LambdaLR:
-    """Raise the rate linearly, then anneal it along half a cosine to `floor` of it, and stay.
+    """Raise the rate linearly, then anneal it along half a cosine to `floor` times it, and stay.
 
     lr(t) = lr0 * t / warmup_steps for t < warmup_steps; then, with
     x = min(1, (t - warmup_steps) / (total_steps - warmup_steps)),
@@ -46,7 +46,7 @@ def warmup_stable_decay(
     decay: Literal["linear", "cosine", "1-sqrt"] = "linear",
     floor: float = 0.0,
 ) -> LambdaLR:
-    """Raise the rate linearly, hold it, and let it fall to `floor` of it in the last steps.
+    """Raise the rate linearly, hold it, and lower it to `floor` times it in the last steps.
 
     lr(t) = lr0 * t / warmup_steps for t < warmup_steps; lr0 until total_steps - decay_steps; then,
     with x = min(1, (t - (total_steps - decay_steps)) / decay_steps),
@@ -64,7 +64,7 @@ def warmup_stable_decay(
 
 
 def inverse_sqrt(warmup_steps: int) -> LambdaLR:
-    """Raise the rate linearly, then let it fall with the square root of the steps, for ever.
+    """Raise the rate linearly, then lower it with the square root of the steps, without end.
 
     lr(t) = lr0 * t / warmup_steps for t < warmup_steps, then lr0 * sqrt(warmup_steps / t).
     Source: section 5.3 of https://arxiv.org/abs/1706.03762, with lr0 as the peak.

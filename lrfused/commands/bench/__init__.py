@@ -15,7 +15,7 @@ QUICK = ("resnet50", "resnet50-bf16", "small", "schedule", "import")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the benchmark's options; `run.run` takes what they parse to."""
+    """Declare the benchmark's options, which `run.run` takes."""
     parser.add_argument(
         "--quick", action="store_true", help=f"few rounds, noisy numbers; only {', '.join(QUICK)}"
     )

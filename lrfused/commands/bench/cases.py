@@ -1,4 +1,4 @@
-"""List the sets of tensors that are stepped over."""
+"""The sets of tensors that the benchmark steps over."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ from . import shapes
 
 @dataclass(frozen=True)
 class Case:
-    """Name a set of tensors to step over."""
+    """Hold the shapes and the dtype of a set of tensors."""
 
     name: str
     title: str
@@ -23,7 +23,7 @@ class Case:
 
     @property
     def bytes_per_element(self) -> int:
-        """Count the bytes that must move: read p, g, m; write p, m."""
+        """Count the bytes that must move: three streams read, two of them written."""
         return 5 * self.dtype.itemsize
 
     @property
@@ -32,7 +32,7 @@ class Case:
         return 3 * self.dtype.itemsize * self.elements
 
     def shrunk(self, by: int) -> "Case":
-        """Give the same case with tensors of a fraction of the size."""
+        """Return the same case with tensors of a fraction of the size."""
         return replace(self, shapes=shapes.shrunk(self.shapes, by))
 
 

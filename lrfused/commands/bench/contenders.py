@@ -1,4 +1,4 @@
-"""Build the optimizers that are compared: lrfused's, torch's own and, from `rivals`, others'."""
+"""Build the optimizers to compare: lrfused's and torch's own; `rivals` has the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from .numbers import Numbers
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
 LEARNING_RATE = 0.1
-# Changes within the validation, and is still far from underflow after a thousand steps.
+# The rate changes within the validation, and is far from underflow after a thousand steps.
 STEP_SIZE, GAMMA = 2, 0.99
 HYPER: dict[str, Any] = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
 LRFUSED = "lrfused"
@@ -25,14 +25,14 @@ REFERENCE = "lrfused.reference"
 
 
 class Unable(Exception):
-    """Say why a competitor cannot be timed on a case."""
+    """Report why a competitor cannot be timed on a case."""
 
 
 class Contender(Protocol):
-    """Be one optimizer with its own parameters and gradients."""
+    """Step one optimizer with its own parameters and gradients."""
 
-    alone: bool  # must not share its rounds with other rivals
-    note: str  # what else there is to know about it
+    alone: bool  # whether it must not share its rounds with other rivals
+    note: str  # a remark for its row
 
     def give(self, numbers: Numbers, turn: int) -> None:
         """Fill the gradients."""
@@ -41,13 +41,13 @@ class Contender(Protocol):
         """Update the parameters, then move the rate."""
 
     def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Give the parameters and the momenta."""
+        """Return the parameters and the momenta."""
 
     def settle(self) -> None:
-        """Do what is done once in a run, and is not timed."""
+        """Make the first, slower steps, untimed."""
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Free whatever it holds beyond its tensors."""
 
 
 Maker = Callable[[Case], Contender]
@@ -55,7 +55,7 @@ Maker = Callable[[Case], Contender]
 
 @dataclass
 class OfTorch:
-    """Be a torch optimizer; `move` moves the rate where the step does not."""
+    """Hold a torch optimizer, and the function that makes its step and its schedule's."""
 
     parameters: list[torch.Tensor]
     optimizer: torch.optim.Optimizer
@@ -69,20 +69,20 @@ class OfTorch:
         numbers.fill((p.grad for p in self.parameters if p.grad is not None), turn)
 
     def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Give the parameters and the momenta."""
+        """Return the parameters and the momenta."""
         state = self.optimizer.state
         momenta = [state[p][self.momentum_key] for p in self.parameters]
         return [p.detach() for p in self.parameters], momenta
 
     def settle(self) -> None:
-        """Do what is done once in a run, and is not timed."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Do nothing."""
 
 
 def parameters_of(case: Case) -> list[torch.Tensor]:
-    """Draw the parameters that everyone begins with, and make room for their gradients."""
+    """Draw the parameters that every contender begins with, and allocate their gradients."""
     parameters = [torch.empty(shape, dtype=case.dtype) for shape in case.shapes]
     Numbers(case.dtype, seed=1).fill(parameters, turn=0)
     for parameter in parameters:
@@ -93,7 +93,7 @@ def parameters_of(case: Case) -> list[torch.Tensor]:
 def followed(
     optimizer: torch.optim.Optimizer, step: Callable[[], object] | None = None
 ) -> Callable[[], None]:
-    """Follow an optimizer's step by torch's scheduler."""
+    """Return a function that makes an optimizer's step, then a step of torch's scheduler."""
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=STEP_SIZE, gamma=GAMMA)
     update = step or optimizer.step
 
@@ -114,12 +114,12 @@ def _torchs(**choice: bool) -> Maker:
 
 
 def fastest() -> str:
-    """Name the backend that is timed: the first of those that can be used here."""
+    """Return the backend to time: the first that can be used here."""
     return next(name for name, why in backends.available().items() if why is None)
 
 
 def fused_decay_sgd(case: Case) -> Contender:
-    """Put the schedule inside the step."""
+    """Build lrfused's optimizer, with the schedule inside the step."""
     parameters = parameters_of(case)
     schedule = lrfused.StepLR(step_size=STEP_SIZE, gamma=GAMMA)
     optimizer = lrfused.FusedDecaySGD(parameters, **HYPER, schedule=schedule, backend=fastest())
@@ -127,7 +127,7 @@ def fused_decay_sgd(case: Case) -> Contender:
 
 
 def reference_sgd(case: Case) -> Contender:
-    """Run the definition, which is the oracle where torch's own result is not one."""
+    """Build the reference, the oracle where torch's own result cannot be one."""
     parameters = parameters_of(case)
     schedule = lrfused.StepLR(step_size=STEP_SIZE, gamma=GAMMA)
     optimizer = ReferenceDecaySGD(parameters, **HYPER, schedule=schedule)
@@ -143,7 +143,7 @@ OWN: dict[str, Maker] = {
 
 
 def oracle(dtype: torch.dtype) -> tuple[str, Maker]:
-    """Name what must be equalled bit for bit.
+    """Return the name and the maker of the oracle.
 
     fp32: torch's for-loop. bf16: lrfused.reference, as torch's own CPU result depends on where
     an element falls in a SIMD block.
@@ -154,5 +154,5 @@ def oracle(dtype: torch.dtype) -> tuple[str, Maker]:
 
 
 def must_be_equal(dtype: torch.dtype) -> set[str]:
-    """Name those whose bits are promised to be the oracle's."""
+    """Return the contenders that must have the oracle's bits."""
     return {LRFUSED, FOR_LOOP, FOREACH} if dtype == torch.float32 else {LRFUSED}

@@ -1,4 +1,4 @@
-"""Measure the memory that a step takes beyond its tensors, and what `import lrfused` takes."""
+"""Measure the memory of a step beyond its tensors, and the time of `import lrfused`."""
 
 import re
 import statistics
@@ -26,10 +26,10 @@ MEASURED = {
 
 
 def peak(name: str, case: Case) -> dict[str, Any]:
-    """Give the peak of the resident memory while stepping, less parameters, gradients and momenta.
+    """Return the peak resident memory of some steps, less parameters, gradients and momenta.
 
-    To be called in a process of its own: an allocator keeps what it had. What a compiler keeps for
-    itself counts. In MB; None where the system does not tell.
+    Call it in a process of its own: an allocator does not return memory. The memory of a compiler
+    counts. In MB, or with the reason why it cannot be measured.
     """
     try:
         contender = MEASURED[name](case)
@@ -47,7 +47,7 @@ def peak(name: str, case: Case) -> dict[str, Any]:
 
 
 def import_ms() -> float:
-    """Give the median time of `import lrfused` after `import torch`, each in a new process."""
+    """Return the median time of `import lrfused` after `import torch`, each in a new process."""
     command = [sys.executable, "-c", _TIMED_IMPORT]
     runs = [
         subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(IMPORTS)

@@ -1,4 +1,4 @@
-"""Deal out random numbers at the speed of a copy, the same to everyone."""
+"""Fill tensors with random numbers at the speed of a copy, the same for every contender."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ _STRIDE = 1_000_003  # between the places where two turns begin: a prime, so tha
 
 
 class Numbers:
-    """Hold a pool of numbers drawn once; tensors are filled from places that depend on the turn."""
+    """Hold a pool of numbers, drawn once; each turn fills tensors from another place in it."""
 
     def __init__(self, dtype: torch.dtype, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._pool = torch.randn(POOL, generator=generator).to(dtype)
 
     def fill(self, tensors: Iterable[torch.Tensor], turn: int) -> None:
-        """Fill contiguous tensors, one after another, from where this turn begins."""
+        """Fill contiguous tensors, one after another, from the place of this turn."""
         place = turn * _STRIDE % POOL
         for tensor in tensors:
             left = tensor.detach().view(-1)

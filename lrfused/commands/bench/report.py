@@ -1,4 +1,4 @@
-"""Describe the machine, weigh the timings against the targets, and print or write them."""
+"""Describe the machine, compare the timings with the targets, and write all of it."""
 
 import importlib.metadata
 import json
@@ -21,7 +21,7 @@ from .rivals import PACKAGES
 
 @dataclass(frozen=True)
 class Target:
-    """Hold one promise about speed: at least `bound`, or with `most` at most that."""
+    """Hold one target: the value must be at least `bound`, or with `most` at most `bound`."""
 
     text: str
     value: float
@@ -30,12 +30,12 @@ class Target:
 
     @property
     def reached(self) -> bool:
-        """Compare the value with the bound."""
+        """Return whether the value keeps to the bound."""
         return self.value <= self.bound if self.most else self.value >= self.bound
 
 
 def cpu_model() -> str:
-    """Read the processor's name from where the system keeps it."""
+    """Return the processor's name."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
@@ -45,7 +45,7 @@ def cpu_model() -> str:
 
 
 def device() -> dict[str, Any]:
-    """Describe where the numbers were taken."""
+    """Describe the machine."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": cpu_model(),
@@ -56,7 +56,7 @@ def device() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """List the versions of what was measured."""
+    """Return the versions of lrfused, torch, Python and the competitors."""
     return {
         "lrfused": lrfused.__version__,
         "backend": fastest(),
@@ -74,7 +74,7 @@ def _version(package: str) -> str | None:
 
 
 def commit(folder: Path) -> dict[str, Any]:
-    """Name the commit of the git checkout above `folder`, and whether it is changed (`dirty`)."""
+    """Return the commit of the checkout above `folder`, and whether files differ (`dirty`)."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -93,13 +93,13 @@ def commit(folder: Path) -> dict[str, Any]:
 
 
 def default_path(folder: Path) -> Path:
-    """Name the results file after the processor and its cores."""
+    """Return the results file, named after the processor and its cores."""
     name = f"{cpu_model()} {device()['cores']} cores"
     return folder / f"step-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
 
 
 def rates(step: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Turn a case's timings into GB/s, shares of the in-place pass and ratios to lrfused."""
+    """Return a case's timings as GB/s, shares of the in-place pass and ratios to lrfused."""
     timed = {row["name"]: row for row in step["rows"] if not row["not_timed"]}
     moved = step["elements"] * step["bytes_per_element"] / 1e6
     return {
@@ -115,12 +115,12 @@ def rates(step: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def limit_ms(step: dict[str, Any]) -> float:
-    """Give the time in which an in-place pass moves as many bytes as the step must."""
+    """Return the time in which an in-place pass moves as many bytes as the step must."""
     return float(step["elements"] * step["bytes_per_element"] / step["in_place_gb_per_s"] / 1e6)
 
 
 def added(row: dict[str, Any]) -> tuple[float, float]:
-    """Give what a schedule adds to a step, in milliseconds: in lrfused, and in torch."""
+    """Return the milliseconds that a schedule adds to a step: in lrfused, and in torch."""
     return (
         row["with"]["median"] - row["without"]["median"],
         row["torch with"]["median"] - row["torch without"]["median"],
@@ -128,7 +128,7 @@ def added(row: dict[str, Any]) -> tuple[float, float]:
 
 
 def targets(found: dict[str, Any]) -> list[Target]:
-    """Set what was measured with the most threads beside what was promised."""
+    """Return the targets, with the values measured with the most threads."""
     most = max((step["threads"] for step in found["steps"]), default=0)
     rows = {step["case"]: rates(step) for step in found["steps"] if step["threads"] == most}
 
@@ -154,10 +154,10 @@ def targets(found: dict[str, Any]) -> list[Target]:
     ]
     for row in found["schedule"]:
         ours, theirs = added(row)
-        # A plateau's metric comes by a call of its own; the others cost no call at all.
+        # A plateau's metric needs a call; the other schedules need none.
         bound = 1.0 if row["name"] == "ReduceLROnPlateau" else 0.10
         text = f"{row['name']}: cost as a share of torch's scheduler.step()"
-        share = ours / max(theirs, 1e-6)  # a difference of medians can be noise below zero
+        share = ours / max(theirs, 1e-6)  # noise can make a difference of medians negative
         goals.append(Target(text, share, bound, most=True))
     if "import_ms" in found:
         goals.append(Target("import, ms beyond torch's", found["import_ms"], 100.0, most=True))
@@ -165,7 +165,7 @@ def targets(found: dict[str, Any]) -> list[Target]:
 
 
 def save(path: Path, found: dict[str, Any], options: dict[str, Any], checkout: Path | None) -> None:
-    """Write every number, with what is needed to judge it; `checkout` is a folder below git's."""
+    """Write every number, with machine, versions and commit; `checkout` is inside a checkout."""
     content = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": device(),

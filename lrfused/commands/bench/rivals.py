@@ -1,4 +1,4 @@
-"""Build the optimizers of others, where they are installed and can express the update.
+"""Build the optimizers of other packages, if installed and able to express the update.
 
 A competitor that cannot be timed raises Unable, with the reason. None of them is needed by
 lrfused: `pip install lrfused[bench]`.
@@ -30,8 +30,8 @@ from .contenders import (
 )
 from .numbers import Numbers
 
-# What each compiler is given: more takes it minutes. A float rate is compiled anew at every
-# change, until torch gives up at the eighth.
+# The most tensors that each compiler gets: more take minutes. With a float rate every change
+# compiles again, until torch gives up at the eighth.
 TENSORS_FOR_INDUCTOR = 200
 TENSORS_FOR_INDUCTOR_EIGHT_TIMES = 1
 TENSORS_FOR_XLA = 1_000
@@ -54,12 +54,12 @@ def _compilable(case: Case, most: int, times: str = "") -> None:
 
 @dataclass
 class Compiled(OfTorch):
-    """Be torch's SGD under torch.compile."""
+    """Hold torch's SGD under torch.compile."""
 
-    alone: bool = True  # what was compiled for one counts towards the limit of another
+    alone: bool = True  # compilations for one count towards the limit of another
 
     def settle(self) -> None:
-        """Make so many steps that all compiling is done, or given up."""
+        """Step until torch has compiled everything, or given up."""
         begin = time.perf_counter()
         for _ in range(STEP_SIZE * (torch._dynamo.config.recompile_limit + 1)):
             self.step()
@@ -68,7 +68,7 @@ class Compiled(OfTorch):
             self.note = f"eager after 8 compilations, one a change of the rate: {seconds:.0f} s"
 
     def close(self) -> None:
-        """Drop what was compiled."""
+        """Drop the compiled code."""
         torch._dynamo.reset()
 
 
@@ -86,7 +86,7 @@ def _torch_compile(case: Case, lr: float | torch.Tensor) -> Contender:
 
     def step() -> None:
         nonlocal first
-        if first:  # it makes the momenta: another graph than all later steps
+        if first:  # it makes the momenta, in another graph than all later steps
             optimizer.step()
         else:
             compiled()
@@ -102,13 +102,13 @@ def torch_compile_float(case: Case) -> Contender:
 
 
 def torch_compile_tensor(case: Case) -> Contender:
-    """Compile torch's SGD, with the rate as a tensor, which is compiled once."""
+    """Compile torch's SGD once, with the rate as a tensor."""
     _compilable(case, TENSORS_FOR_INDUCTOR)
     return _torch_compile(case, torch.tensor(LEARNING_RATE, dtype=torch.float64))
 
 
 def optimi(case: Case) -> Contender:
-    """Take torch-optimi's SGD; Kahan summation, its default for bf16, is another update."""
+    """Build torch-optimi's SGD; Kahan summation, its default for bf16, is another update."""
     from optimi import SGD
 
     parameters = parameters_of(case)
@@ -118,17 +118,17 @@ def optimi(case: Case) -> Contender:
 
 @dataclass
 class OfFlashOptim(OfTorch):
-    """Be FlashOptim's SGD, whose momenta are in a class of its own."""
+    """Hold FlashOptim's SGD; its momenta are objects of a class of its own."""
 
     def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Give the parameters and the momenta."""
+        """Return the parameters and the momenta."""
         state = self.optimizer.state
         momenta = [state[p][self.momentum_key].materialize() for p in self.parameters]
         return [p.detach() for p in self.parameters], momenta
 
 
 def flashoptim(case: Case) -> Contender:
-    """Take FlashOptim's SGD without what it needs a GPU for: kernels, and states in 8 bits."""
+    """Build FlashOptim's SGD without the parts that need a GPU: kernels, and states in 8 bits."""
     from flashoptim import FlashSGD
 
     parameters = parameters_of(case)
@@ -148,7 +148,7 @@ def schedulefree(case: Case) -> Contender:
 
 
 class OfOptax:
-    """Be optax's SGD, jitted, with parameters and state donated; JAX runs on the CPU."""
+    """Hold optax's SGD, jitted, with parameters and state donated; JAX runs on the CPU."""
 
     alone = False
     note = ""
@@ -169,7 +169,7 @@ class OfOptax:
             return optax.apply_updates(parameters, updates), state
 
         self._update = jax.jit(update, donate_argnums=(0, 1))
-        self._drawn = parameters_of(case)  # whose gradients are where torch draws
+        self._drawn = parameters_of(case)  # the gradients are drawn into these
         self._parameters = [self._to_jax(p.detach()) for p in self._drawn]
         self._gradients: list[Any] = []
         self._state = optimizer.init(self._parameters)
@@ -203,15 +203,15 @@ class OfOptax:
         self._jax.block_until_ready(self._parameters)
 
     def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Give the parameters and the momenta."""
+        """Return the parameters and the momenta."""
         momenta = self._state[1][0].trace
         return [self._to_torch(p) for p in self._parameters], [self._to_torch(m) for m in momenta]
 
     def settle(self) -> None:
-        """Do nothing: all was compiled by the second step."""
+        """Do nothing: the second step has compiled everything."""
 
     def close(self) -> None:
-        """Drop what was compiled."""
+        """Drop the compiled code."""
         self._jax.clear_caches()
 
 

@@ -1,4 +1,4 @@
-"""Validate and time all contenders of one case, within the memory there is."""
+"""Validate and time all contenders of one case, within the free memory."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -23,8 +23,8 @@ FEWEST_ROUNDS = 3
 def run(case: Case, seconds: float, names: Iterable[str] = CONTENDERS) -> dict[str, Any]:
     """Time a case's contenders in as few fields as memory allows; lrfused is in each.
 
-    Gives a row for every name: its timing, or the reason why there is none. Raises AssertionError
-    where bits are promised and others are found.
+    Returns a row for every name: its timing, or the reason why there is none. Raises AssertionError
+    if a contender that must have the oracle's bits has others.
     """
     lacking = memory_lacking(case)
     if lacking:
@@ -71,7 +71,7 @@ class _Timer:
         self._samples: dict[str, list[float]] = {}
 
     def time(self, field: dict[str, Contender]) -> None:
-        """Time a field, and empty it."""
+        """Time the contenders of a field, and empty it."""
         calls = {**self._own, **{name: rival.step for name, rival in field.items()}}
         if not field and self._samples:
             return
@@ -83,7 +83,7 @@ class _Timer:
         field.clear()
 
     def timings(self) -> dict[str, Timing]:
-        """Summarise what was timed so far."""
+        """Return the quartiles of all samples so far."""
         return {name: Timing.of(samples) for name, samples in self._samples.items()}
 
 
@@ -105,7 +105,7 @@ def _described(case: Case, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def memory_lacking(case: Case) -> str:
-    """Say how much memory is missing for lrfused, a rival and the oracle; "" where none is."""
+    """Return how much memory is missing for lrfused, a rival and the oracle; "" if none is."""
     needed = 3.5 * case.bytes_held
     there = _available()
     if there is None or needed <= there:
@@ -114,7 +114,7 @@ def memory_lacking(case: Case) -> str:
 
 
 def _available() -> int | None:
-    """Read how many bytes can be had without swapping, where the system says."""
+    """Return the bytes available without swapping; None if the system does not report them."""
     info = Path("/proc/meminfo")
     if not info.exists():
         return None

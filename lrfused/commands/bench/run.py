@@ -1,4 +1,4 @@
-"""Validate every contender, then time it; print the tables, and keep the numbers if asked."""
+"""Validate every contender, then time it; print the tables, and write the numbers if asked."""
 
 import argparse
 import sys
@@ -21,8 +21,8 @@ SECONDS_ELSEWHERE, SECONDS_QUICK = 1.0, 1.5
 def run(options: argparse.Namespace, results: Path | None = None) -> int:
     """Run the cases asked for; return 1 when lrfused's bits are not the oracle's.
 
-    `results` is a folder of a git checkout, where the numbers of a whole run go unless `--json`
-    says otherwise; all others are written only where that says.
+    The numbers are written to the file of `--json`; without it, those of a whole run to `results`,
+    a folder of a git checkout, if given.
     """
     names = options.case or (QUICK if options.quick else CASES)
     threads = sorted(set(options.threads or (1, torch.get_num_threads())))
@@ -49,12 +49,12 @@ def run(options: argparse.Namespace, results: Path | None = None) -> int:
 
 
 def measure(names: tuple[str, ...], threads: list[int], quick: bool, shrink: int) -> dict[str, Any]:
-    """Give what each measurement found, in the form that is kept."""
+    """Return the results of each measurement, in the form that is written."""
     found: dict[str, Any] = {"steps": [], "growth": [], "schedule": [], "memory": []}
     for number in threads:
         for name in STEPS:
             if name in names:
-                # Of its own: rivals do not give back all memory, which the next may need.
+                # A process for each: rivals do not free all memory, which the next may need.
                 with worker.process(number) as call:
                     found["steps"].append(_step(call, name, number, quick, shrink))
     with worker.process(threads[-1]) as call:
@@ -91,7 +91,7 @@ def _step(call: Callable[..., Any], name: str, number: int, quick: bool, shrink:
 
 
 def _seconds(usually: float, quick: bool, shrink: int) -> float:
-    """Give how long a field is timed; shrunk tensors are for tests alone, which want no times."""
+    """Return how long a field is timed; shrunk tensors are for tests, which need no times."""
     if shrink > 1:
         return 0.0
     return min(usually, SECONDS_QUICK) if quick else usually

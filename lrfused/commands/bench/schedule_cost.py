@@ -1,4 +1,4 @@
-"""Measure what a schedule costs inside the step, beside torch's `scheduler.step()`."""
+"""Measure the time that a schedule adds to a step, beside torch's `scheduler.step()`."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,8 +25,8 @@ SCHEDULES: dict[str, dict[str, float]] = {
 def measure(seconds: float) -> list[dict[str, Any]]:
     """Time, per schedule, a step without and with it, for lrfused and for torch.
 
-    The parameter is tiny, so that nothing else hides the schedule. What a schedule adds is measured
-    in both as the difference of two steps, for a call repeated alone is faster than in a loop. A
+    The parameter is tiny, so that nothing else hides the schedule. The time that a schedule adds is
+    the difference of two steps in both, since a call repeated alone is faster than in a loop. A
     plateau is fed the same loss, a tensor, in both.
     """
     results = []

@@ -1,4 +1,4 @@
-"""Print results as tables: with rich where it is installed, as plain text elsewhere."""
+"""Print results as tables: with rich if it is installed, else as plain text."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def _plain(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def everything(found: dict[str, Any]) -> None:
-    """Show all that was measured."""
+    """Print all results."""
     print()
     for threads in sorted({step["threads"] for step in found["steps"]}):
         shown = [step for step in found["steps"] if step["threads"] == threads]
@@ -63,7 +63,7 @@ def everything(found: dict[str, Any]) -> None:
 
 
 def step_table(title: str, steps: list[dict[str, Any]]) -> None:
-    """Show all competitors of some cases, those that were not timed with the reason."""
+    """Print all competitors of some cases; for those not timed, the reason."""
     rows = []
     for step in steps:
         rates = report.rates(step) if "in_place_gb_per_s" in step else {}
@@ -86,14 +86,14 @@ def step_table(title: str, steps: list[dict[str, Any]]) -> None:
 
 
 def distance(found: dict[str, Any]) -> str:
-    """Say in a few words how far a result is from the oracle's."""
+    """Return in a few words how far a result is from the oracle's."""
     if not found["differing"]:
         return "equal bits"
     return f"within {found['share']:.1g} of the largest value"
 
 
 def schedule_table(schedules: list[dict[str, Any]]) -> None:
-    """Show what each schedule adds to a step, in lrfused and in torch."""
+    """Print the time that each schedule adds to a step, in lrfused and in torch."""
     rows = []
     for row in schedules:
         steps = [
@@ -107,7 +107,7 @@ def schedule_table(schedules: list[dict[str, Any]]) -> None:
 
 
 def target_lines(targets: list[report.Target]) -> None:
-    """Print each target with what was measured."""
+    """Print each target with its measured value."""
     for target in targets:
         verdict = "reached    " if target.reached else "NOT reached"
         sign = "<=" if target.most else ">="

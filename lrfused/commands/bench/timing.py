@@ -27,7 +27,7 @@ class Timing:
 
     @property
     def iqr(self) -> float:
-        """Give the distance between the quartiles."""
+        """Return the distance between the quartiles."""
         return self.high - self.low
 
 
@@ -55,7 +55,7 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Time every callable once per round, for as many rounds as fit in `seconds`.
 
-    Each round runs in a new order, so that none always finds the caches its neighbour left.
+    Each round has a new order, so that none always follows the same neighbour's caches.
     A sample is the mean of `batch` calls in a row, in milliseconds.
     """
     names = list(calls)

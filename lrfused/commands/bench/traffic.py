@@ -1,4 +1,4 @@
-"""Count the bytes that clipping and master weights move and keep, then time them."""
+"""Count the bytes that steps with clipping or masters move and keep, then time them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Contender:
     name: str
     parameters: list[Tensor]
     step: Callable[[], object]
-    # Of each pass: the tensors that it reads, and those that it writes.
+    # For each pass: the tensors that it reads, and those that it writes.
     passes: Callable[[], dict[str, tuple[Iterable[Tensor], Iterable[Tensor]]]] = field(repr=False)
     kept: Callable[[], Iterable[Tensor]] = field(repr=False)
 
@@ -42,7 +42,7 @@ class Contender:
         return sum(p.numel() for p in self.parameters)
 
     def traffic(self) -> dict[str, float]:
-        """Count the bytes for each parameter that each pass reads and writes."""
+        """Count the bytes per parameter that each pass reads and writes."""
         return {
             name: (_size(reads) + _size(writes)) / self.elements
             for name, (reads, writes) in self.passes().items()
@@ -74,7 +74,7 @@ def _torchs(parameters: list[Tensor]) -> torch.optim.SGD:
 
 
 def clipped_by_hand(case: Sequence[shapes.Shape]) -> Contender:
-    """Clip as torch's users do, in passes of their own."""
+    """Build a contender that clips with `clip_grad_norm_`, in passes of its own."""
     params = _parameters(case, torch.float32)
     optimizer = _torchs(params)
 
@@ -96,7 +96,7 @@ def clipped_by_hand(case: Sequence[shapes.Shape]) -> Contender:
 
 
 def clipped_inside(case: Sequence[shapes.Shape], backend: str = "auto") -> Contender:
-    """Clip inside the step."""
+    """Build a contender that clips inside the step."""
     params = _parameters(case, torch.float32)
     optimizer = lrfused.FusedDecaySGD(params, max_grad_norm=MAX_NORM, backend=backend, **HYPER)
 
@@ -113,7 +113,7 @@ def clipped_inside(case: Sequence[shapes.Shape], backend: str = "auto") -> Conte
 
 
 def masters_by_hand(case: Sequence[shapes.Shape]) -> Contender:
-    """Keep masters as torch's users do: copy gradients, step in fp32, round the parameters."""
+    """Build a contender with masters by hand: widen gradients, step in fp32, round parameters."""
     params = _parameters(case, torch.bfloat16)
     masters = [p.detach().float().requires_grad_() for p in params]
     for m in masters:
@@ -141,7 +141,7 @@ def masters_by_hand(case: Sequence[shapes.Shape]) -> Contender:
 
 
 def masters_inside(case: Sequence[shapes.Shape], kind: bool | str) -> Contender:
-    """Keep masters inside the step: whole, their remainders, or none."""
+    """Build a contender with masters inside the step: whole, their remainders, or none."""
     params = _parameters(case, torch.bfloat16)
     optimizer = lrfused.FusedDecaySGD(params, master_weights=kind, **HYPER)
 
@@ -157,7 +157,7 @@ def masters_inside(case: Sequence[shapes.Shape], kind: bool | str) -> Contender:
 
 
 def _advance(contenders: Iterable[Contender], steps: int = STEPS) -> None:
-    """Step everyone on the same gradients."""
+    """Step all contenders on the same gradients."""
     generator = torch.Generator().manual_seed(2)
     everyone = list(contenders)
     for _ in range(steps):
@@ -189,7 +189,7 @@ def clipping(case: Sequence[shapes.Shape]) -> list[Contender]:
 
 
 def masters(case: Sequence[shapes.Shape]) -> list[Contender]:
-    """Build the contenders with masters; whole ones equal those by hand to the bit."""
+    """Build the contenders with masters; whole masters equal those by hand to the bit."""
     theirs, ours = masters_by_hand(case), masters_inside(case, True)
     others = [masters_inside(case, "remainder"), masters_inside(case, False)]
     _advance([theirs, ours, *others])
@@ -224,7 +224,7 @@ def measure(case: Sequence[shapes.Shape], seconds: float) -> dict[str, Any]:
 
 
 def run(seconds: float, path: Path, checkout: Path) -> None:
-    """Measure over ResNet-50's shapes; print what was counted, write all of it to `path`."""
+    """Measure over ResNet-50's shapes; print the counts, write everything to `path`."""
     cases = measure(shapes.resnet50(), seconds)
     for title, case in cases.items():
         print(title)

@@ -1,4 +1,4 @@
-"""Compare what contenders compute before any of them is timed."""
+"""Compare the results of contenders before any of them is timed."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 @dataclass(frozen=True)
 class Distance:
-    """Hold how far a contender's parameters and momenta are from the oracle's.
+    """Hold the distance of a contender's parameters and momenta from the oracle's.
 
     `share` is the largest difference, as a share of the largest parameter or momentum.
     """
@@ -38,14 +38,14 @@ class Truth:
 
     @property
     def bound(self) -> float:
-        """Give the share that rounding alone may come to: two units in each step."""
+        """Return the largest share that rounding alone explains: two units in each step."""
         return 2 * STEPS * torch.finfo(self.case.dtype).eps
 
     def check(self, name: str, contender: Contender) -> Distance:
-        """Let a contender make the same steps and give its distance.
+        """Let a contender make the same steps, and return its distance.
 
-        Raises AssertionError where bits are promised and others are found, Unable where the
-        distance is more than rounding.
+        Raises AssertionError if a contender that must have the oracle's bits has others, Unable if
+        the distance is more than rounding.
         """
         found = self._distance(self._run(contender))
         if found.differing and name in must_be_equal(self.case.dtype):
@@ -71,7 +71,7 @@ class Truth:
         for theirs, ours in zip(results, self._results, strict=True):
             scale = max(float(want.abs().max()) for want in ours)
             for got, want in zip(theirs, ours, strict=True):
-                got = got.to(self.case.dtype)  # one keeps its momentum in more bits than asked for
+                got = got.to(self.case.dtype)  # one contender keeps its momentum in more bits
                 if torch.equal(got.view(integer), want.view(integer)):
                     continue
                 pieces = (x.reshape(-1).split(PIECE) for x in (got, want))

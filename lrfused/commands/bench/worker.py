@@ -1,4 +1,4 @@
-"""Run measurements in processes of their own: numbers of threads, and peaks, are a process's."""
+"""Run measurements in processes of their own: threads and memory peaks belong to a process."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 @contextmanager
 def process(threads: int) -> Iterator[Callable[..., Any]]:
-    """Start a process for so many threads; give a function that calls another one there."""
+    """Start a process for so many threads; yield a function that calls another one there."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=_settle, initargs=(threads,)) as pool:
 
@@ -26,7 +26,7 @@ def process(threads: int) -> Iterator[Callable[..., Any]]:
 
 
 def _settle(threads: int) -> None:
-    """Bind torch, and JAX once it is imported, to so many threads."""
+    """Set the number of threads of torch, and of JAX once it is imported."""
     torch.set_num_threads(threads)
     os.environ["PJRT_NPROC"] = str(threads)
     os.environ["JAX_PLATFORMS"] = "cpu"

@@ -16,7 +16,7 @@ COLUMNS = 3
 
 @dataclass(frozen=True)
 class Curve:
-    """Hold the rate of every step of one run, and the one after it, by lrfused and by torch."""
+    """Hold the rates of every step of one run and of the next, by lrfused and by torch."""
 
     name: str
     caption: str
@@ -26,7 +26,7 @@ class Curve:
 
     @property
     def epochs(self) -> list[float]:
-        """Give the time of every step, in epochs."""
+        """Return the time of every step, in epochs."""
         return [step / self.steps_per_epoch for step in range(len(self.fused))]
 
 

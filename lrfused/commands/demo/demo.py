@@ -3,7 +3,7 @@
 Two copies of one network start from the same seed and see the same batches. One is trained by
 `lrfused.FusedDecaySGD` with the schedule inside, the other by `torch.optim.SGD` with torch's own
 scheduler beside it, each from the gradients of its own backward pass. After every step each
-weight, each momentum and the rate of the one are compared with those of the other, as integers.
+weight, each momentum and the rate of both are compared as integers.
 """
 
 import struct
@@ -33,7 +33,7 @@ BATCH = 64
 
 
 def strategies(epochs: int) -> dict[str, dict]:
-    """Give the six schedules and their arguments, scaled to a run of `epochs` epochs."""
+    """Return the six schedules and their arguments, scaled to a run of `epochs` epochs."""
     third = max(1, epochs // 3)
     warm_up = max(1, epochs // 5)
 
@@ -104,14 +104,14 @@ def network(seed: int) -> nn.Sequential:
 
 @dataclass
 class Trainee:
-    """Train one copy of the network; keep the rates it used and the time its steps took."""
+    """Train one copy of the network; keep the rates used and the times of the steps."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     end_epoch: Callable[[Tensor], object]
     rates: list[float] = field(default_factory=list)
-    step_ms: list[float] = field(default_factory=list)  # all but an epoch's last
-    last_ms: list[float] = field(default_factory=list)  # the last, and the schedule after it
+    step_ms: list[float] = field(default_factory=list)  # of all steps but an epoch's last
+    last_ms: list[float] = field(default_factory=list)  # of the last, with the schedule's step
 
     @property
     def rate(self) -> float:
@@ -119,7 +119,7 @@ class Trainee:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def backward(self, images: Tensor, labels: Tensor) -> None:
-        """Put this batch's gradients in place."""
+        """Compute the gradients of a batch."""
         self.optimizer.zero_grad()
         cross_entropy(self.model(images), labels).backward()
         self.rates.append(self.rate)
@@ -129,19 +129,19 @@ class Trainee:
         self.step_ms.append(_milliseconds(self.optimizer.step))
 
     def last_step(self, validation: tuple[Tensor, Tensor]) -> Tensor:
-        """Step the optimizer for the last time in an epoch, then the schedule; give the loss."""
+        """Make the last optimizer step of an epoch, then the schedule's; return the loss."""
         took = _milliseconds(self.optimizer.step)
         loss, _ = self.evaluate(*validation)
         self.last_ms.append(took + _milliseconds(self.end_epoch, loss))
         return loss
 
     def mean_step_ms(self, steps: int) -> float:
-        """Weigh the two medians as an epoch of `steps` steps has them."""
+        """Return the mean of the two medians, weighted for an epoch of `steps` steps."""
         return ((steps - 1) * median(self.step_ms) + median(self.last_ms)) / steps
 
     @torch.no_grad()
     def evaluate(self, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-        """Give the loss, and the accuracy in percent."""
+        """Return the loss, and the accuracy in percent."""
         self.model.eval()
         scores = self.model(images)
         self.model.train()
@@ -180,10 +180,10 @@ def trainees(name: str, options: dict, steps: int, seed: int) -> tuple[Trainee, 
 
 
 def first_difference(ours: Trainee, theirs: Trainee) -> str | None:
-    """Name the first thing whose bits differ, or give None.
+    """Return the name of the first tensor or rate whose bits differ, or None.
 
-    Gradients come first: where they differ and no weight did before, the two backward passes
-    disagree and the optimizers are not to blame.
+    Gradients come first: if they differ and no weight did before, the backward passes differ, and
+    not the optimizers.
     """
     pairs = list(zip(ours.model.named_parameters(), theirs.model.parameters(), strict=True))
     for (name, p), q in pairs:
@@ -210,7 +210,7 @@ def _same_bits(a: Tensor | None, b: Tensor | None) -> bool:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hold what one strategy's run found."""
+    """Hold the results of one strategy's run."""
 
     curve: curves.Curve
     difference: str | None
@@ -264,7 +264,7 @@ def train(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread: over a network this small more of them only wait for each other."""
+    """Run torch on one thread: on a network this small, several only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -275,7 +275,7 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def run(*, epochs: int, out: Path, seed: int) -> int:
-    """Train with every strategy, print the table, draw the rates; 1 unless all bits are equal."""
+    """Train with every strategy, print the table, draw the rates; return 1 if bits differ."""
     console = Console()
     digits = Digits.load(seed)
     size = sum(p.numel() for p in network(seed).parameters())

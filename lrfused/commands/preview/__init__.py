@@ -22,7 +22,7 @@ def run(
     text: str, *, lr: float = 0.1, steps: int | None = None, out: Path | None = None,
     log: bool = False,
 ) -> int:  # fmt: skip
-    """Draw what `text` says: to `out`, a .png or .svg, or as characters on stdout.
+    """Draw the schedule of the SPEC `text`: to `out`, a .png or .svg, or as characters on stdout.
 
     Raises CommandError for what cannot be drawn.
     """
@@ -61,7 +61,7 @@ def run(
 def trace(
     schedules: tuple[Schedule, ...], lr: float, steps: int
 ) -> tuple[list[float], list[float]]:
-    """Give the rate, and the momentum, that each of the first `steps` steps uses."""
+    """Return the rates and the momenta that the first `steps` steps use."""
     fastest = next(name for name, why in backends.available().items() if why is None)
     rates: list[float] = []
     momenta: list[float] = []

@@ -1,4 +1,4 @@
-"""Where a schedule has its milestones, and where it ends."""
+"""The milestones and the end of a schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MANY = 100  # marks of one schedule; more could not be told apart
 
 
 def marks(schedule: Any, steps: int) -> Iterator[tuple[int, str]]:
-    """Yield the steps below `steps` at which something begins or ends, and what."""
+    """Yield (step, label) where a part of the schedule begins or ends, below `steps`."""
     found = ((round(step), what) for step, what in _marks(schedule, steps))
     yield from ((step, what) for step, what in found if 0 < step < steps)
 
@@ -68,7 +68,7 @@ def _marks(s: Any, steps: int) -> Iterator[tuple[float, str]]:
 
 
 def end(schedule: Any) -> int | None:
-    """Give the steps after which a schedule is over, or has shown what it does; None if unknown."""
+    """Return the steps to draw, to a schedule's end or some of its cycles; None if unknown."""
     s = schedule
     match type(s).__name__:
         case "StepLR":
@@ -100,7 +100,7 @@ def end(schedule: Any) -> int | None:
 
 
 def last_end(schedules: list[Schedule] | tuple[Schedule, ...]) -> int | None:
-    """Give the latest end of schedules that run together; a OneCycleLR ends all of them."""
+    """Return the latest end of schedules that run together; a OneCycleLR ends all of them."""
     ends = [(end(s), type(s).__name__ == "OneCycleLR") for s in schedules]
     hard = [e for e, is_hard in ends if is_hard and e is not None]
     return min(hard) if hard else max((e for e, _ in ends if e is not None), default=None)
@@ -111,5 +111,5 @@ def _total_steps(s: Any) -> int:
 
 
 def _and_a_bit(steps: float) -> int:
-    """Show what follows, too."""
+    """Return a quarter more steps, to show the rate after the end."""
     return int(steps * 1.25) + 1

@@ -27,7 +27,7 @@ _IN_A_FILE = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 def read(spec: str) -> tuple[Schedule, ...]:
     """Read `spec`: a call such as "StepLR(30)", a list of calls, or config.py:NAME.
 
-    A call is of one of `NAMES`, its arguments are calls, lists and literals. Nothing else is
+    A call has one of `NAMES`; its arguments are calls, lists and literals. Nothing else is
     evaluated. Raises CommandError.
     """
     place = _IN_A_FILE.fullmatch(spec)
@@ -107,5 +107,5 @@ def _from_file(path: str, name: str) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """Give an error's first line."""
+    """Return an error's first line."""
     return str(error).partition("\n")[0]

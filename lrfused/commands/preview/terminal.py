@@ -18,7 +18,7 @@ def plot(
     log: bool = False,
     braille: bool = True,
 ) -> list[str]:
-    """Give the lines of a plot of `values` over their indices, with lines at the marked ones."""
+    """Return the lines of a plot of `values` by index, with a bar at each marked index."""
     drawn = [_height(v, log) for v in values]
     finite = [y for y in drawn if y is not None]
     low, high = min(finite), max(finite)
@@ -50,7 +50,7 @@ def plot(
 
 
 def _thinned(drawn: list[float | None], columns: int) -> list[tuple[int, float]]:
-    """Keep of each column's points the first, the lowest, the highest and the last."""
+    """Keep the first, the lowest, the highest and the last point of each column."""
     points = [(x, y) for x, y in enumerate(drawn) if y is not None]
     size = math.ceil(len(points) / columns)
     if size <= 4:

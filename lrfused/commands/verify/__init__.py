@@ -20,7 +20,7 @@ from .checks import Findings, Schedule, Tensors, update_all
 
 @dataclass(frozen=True)
 class Case:
-    """Name one comparison, with the row of the tables that it counts for."""
+    """Hold one comparison, and the row of the tables that counts it."""
 
     row: tuple[str, ...]
     place: str
@@ -28,7 +28,7 @@ class Case:
 
 
 def run(*, quick: bool = False, backend: str | None = None, device: str | None = None) -> int:
-    """Compare everything there is, print the tables; 1 unless all bits are equal."""
+    """Compare all backends on all devices; print tables; return 1 unless all bits are equal."""
     names, devices = _backends(backend), _devices(device)
     todo = [*_updates(names, devices, quick), *_schedules(names, devices, quick)]
     console = Console()

@@ -1,4 +1,4 @@
-"""What is compared: hyper-parameters, sizes, special values and schedules."""
+"""The tables of cases: hyper-parameters, sizes, special values and schedules."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ HYPER: dict[str, dict[str, Any]] = {
 
 
 def fading(epoch: int) -> float:
-    """Give a factor that falls with each epoch."""
+    """Return a factor that falls with each epoch."""
     return 0.995**epoch
 
 
 def waving(epoch: float) -> float:
-    """Give a factor that rises and falls."""
+    """Return a factor that rises and falls."""
     return 1.1 + math.sin(epoch / 3.7)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Say how to make one schedule twice: lrfused's, and torch's without lrfused."""
+    """Make one schedule twice: as lrfused's, and as torch's without lrfused."""
 
     kind: str
     arguments: dict[str, Any]
@@ -62,14 +62,14 @@ class Rule:
         return self.kind == "ReduceLROnPlateau"
 
     def ours(self) -> lrfused.Schedule:
-        """Make lrfused's: that of the name, or what the recipe of the name gives."""
+        """Return lrfused's schedule: of the class `kind`, or made by the recipe `name`."""
         if self.name:
             return getattr(lrfused, self.name)(**self.arguments)
         return getattr(lrfused, self.kind)(**self._made([rule.ours() for rule in self._members]))
 
     def torchs(self, optimizer: torch.optim.Optimizer) -> Any:
-        """Make torch's, on an optimizer."""
-        if self.name:  # a recipe is defined by the function, or by the members, that it gives
+        """Return torch's scheduler, on an optimizer."""
+        if self.name:  # a recipe returns a schedule of torch's classes
             return _of_recipe(self.ours(), optimizer)
         arguments = self._made([rule.torchs(optimizer) for rule in self._members])
         if self.kind == "ChainedScheduler":
@@ -92,12 +92,12 @@ def _of_recipe(schedule: Any, optimizer: torch.optim.Optimizer) -> Any:
 
 
 def rule(kind: str, **arguments: Any) -> Rule:
-    """Name one of torch's schedules."""
+    """Return the rule of one of torch's schedules."""
     return Rule(kind, arguments)
 
 
 def recipe(name: str, **arguments: Any) -> Rule:
-    """Name one of lrfused's recipes."""
+    """Return the rule of one of lrfused's recipes."""
     return Rule(name, arguments, name=name)
 
 
@@ -160,5 +160,5 @@ SCHEDULES: list[list[Rule]] = [
 
 
 def title(rules: list[Rule]) -> str:
-    """Name a schedule in a table."""
+    """Return the name of a schedule in the tables."""
     return rules[0].kind if len(rules) == 1 else f"list of {len(rules)}"

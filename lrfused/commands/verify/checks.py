@@ -1,4 +1,4 @@
-"""Run FusedDecaySGD beside its oracle, and count what differs."""
+"""Run FusedDecaySGD beside its oracle, and count the values that differ."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from . import cases
 
 MOMENTUM = "momentum_buffer"
 WITH_GRADIENTS = 40  # steps
-MOVED = ("lr", "momentum")  # what a schedule moves in a group
+MOVED = ("lr", "momentum")  # the entries of a group that a schedule moves
 
 
 @dataclass
 class Findings:
-    """Count what was compared, and keep where the first difference is."""
+    """Count the values compared, and keep the place of the first difference."""
 
     cases: int = 0
     steps: int = 0
@@ -48,7 +48,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Tensors:
-    """Hold the parameters of a dtype on a device, and their gradients of each step."""
+    """Hold the parameters of a dtype on a device, and their gradients for each step."""
 
     names: list[str]
     params: list[Tensor]
@@ -79,7 +79,7 @@ class Tensors:
 
 
 def _misaligned(tensor: Tensor) -> Tensor:
-    """Copy a tensor to a place that no vector begins at."""
+    """Copy a tensor to an address that is not aligned for vectors."""
     return torch.cat([tensor[:1], tensor])[1:]
 
 
@@ -88,9 +88,9 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def oracle(params: Any, dtype: torch.dtype, device: torch.device, **hyper: Any) -> Any:
-    """Build what has to be equalled: torch's for-loop, or on a CPU in 16 bit the reference.
+    """Return the oracle: torch's for-loop, or for bf16 and fp16 on a CPU the reference.
 
-    torch's own 16-bit result on a CPU depends on where in a SIMD block an element falls.
+    torch's own bf16 or fp16 result on a CPU depends on where in a SIMD block an element falls.
     """
     if device.type == "cpu" and dtype.itemsize == 2:
         return ReferenceDecaySGD(params, **hyper)
@@ -144,7 +144,7 @@ def _groups(device: torch.device) -> list[dict[str, Any]]:
 
 
 def _drop_gradients(optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Leave the tensors as they are after some steps: the rates need no updates to move."""
+    """Drop the gradients after some steps: the rates move without updates too."""
     if step == WITH_GRADIENTS:
         optimizer.zero_grad()
 
@@ -162,7 +162,7 @@ class Schedule:
 
     @functools.cached_property
     def torchs(self) -> tuple[list[list[float]], list[Tensor]]:
-        """Give the rates and momenta after each step, and the parameters after all of them."""
+        """Return the rates and momenta after each step, and the parameters after all of them."""
         optimizer = torch.optim.SGD(_groups(self.device), momentum=0.9, foreach=False, fused=False)
         with warnings.catch_warnings():  # members step each other before the optimizer has
             warnings.filterwarnings("ignore", "Detected call of")
