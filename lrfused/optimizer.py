@@ -172,8 +172,9 @@ class FusedDecaySGD(Optimizer):
                 "scheduler.step() between replays"
             )
         due = rates.stepped and clock.is_due()
-        if due and "step" in self.__dict__:
-            warn_of_attached(self, [s for b in rates.bound for s in b.members])
+        if due and "step" in self.__dict__ and not parts.warned_of_attached:
+            own = [scheduler for b in rates.bound for scheduler in b.members]
+            parts.warned_of_attached = warn_of_attached(self.__dict__["step"], own)
         rates.begin(groups, due)
         scaling.read(self)
         if parts.backend.step(groups, self.state, rates.program, due, scaling) or (

@@ -35,6 +35,7 @@ class Parts:
     device: device | None = None
     backend: Any = None
     rates: Any = None  # made when torch's constructor has made the groups
+    warned_of_attached: bool = False  # torch schedulers beside the optimizer's own
 
     def make_rates(self, groups: Groups, fresh: bool) -> None:
         """Make the rates of all groups; `fresh` if their schedules are to set the first ones."""

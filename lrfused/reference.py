@@ -58,7 +58,7 @@ class ReferenceDecaySGD(torch.optim.SGD):
         self._attach(as_schedules(schedule))
 
     def _attach(self, default: Any) -> None:
-        self._chains: list[tuple[torch.optim.SGD, list[Any]]] = []
+        self.attached: list[tuple[torch.optim.SGD, list[Any]]] = []
         shared: dict[int, tuple[Any, list[dict[str, Any]]]] = {}
         for group in self.param_groups:
             group["lr"] = float(group["lr"])
@@ -71,7 +71,7 @@ class ReferenceDecaySGD(torch.optim.SGD):
             holder = torch.optim.SGD([torch.empty(0)])
             holder.param_groups[:] = groups
             vars(holder)["_opt_called"] = True  # no warning of a step before the optimizer's
-            self._chains.append((holder, [s.bind(holder) for s in chain]))
+            self.attached.append((holder, [s.bind(holder) for s in chain]))
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -125,7 +125,7 @@ class ReferenceScheduler:
 
     def step(self, metrics: Any = None) -> None:
         """Step every scheduler that takes no metric; or, given metrics, every one that does."""
-        for _, members in self.optimizer._chains:
+        for _, members in self.optimizer.attached:
             for member in members:
                 if isinstance(member, torch.optim.lr_scheduler.ReduceLROnPlateau):
                     if metrics is not None:

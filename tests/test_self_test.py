@@ -223,19 +223,18 @@ def test_a_backend_asked_for_by_name_is_refused_in_the_same_words(kernels, fault
 
 def patience_one_more(right):
     class Late(right):
-        def __init__(self, *tensors):
-            *others, plateaus = tensors
-            plateaus = plateaus.clone()
+        def __init__(self, moved, packed, *others, **named):
+            plateaus = packed.plateaus.clone()
             plateaus[:, 3] += 1
-            super().__init__(*others, plateaus)
+            super().__init__(moved, packed._replace(plateaus=plateaus), *others, **named)
 
     return Late
 
 
 def patience_one_more_on_the_device(right):
     class Late(right):
-        def __init__(self, *tensors):
-            super().__init__(*tensors)
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
             plateaus = self._fixed["plateaus"].clone()
             plateaus[:, 3] += 1
             self._fixed["plateaus"] = plateaus

@@ -44,15 +44,13 @@ def wrap_step(cls: Any) -> None:
     cls.step = step
 
 
-def warn_of_attached(optimizer: Any, own: Iterable[Any]) -> None:
-    """Warn once if one of torch's schedulers is attached to an optimizer beside its own ones.
+def warn_of_attached(step: Any, own: Iterable[Any]) -> bool:
+    """Warn if `step`, an optimizer's, is wrapped by a torch scheduler beside its own; return so.
 
-    torch's schedulers leave no trace on an optimizer but its `step`, which they wrap.
+    torch's schedulers leave no other trace on an optimizer.
     """
-    state = optimizer.__dict__
-    if "_warned_of_attached" in state or not hasattr(state["step"], "_wrapped_by_lr_sched"):
-        return
-    optimizer._warned_of_attached = True
+    if not hasattr(step, "_wrapped_by_lr_sched"):
+        return False
     names = ", ".join(type(scheduler).__name__ for scheduler in own)
     warnings.warn(
         f"a torch scheduler was attached to a FusedDecaySGD whose step moves a schedule, {names}: "
@@ -60,6 +58,7 @@ def warn_of_attached(optimizer: Any, own: Iterable[Any]) -> None:
         "the optimizer without a schedule, or do not attach the other",
         stacklevel=5,
     )
+    return True
 
 
 def _has_observers() -> Callable[[], bool]:
