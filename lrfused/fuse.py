@@ -1,4 +1,4 @@
-"""From torch.optim.SGD and its schedulers, fresh or in mid-run, to FusedDecaySGD."""
+"""Continue a torch.optim.SGD and its schedulers, also in the middle of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .program.recorded import Recorded
 from .scheduler import Scheduler
 from .schedules import Adopted
 
-# What belongs to torch's own SGD, to the tensors, or to a FusedDecaySGD that it was loaded from.
+# Entries of torch's own SGD, of the tensors, and of a FusedDecaySGD that it was loaded from.
 _DROPPED = {
     "params", "param_names", "foreach", "fused", "differentiable", "schedule", "capturable",
 }  # fmt: skip
@@ -37,17 +37,16 @@ def fuse(
 ) -> tuple[FusedDecaySGD, Scheduler]:
     """Continue a torch.optim.SGD and its schedulers as a FusedDecaySGD; return it and its handle.
 
-    Same parameters, momentum buffers, groups, rates and counters; from here on the two given ones
-    are not to be used. The loop may stay as it is, `optimizer.step(); scheduler.step()`; with
+    Parameters, momentum buffers, groups, rates and counters are the same; do not use the two given
+    objects afterwards. The loop may stay as it is, `optimizer.step(); scheduler.step()`; with
     `schedule_every` the schedule advances inside the step instead. `amp`, `advance`,
     `max_grad_norm`, `backend` and `capturable` are FusedDecaySGD's.
 
-    scheduler: one, or several in the order in which the loop steps them. One of a class that
-    lrfused does not know is recorded for its next `total_steps` steps. The optimizer's hooks stay
-    with it.
+    scheduler: one, or several in the order in which the loop steps them. A class unknown to lrfused
+    is recorded for its next `total_steps` steps. Hooks of the optimizer are not taken over.
 
     Raises TypeError for an optimizer that is no torch.optim.SGD and, without total_steps, for an
-    unknown scheduler; ValueError for what cannot be continued.
+    unknown scheduler; ValueError for an optimizer or scheduler that cannot be continued.
     """
     if not isinstance(optimizer, SGD) or type(optimizer).step is not SGD.step:
         raise TypeError(f"fuse(optimizer=...) must be a torch.optim.SGD, got {_name(optimizer)}")
@@ -94,7 +93,7 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> list[Any]:
-    """Return schedulers that do the same and that lrfused knows."""
+    """Return equivalent schedulers, all of classes that lrfused can compile."""
     plateaus = [s for s in schedulers if type(s) is ReduceLROnPlateau]
     for s in schedulers:
         if isinstance(s, ReduceLROnPlateau) and s not in plateaus:
@@ -125,7 +124,7 @@ def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> li
 
 
 def _record(optimizer: SGD, schedulers: list[Any], total_steps: int) -> Recorded:
-    """Run copies of the schedulers ahead and note what they do to the groups."""
+    """Run copies of the schedulers ahead and record the groups' numbers after each step."""
     if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
         raise ValueError(
             f"fuse(total_steps=...) must be an integer of at least 1, got {total_steps!r}"

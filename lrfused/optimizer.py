@@ -42,18 +42,18 @@ class FusedDecaySGD(Optimizer):
             `{"params": ..., "schedule": ...}`.
         schedule_every: optimizer steps to one schedule step, which is part of the last of them;
             None if the loop calls `optimizer.scheduler.step()` itself.
-        amp: "fused" if the step itself is to take a GradScaler's scale, and to make no update where
-            it found infinities; None if the scaler is to do so before the step.
-        advance: whether the schedule advances in a step without an update: "always", as torch's
-            does in a loop, or "on_update".
-        max_grad_norm: clip gradients to this norm, taken over all groups together, inside the step;
-            `grad_norm` is what it was.
+        amp: "fused" if the step itself divides by a GradScaler's scale, and skips the update where
+            the scaler found infinities; None if the scaler does both before the step.
+        advance: "always" if a step that skips the update advances the schedule too, as
+            torch's scheduler does in a loop; "on_update" if it does not.
+        max_grad_norm: the norm, over all groups together, to which the step clips gradients;
+            `grad_norm` is the norm before that.
         master_weights: True to update bfloat16 and float16 parameters through float32 masters,
-            `state[p]["master"]`, with float32 momentum; "remainder" to keep of a bfloat16's master
-            only the 16 bits that the parameter lacks, `state[p]["master_remainder"]`.
-        backend: "auto", "compiled", "triton" or "reference"; used where its self-test passes.
+            `state[p]["master"]`, with float32 momentum; "remainder" to keep only the low 16 bits of
+            a bfloat16's master, `state[p]["master_remainder"]`.
+        backend: "auto", "compiled", "cuda", "triton" or "reference"; it must pass its self-test.
         capturable: whether `param_groups[i]["lr"]` is the live fp64 cell instead of a float.
-        foreach: accepted, so that a call need not be changed, and ignored.
+        foreach: no effect; accepted so that a call of torch.optim.SGD need not be changed.
         fused: likewise.
         differentiable: must be False.
 
@@ -193,7 +193,7 @@ class FusedDecaySGD(Optimizer):
 
     @property
     def max_grad_norm(self) -> float | None:
-        """Return what the norm of the gradients is clipped to; it may be assigned."""
+        """Return the norm to which gradients are clipped, or None; it may be assigned."""
         return self._parts.scaling.max_grad_norm
 
     @max_grad_norm.setter
@@ -202,17 +202,17 @@ class FusedDecaySGD(Optimizer):
 
     @property
     def grad_norm(self) -> Tensor:
-        """Return the norm of all gradients in the last step, before clipping; nobody waits for it.
+        """Return the norm of all gradients in the last step, before clipping, without a wait.
 
         A tensor of one fp64 element, on the device that took it. NaN where none was taken: before
-        the first step, and where GradScaler's `found_inf` made the step one without an update.
+        the first step, and in a step that GradScaler's `found_inf` skipped.
         """
         return self._parts.scaling.grad_norm
 
     def lr_history(self) -> LRHistory:
         """Return the rates after each of the last 1,024 schedule steps and plateau cuts.
 
-        They are written on the device as they happen, and read, and waited for, here.
+        They are recorded on the device; this call waits for it.
         """
         return LRHistory.of(self._parts.rates.history())
 

@@ -1,4 +1,4 @@
-"""The definition of lrfused, in pure PyTorch: torch's for-loop and torch's own schedulers."""
+"""ReferenceDecaySGD: what FusedDecaySGD must equal, made of torch's own SGD and schedulers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from .schedules.base import as_schedules
 
 
 class ReferenceDecaySGD(torch.optim.SGD):
-    """Do what FusedDecaySGD does with torch's own SGD and schedulers: the oracle.
+    """Oracle of FusedDecaySGD: torch's SGD and schedulers, with the same arguments.
 
-    The arguments are FusedDecaySGD's; `backend`, `capturable`, `foreach` and `fused` are accepted
-    and ignored.
+    `backend`, `capturable`, `foreach` and `fused` have no effect.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class ReferenceDecaySGD(torch.optim.SGD):
 
 
 class ReferenceScheduler:
-    """Step torch's schedulers as lrfused's handle steps a FusedDecaySGD's schedule."""
+    """Handle of the torch schedulers of a ReferenceDecaySGD."""
 
     def __init__(self, optimizer: ReferenceDecaySGD) -> None:
         self.optimizer = optimizer

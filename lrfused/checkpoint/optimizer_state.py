@@ -1,4 +1,4 @@
-"""What a checkpoint says, checked and made ready before any of it is taken over."""
+"""An optimizer's checkpoint: checked and converted before any of it is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OURS = ("momentum_buffer", *_MASTERS)
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Keep a tensor from load_state_dict, which casts all it sees to the parameter's dtype."""
+    """Hide a tensor from load_state_dict, which casts tensors to the parameter's dtype."""
 
     tensor: Tensor
 
@@ -45,7 +45,7 @@ def check_form(state: Any) -> None:
 
 
 def hold(_optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Hold the tensors whose dtype is ours to say: a load_state_dict pre-hook, the last of them."""
+    """Hide the tensors whose dtype is not the parameter's: the last load_state_dict pre-hook."""
 
     def held(own: Any) -> Any:
         if not isinstance(own, dict):
@@ -58,9 +58,10 @@ def hold(_optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
 def release(
     groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]], master: str | None
 ) -> None:
-    """Put held tensors back, each in the dtype that it has beside its parameter.
+    """Put hidden tensors back, each in the dtype that the step needs.
 
-    Raises TypeError for what cannot be there, ValueError for masters of the other kind.
+    Raises TypeError for a buffer or master that does not fit its parameter, ValueError for masters
+    of the other kind.
     """
     for g, group in enumerate(groups):
         for p in group["params"]:
@@ -100,9 +101,10 @@ def _check_or_drop(g: int, p: Tensor, own: dict[str, Any], key: str, wanted: str
 
 
 def schedules(groups: list[dict[str, Any]]) -> list[Any]:
-    """Return what each group says of its schedule, or None.
+    """Return each group's 'schedule' entry, or None.
 
-    Raises ValueError for what is not lrfused's; warns of what another optimizer left behind.
+    Raises ValueError for an entry that lrfused did not write. Warns, and returns None, where
+    another optimizer went on from the checkpoint.
     """
     packed = [group.get("schedule") for group in groups]
     for saved in packed:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import (
 
 from ..schedules.formula import Formula
 
-# What moves, or is loaded without being compared; all else in a state is configuration.
+# Entries that a step changes, or that are loaded without a comparison; the others are settings.
 _MOVES = {
     "last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "T_cur",
     "T_i", "base_lrs", "lr_lambdas", "_scale_fn_custom", "_schedulers", "verbose", "name",
@@ -24,10 +24,10 @@ _MOVES = {
 
 
 def plain_state(scheduler: Any) -> dict[str, Any]:
-    """Return the state under the class's name: numbers, strings, lists, dicts and tensors.
+    """Return a scheduler's state, with its class's name, as numbers, strings, lists and tensors.
 
-    torch.distributed.checkpoint makes strings of a dict's integer keys and drops what is empty: so
-    there is none of the former, and of the latter none whose absence is not understood.
+    torch.distributed.checkpoint turns a dict's integer keys into strings and drops empty lists: so
+    no dict has integer keys, and a missing list is read as an empty one.
     """
     state = {k: _plain(v) for k, v in scheduler.state_dict().items()}
     if "lr_lambdas" in state:
@@ -95,13 +95,13 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
             )
 
 
-_CYCLED = ("base_momentums", "max_momentums", "use_beta1")  # what an override may bring
+_CYCLED = ("base_momentums", "max_momentums", "use_beta1")  # an override may add them
 _ENDLESS = 2**62  # more steps than a counter holds
-_FUNCTIONS = ("lr_lambdas", "_scale_fn_custom", "_schedulers")  # looked at elsewhere
+_FUNCTIONS = ("lr_lambdas", "_scale_fn_custom", "_schedulers")  # checked apart
 
 
 def _check_kinds(name: str, own: dict[str, Any], state: Any) -> None:
-    """Raise ValueError unless every entry is of the kind that this scheduler works with."""
+    """Raise ValueError unless every entry has the type that this scheduler works with."""
     functions = [state.get("_scale_fn_custom"), *state.get("lr_lambdas", ())]
     if not all(saved is None or isinstance(saved, dict) for saved in functions):
         raise ValueError(f"the checkpoint's {name} has functions that are no dicts: {functions}")
@@ -149,8 +149,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def load(scheduler: Any, state: dict[str, Any]) -> None:
-    """Take over a state that `check` let pass."""
-    # An entry of another name would hide one of the scheduler's methods.
+    """Load a state that `check` accepted."""
+    # An entry of another name could replace one of the scheduler's methods.
     own = {*plain_state(scheduler), *_CYCLED}
     state = {k: v for k, v in state.items() if k in own and k != "name"}
     if "milestones" in state:

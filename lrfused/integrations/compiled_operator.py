@@ -1,4 +1,4 @@
-"""The update as an operator of torch's, for functions that are compiled as one graph."""
+"""`torch.ops.lrfused.sgd_`: the update as an operator, for torch.compile without graph breaks."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def sgd_(
 ) -> None:
     """Update parameters and momentum buffers in place, with the bits of `FusedDecaySGD`.
 
-    Gradients and buffers are one for each parameter, of its shape, dtype and device; without
-    momentum there are no buffers. lr is one number, best of fp64, in a tensor: so a compiled
-    function takes another without being compiled anew. With `first` the buffers are only written.
-    Called as `torch.ops.lrfused.sgd_`. Raises ValueError for lists of other lengths, RuntimeError
-    for what cannot be a parameter's gradient, and what `FusedDecaySGD.step` raises.
+    grads, momentum_buffers: one for each parameter, of its shape, dtype and device; no buffers
+    without momentum. lr: one number in a tensor, best of fp64: with a tensor another rate needs no
+    new compilation. first: the buffers are only written. Raises ValueError for lists of other
+    lengths, RuntimeError for a tensor that cannot be a parameter's gradient, and the errors of
+    `FusedDecaySGD.step`.
     """
     wanted = len(params) if momentum != 0 else 0
     if len(grads) != len(params) or len(momentum_buffers) != wanted:
@@ -73,11 +73,11 @@ def sgd_(
             buffer.copy_(state[param]["momentum_buffer"])
 
 
-_kept = threading.local()  # of each backend: its program has the rate of one call at a time
+_kept = threading.local()  # rates by backend; a program has the rate of one call at a time
 
 
 def _rates_of(backend: Any, group: dict[str, Any]) -> Rates:
-    """Return rates with the group's, and no schedule."""
+    """Return rates without a schedule, with the group's rate."""
     rates: Rates | None = vars(_kept).get(backend.__name__)
     if rates is None:
         rates = vars(_kept)[backend.__name__] = Rates([group], backend.Program, capturable=False)
@@ -87,4 +87,4 @@ def _rates_of(backend: Any, group: dict[str, Any]) -> Rates:
 
 @sgd_.register_fake
 def _(*args: Any, **kwargs: Any) -> None:
-    """Say that nothing is returned."""
+    """Return nothing, as the operator does."""

@@ -1,4 +1,4 @@
-"""Update each parameter as soon as its gradient is there, and let go of the gradient."""
+"""Update each parameter in the backward pass, and free its gradient at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class InBackward:
-    """Hold the hooks by which an optimizer updates parameters during the backward pass."""
+    """Handle of the hooks that update parameters in the backward pass."""
 
     def __init__(self, optimizer: FusedDecaySGD) -> None:
         self._optimizer = optimizer
@@ -27,7 +27,7 @@ class InBackward:
         self._hooks = [p.register_post_accumulate_grad_hook(self._update) for p in self._places]
 
     def remove(self) -> None:
-        """Leave gradients to `step()` again."""
+        """Remove the hooks: `step()` updates again."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

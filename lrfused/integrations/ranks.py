@@ -1,4 +1,4 @@
-"""What all ranks of a process group must agree on."""
+"""The check that all ranks of a process group have the same rates."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def check_ranks(optimizer: FusedDecaySGD, process_group: Any = None) -> None:
-    """Raise RuntimeError, on every rank, unless all hold the same rates at the same epoch.
+    """Raise RuntimeError, on every rank, unless all have the same rates at the same epoch.
 
-    All ranks of the group, by default all there are, call it and wait for each other. The rates
-    are compared as 64 bits; the error names ranks, epochs and rates.
+    Every rank of process_group, by default of the whole job, must call it; they wait for each
+    other. Rates are compared as 64 bits. The error names ranks, epochs and rates.
     """
-    import torch.distributed as dist  # where torch was built without it, nobody comes here
+    import torch.distributed as dist  # a torch built without it has no process group
 
     handle = optimizer.scheduler
     rates = handle.get_last_lr()

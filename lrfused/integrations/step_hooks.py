@@ -13,11 +13,11 @@ from torch.optim import optimizer as base
 
 
 def wrap_step(cls: Any) -> None:
-    """Give a class's step hooks and a profiler's record, as torch's constructor would.
+    """Wrap a class's `step` for hooks and the profiler, as torch's constructor would.
 
-    torch's wrapper opens a record at every step, which costs more than a small step itself: it is
-    passed by where nobody records and there are no hooks. Compiled functions call the step as it
-    is, in one graph break: its bookkeeping is no tensor that a graph could hold.
+    torch's wrapper opens a profiler range at every step, which costs more than a small step: it is
+    skipped where no profiler is active and there are no hooks. In a compiled function the step is
+    one graph break: its bookkeeping cannot be traced.
     """
     plain = cls.step
     if getattr(plain, "hooked", False):
@@ -28,7 +28,7 @@ def wrap_step(cls: Any) -> None:
 
     @functools.wraps(plain)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():  # otherwise without what `disable` costs
+        if torch.compiler.is_dynamo_compiling():  # elsewhere `disable` would only cost time
             return untraced(self, *args, **kwargs)
         if (
             has_observers()

@@ -1,4 +1,4 @@
-"""The rates of the past."""
+"""The rates of the last schedule steps and plateau cuts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class LRHistory(NamedTuple):
-    """List what moved the rates, oldest first.
+    """List schedule steps and plateau cuts, oldest first, each with the rates after it.
 
-    steps: of each entry, how many schedule steps had been made. lrs: of each entry, the rates of
-    all groups after it; NaN for a group that had not joined yet. cuts: the indices of the entries
-    that are cuts by ReduceLROnPlateau; all others are schedule steps.
+    steps: how many schedule steps had been made by then. lrs: the rates of all groups; NaN for a
+    group that had not joined yet. cuts: the indices of the entries that are cuts by
+    ReduceLROnPlateau; all others are schedule steps.
     """
 
     steps: list[int]

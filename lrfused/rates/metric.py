@@ -1,4 +1,4 @@
-"""The metric that a plateau is fed."""
+"""The metric of a plateau: read exactly, and averaged over ranks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 
 
 def as_metric(metrics: Any) -> float:
-    """Return one real number of any dtype, exactly, as a double."""
+    """Return one real number of any dtype as a double, exactly.
+
+    Raises ValueError for more than one number.
+    """
     if isinstance(metrics, torch.Tensor):
         if metrics.numel() != 1:
             shape = tuple(metrics.shape)
@@ -22,11 +25,11 @@ def as_metric(metrics: Any) -> float:
 
 
 def mean(metric: float | torch.Tensor, process_group: Any) -> float | torch.Tensor:
-    """Return the mean of a metric over the ranks of a process group, which all of them call.
+    """Return the mean of a metric over the ranks of a process group; every rank calls this.
 
-    A tensor is reduced on its device, and nobody waits for it.
+    A tensor is reduced on its device, without a wait. Sums are fp64.
     """
-    import torch.distributed as dist  # where torch was built without it, nobody comes here
+    import torch.distributed as dist  # a torch built without it has no process group
 
     if isinstance(metric, torch.Tensor):
         one = metric.detach().reshape(1).to(torch.float64)
