@@ -111,14 +111,29 @@ class FusedDecaySGD(Optimizer):
         self._parts.prepare_capture(self.param_groups, self.state)
 
     @property
-    def scheduler(self) -> Scheduler:
-        """Return the handle for loops that hold a scheduler, or a ReduceLROnPlateau."""
+    def scheduler(self) -> Any:
+        """Return the handle for loops that hold a scheduler, or a ReduceLROnPlateau.
+
+        An optimizer without a schedule keeps what is assigned, as torch's do.
+        """
+        if "_assigned" in self.__dict__:
+            return self._assigned
         # The handle keeps the optimizer alive, so the optimizer must not keep the handle.
         handle = self.__dict__.get("_handle", lambda: None)()
         if handle is None:
             handle = handle_of(self)
             self._handle = weakref.ref(handle)
         return handle
+
+    @scheduler.setter
+    def scheduler(self, value: Any) -> None:
+        if self._parts.rates.bound:
+            raise TypeError(
+                "optimizer.scheduler is the handle of the built-in schedule and cannot be set; "
+                f"keep the {type(value).__name__} in a variable, or construct the optimizer "
+                "without a schedule"
+            )
+        self._assigned = value
 
     @property
     def backend(self) -> str:

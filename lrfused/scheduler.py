@@ -2,80 +2,191 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from . import program
+from .checkpoint.scheduler_state import is_of_the_kind
 from .rates.metric import as_metric, mean
 
 if TYPE_CHECKING:
     from .optimizer import FusedDecaySGD
 
+_ORDER = (
+    "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, "
+    "you should call them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`. "
+    "Failure to do this will result in PyTorch skipping the first value of the learning rate "
+    "schedule."
+)
+# Private names that torch's compositions and ignite read or write on a scheduler.
+_SHARED = ("_schedulers", "_get_lr_called_within_step", "_is_initial")
+
+
+class _Fixed(list):
+    """List whose items cannot be written: it is no scheduler's own."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise TypeError(
+            "these rates cannot be written here, as several schedulers have their own; write "
+            "group['initial_lr'] before the schedule is constructed, or load a state_dict"
+        )
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse  # type: ignore[assignment]
+
 
 class Scheduler(LRScheduler):
     """Handle with torch's LRScheduler interface; its state lives in the optimizer.
 
+    Attributes of the torch scheduler that it stands for (`gamma`, `T_max`, `best`, ...) may be read
+    and written; a value that is written acts from the next schedule step on, as in torch. Reading
+    them waits for a device that still decides on a metric.
+
     torch's constructor is not run: it would wrap the optimizer's step and write its rates.
     """
 
+    optimizer: FusedDecaySGD
+
     def __init__(self, optimizer: FusedDecaySGD) -> None:
-        self.optimizer: FusedDecaySGD = optimizer
+        self.optimizer = optimizer
 
     @property
     def _rates(self) -> Any:
         return self.optimizer._parts.rates
 
-    def step(self, metrics: Any = None) -> None:
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def step(self, metrics: Any = None, epoch: Any = None) -> None:
         """Advance the schedule by one; or, given metrics, feed them to ReduceLROnPlateau.
 
         metrics is one real number: a Python or numpy scalar, or a tensor of any dtype and device.
         One on a device whose backend keeps the schedule there is not waited for; `get_last_lr()`
         and the optimizer's `state_dict()` are up to date, `param_groups` may be some steps later.
+        epoch: as in torch, deprecated there: the epoch to go to, also a fraction of one. Without
+        a ReduceLROnPlateau in the schedule the first argument is the epoch.
         Raises RuntimeError without metrics if the schedule advances inside optimizer.step(), and
         ValueError if there is nothing to advance or to feed.
         """
+        rates = self._rates
+        if metrics is not None and rates.bound and not rates.plateaus:
+            if epoch is not None:
+                raise TypeError(
+                    "scheduler.step(metrics, epoch) needs a ReduceLROnPlateau in the schedule; "
+                    "scheduler.step(epoch) goes to an epoch"
+                )
+            metrics, epoch = None, metrics
         if metrics is None:
-            self._advance()
+            self._advance(epoch)
         else:
-            self._observe(metrics)
+            self._observe(metrics, epoch)
 
-    def _advance(self) -> None:
+    def _advance(self, epoch: Any) -> None:
         rates, every = self._rates, self.optimizer._parts.clock.every
         if not rates.bound:
             raise ValueError("scheduler.step() needs a schedule, and this optimizer has none")
         if every is not None:
+            to = "" if epoch is None else f" scheduler.step(epoch={epoch}) would move it again;"
             raise RuntimeError(
-                f"the schedule advances inside optimizer.step() (schedule_every={every}); "
+                f"the schedule advances inside optimizer.step() (schedule_every={every});{to} "
                 "construct the optimizer with schedule_every=None to advance it by "
                 "scheduler.step(), or pass metrics for ReduceLROnPlateau"
             )
         if not rates.stepped:
             raise ValueError("scheduler.step() needs a schedule other than ReduceLROnPlateau")
-        rates.advance(self.optimizer.param_groups)
+        if rates.is_unused():
+            warnings.warn(_ORDER, UserWarning, stacklevel=3)
+        if epoch is None:
+            rates.advance(self._groups)
+        else:
+            self._by_torch("step", epoch)
 
-    def _observe(self, metrics: Any) -> None:
+    def _by_torch(self, method: str, *arguments: Any) -> None:
+        """Call a method of torch's schedulers, and take over the rates that it sets."""
+        with self._rates.edit(self._groups):
+            for b in self._rates.bound:
+                for member in b.stepped:
+                    getattr(member, method)(*arguments)
+        self._rates.record()
+
+    # torch's SequentialLR calls these two on its members.
+    def _initial_step(self) -> None:
+        self._by_torch("_initial_step")
+
+    def _update_lr(self, epoch: Any = None) -> None:
+        self._by_torch("_update_lr", epoch)
+
+    def _observe(self, metrics: Any, epoch: Any) -> None:
         rates = self._rates
         if not rates.plateaus:
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
+        if rates.stepped:
+            self._warn_of_an_epoch(metrics)
         group = rates.plateaus.process_group
         metric = metrics if rates.program.takes(metrics) else as_metric(metrics)
-        rates.observe(self.optimizer.param_groups, metric if group is None else mean(metric, group))
+        rates.observe(self._groups, metric if group is None else mean(metric, group))
+        if epoch is not None:
+            warnings.warn(
+                torch.optim.lr_scheduler.EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3
+            )
+            with rates.edit(self._groups):
+                for plateau in (plateau for b in rates.bound for plateau in b.plateaus):
+                    plateau.last_epoch = epoch
+
+    def _warn_of_an_epoch(self, metrics: Any) -> None:
+        last = vars(self).get("_last_integer")
+        vars(self)["_last_integer"] = metrics if type(metrics) is int else None
+        if type(metrics) is int and last is not None and metrics == last + 1:
+            warnings.warn(
+                f"scheduler.step({metrics}) was taken for a metric of ReduceLROnPlateau and looks "
+                "like an epoch: call scheduler.step() to advance the other schedules, and pass a "
+                "float if it is a metric",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    # -- the torch scheduler's attributes ----------------------------------------------------
 
     @property
     def last_epoch(self) -> int:
-        """Return how often the schedule has advanced; of ReduceLROnPlateau alone, its metrics."""
-        self._rates.settle(self.optimizer.param_groups)
-        return self._rates.epoch()
+        """Return how often the schedule has advanced; of ReduceLROnPlateau alone, its metrics.
+
+        It may be assigned: the next schedule step goes to the epoch after it.
+        """
+        self._rates.settle(self._groups)
+        self._rates.catch_up()
+        for b in self._rates.bound:
+            return b.last_epoch()
+        return 0
+
+    @last_epoch.setter
+    def last_epoch(self, epoch: Any) -> None:
+        if not isinstance(epoch, (int, float)):
+            raise TypeError(f"scheduler.last_epoch must be a number, got {epoch!r}")
+        with self._rates.edit(self._groups):
+            for b in self._rates.bound:
+                for member in b.members:
+                    program.set_last_epoch(member, epoch)
 
     @property
-    def base_lrs(self) -> list[float]:
-        """Return the initial rates of the groups."""
-        return [float(g.get("initial_lr", g["lr"])) for g in self.optimizer.param_groups]
+    def base_lrs(self) -> Any:
+        """Return the initial rates of the groups; the torch scheduler's own list, if it has one."""
+        owners = self._owners("base_lrs")
+        if len(self._rates.bound) == 1 and len(owners) == 1:
+            self._rates.watch(owners[0], "base_lrs")
+            return owners[0].base_lrs
+        return _Fixed(float(g.get("initial_lr", g["lr"])) for g in self._groups)
 
-    @property
-    def total_steps(self) -> int:
-        """Return the step at which OneCycleLR ends; AttributeError with other schedules."""
-        return int(self._first_member().total_steps)
+    @base_lrs.setter
+    def base_lrs(self, value: Any) -> None:
+        self._write("base_lrs", value)
 
     # accelerate counts here the steps that it leaves out, so that OneCycleLR ends in time.
     @property
@@ -93,6 +204,52 @@ class Scheduler(LRScheduler):
             return b.members[0]
         raise AttributeError("this optimizer has no schedule")
 
+    def _owners(self, name: str) -> list[Any]:
+        """Return the torch schedulers that have an attribute."""
+        return [m for b in self._rates.bound for m in b.members if hasattr(m, name)]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "optimizer" or (name.startswith("_") and name not in _SHARED):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        owners = self._owners(name)
+        if not owners:
+            raise AttributeError(f"{self._names()} has no attribute {name!r}")
+        self._rates.lend(self._groups)
+        if isinstance(vars(owners[0]).get(name), (list, dict, Counter)):
+            self._rates.watch(owners[0], name)
+        return getattr(owners[0], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = isinstance(getattr(type(self), name, None), property)
+        if name == "optimizer" or own or not self._owners(name):
+            object.__setattr__(self, name, value)  # torch keeps any attribute, too
+        elif name in _SHARED:
+            for owner in self._owners(name):
+                setattr(owner, name, value)
+        else:
+            self._write(name, value)
+
+    def _write(self, name: str, value: Any) -> None:
+        owners = self._owners(name)
+        if len(owners) != 1:
+            raise AttributeError(
+                f"scheduler.{name} cannot be set: of {self._names()}, {len(owners)} have it; load "
+                "a state with the value, scheduler.load_state_dict(state, override=True)"
+            )
+        (owner,) = owners
+        if not is_of_the_kind(getattr(owner, name), value):
+            raise TypeError(
+                f"scheduler.{name} must be of the kind of {getattr(owner, name)!r}, got {value!r}"
+            )
+        with self._rates.edit(self._groups):
+            setattr(owner, name, value)
+
+    def _names(self) -> str:
+        names = [type(m).__name__ for b in self._rates.bound for m in b.members]
+        return ", ".join(names) or "an optimizer without a schedule"
+
+    # -- rates -------------------------------------------------------------------------------
+
     @property
     def _last_lr(self) -> list[float]:
         return self.get_last_lr()
@@ -102,15 +259,33 @@ class Scheduler(LRScheduler):
 
         Waits for a device that still decides on a metric.
         """
-        self._rates.settle(self.optimizer.param_groups)
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._rates.settle(self._groups)
+        return [float(group["lr"]) for group in self._groups]
+
+    def get_lr(self) -> Any:
+        """Return what the torch scheduler's `get_lr()` returns, with its warning.
+
+        For several schedulers, or where torch has none, that is what `get_last_lr()` returns.
+        """
+        members = [m for b in self._rates.bound for m in b.stepped]
+        if len(self._rates.bound) == len(members) == 1 and not hasattr(members[0], "_schedulers"):
+            self._rates.lend(self._groups)
+            return members[0].get_lr()
+        warnings.warn(
+            "To get the last learning rate computed by the scheduler, please use `get_last_lr()`.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return self.get_last_lr()
+
+    # -- checkpoints -------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the schedule's state as plain data.
 
         One schedule's state is its torch namesake's; several are listed under "_schedulers".
         """
-        self._rates.begin(self.optimizer.param_groups)
+        self._rates.begin(self._groups)
         states = self._rates.states()
         if len(states) != 1:
             return {"_chains": [{"_schedulers": own} for own in states]}
@@ -122,7 +297,7 @@ class Scheduler(LRScheduler):
         As in torch the rates are the optimizer's to load. Raises ValueError, and changes nothing,
         if the state is that of another schedule; or of one with other settings, unless `override`.
         """
-        rates, groups = self._rates, self.optimizer.param_groups
+        rates, groups = self._rates, self._groups
         if "_chains" in state_dict:
             states = [own["_schedulers"] for own in state_dict["_chains"]]
         elif len(rates.bound) == 1 and len(rates.bound[0].members) == 1:
@@ -135,7 +310,7 @@ class Scheduler(LRScheduler):
         self.optimizer._parts.prepare_capture(groups, self.optimizer.state)
 
 
-class PlateauScheduler(Scheduler, ReduceLROnPlateau):  # type: ignore[misc]
+class PlateauScheduler(Scheduler, ReduceLROnPlateau):
     """Handle of a schedule that is only fed metrics.
 
     Frameworks use isinstance to choose `step()` or `step(metric)`.

@@ -61,7 +61,7 @@ class Program(HostProgram):
                 x = self._tables[table + (epoch - begin) // every]
             cells[c] = x * (a if absolute else cells[c] - a) + b
         self._moved.cells.copy_(torch.tensor(cells, dtype=torch.float64))
-        self._record(cut=False)
+        self._moved.record(cut=False)
         if groups is not None:
             self.show(groups)
 
@@ -76,17 +76,8 @@ class Program(HostProgram):
         self._moved.plateau_states.copy_(torch.tensor(states, dtype=torch.float64).reshape(-1, 5))
         cut = cells != before
         if cut:
-            self._record(cut=True)
+            self._moved.record(cut=True)
         return cut
-
-    def _record(self, cut: bool) -> None:
-        history, recorded = self._moved.history, self._moved.recorded
-        if len(history) == 0:
-            return
-        row = history[int(recorded) % len(history)]
-        row[0], row[1] = self._moved.epochs[0], cut
-        row[2:] = self._moved.cells[::2]
-        recorded.add_(1)
 
     def cells(self) -> list[float]:
         """Return the rate and the momentum of each group in turn."""

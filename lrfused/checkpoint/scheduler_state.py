@@ -107,13 +107,16 @@ def _check_kinds(name: str, own: dict[str, Any], state: Any) -> None:
         raise ValueError(f"the checkpoint's {name} has functions that are no dicts: {functions}")
     for key, here in {"base_momentums": [], "max_momentums": [], "use_beta1": False, **own}.items():
         there = _plain(state.get(key, here))
-        if key not in _FUNCTIONS and not _alike(here, there):
+        if key not in _FUNCTIONS and not is_of_the_kind(here, there):
             raise ValueError(
                 f"the checkpoint's {name} has {key}={there!r}, of another kind than {here!r}"
             )
 
 
-def _alike(here: Any, there: Any) -> bool:
+def is_of_the_kind(here: Any, there: Any) -> bool:
+    """Return whether a scheduler that works with one value works with the other."""
+    if callable(here):
+        return callable(there)
     if isinstance(here, Tensor):
         return isinstance(there, Tensor) and here.dim() == there.dim()
     if isinstance(here, int) and not isinstance(here, bool):
@@ -124,10 +127,12 @@ def _alike(here: Any, there: Any) -> bool:
     if isinstance(here, dict) and isinstance(there, dict):
         if all(isinstance(key, int) for key in here):  # milestones
             return all(isinstance(number, int) for pair in there.items() for number in pair)
-        return here.keys() == there.keys() and all(_alike(here[k], there[k]) for k in here)
+        return here.keys() == there.keys() and all(is_of_the_kind(here[k], there[k]) for k in here)
     if isinstance(here, list) and isinstance(there, list):
+        if any(map(callable, here)):
+            return len(here) == len(there) and all(map(callable, there))
         if any(isinstance(one, dict) for one in here):
-            return len(here) == len(there) and all(map(_alike, here, there))
+            return len(here) == len(there) and all(map(is_of_the_kind, here, there))
         return all(map(_is_number, there))
     return here is None or type(here) is type(there)
 

@@ -10,7 +10,15 @@ The expressions for x, a and b are torch's own, so the results are torch's to th
 forms would give other bits, and so would the cosines of another libm. csrc/schedule.h runs them.
 """
 
-from .compositions import compile, compiles, cycles_momentum, forward, last_epoch, show_rates
+from .compositions import (
+    compile,
+    compiles,
+    cycles_momentum,
+    forward,
+    last_epoch,
+    set_last_epoch,
+    show_rates,
+)
 from .plateau import plateau_row, plateau_state, set_plateau_state
 from .segment import FOREVER, Compiled, Segment
 from .tables import Packed, pack, rows
@@ -29,6 +37,7 @@ __all__ = [
     "plateau_row",
     "plateau_state",
     "rows",
+    "set_last_epoch",
     "set_plateau_state",
     "show_rates",
 ]

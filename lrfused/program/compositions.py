@@ -131,6 +131,15 @@ def last_epoch(scheduler: Any) -> int:
     return int(scheduler.last_epoch)
 
 
+def set_last_epoch(scheduler: Any, epoch: float) -> None:
+    """Set a scheduler's epoch; a chain's is that of all its members."""
+    if isinstance(scheduler, ChainedScheduler):
+        for member in scheduler._schedulers:
+            set_last_epoch(member, epoch)
+    else:
+        scheduler.last_epoch = epoch
+
+
 # From torch 2.13 on SequentialLR starts the member that the milestones select; before, the first.
 _STARTS_SELECTED = torch.__version__ >= TorchVersion("2.13")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -42,16 +43,18 @@ class BoundSchedules:
         self.schedules = schedules
         self.indices = list(indices)
         self.probe = torch.optim.SGD([_probe_group(groups[i]) for i in indices])
-        vars(self.probe)["_opt_called"] = True  # torch warns of it otherwise
+        # torch's schedulers would warn that the probe is never stepped, or not by a wrapped step.
+        vars(self.probe).update(_opt_called=True, step=_never_called)
         self.members: list[LRScheduler] = [s.bind(self.probe) for s in schedules]
         for member in self.leaves():
             if hasattr(member, "lr_lambdas"):  # a loaded state is written into them
                 member.lr_lambdas = list(map(own_formula, member.lr_lambdas))
         self.plateaus = [m for m in self.members if isinstance(m, ReduceLROnPlateau)]
         self.stepped = [m for m in self.members if not isinstance(m, ReduceLROnPlateau)]
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Count from where the schedulers are; nothing is compiled."""
         self.epoch = max(program.last_epoch(self.stepped[0]), 0) if self.stepped else 0
         self.until = 0  # the first epoch that is not compiled
         self.error: Exception | None = None  # that keeps the schedules from going on at `until`
@@ -123,6 +126,12 @@ class BoundSchedules:
 
     # -- steps -------------------------------------------------------------------------------
 
+    def last_epoch(self) -> int:
+        """Return the epoch of the first scheduler that is stepped; else a plateau's metrics."""
+        if self.stepped:
+            return program.last_epoch(self.stepped[0])
+        return int(self.plateaus[0].last_epoch)
+
     def segments(self, window: int) -> list[list[Segment]]:
         """Compile the next `window` steps, for each group, in the order of the members.
 
@@ -166,6 +175,13 @@ class BoundSchedules:
         for member in self.members:
             program.show_rates(member, [cells[2 * i] for i in self.indices])
 
+    # -- changes by hand ---------------------------------------------------------------------
+
+    def saved(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return the attributes of all schedulers, and the probe's groups, each beside a copy."""
+        owners = [vars(member) for member in (*self.members, *self.leaves())]
+        return [(own, _copied(own)) for own in (*owners, *self.probe.param_groups)]
+
     # -- checkpoints -------------------------------------------------------------------------
 
     def plain_state(self) -> list[dict[str, Any]]:
@@ -190,7 +206,18 @@ class BoundSchedules:
         """Load states that `plain_state` returned, or that torch's schedulers saved."""
         for member, state in zip(self.members, states, strict=True):
             scheduler_state.load(member, state)
-        self._start()
+        self.start()
+
+
+def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {k: copy.copy(v) if isinstance(v, (list, dict)) else v for k, v in attributes.items()}
+
+
+def _never_called() -> None:
+    raise AssertionError("the probe has no parameters to update")
+
+
+_never_called._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
 
 def _probe_group(group: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,15 @@ class Moved(NamedTuple):
             cells=self.cells[: 2 * count], epochs=self.epochs[:count], used=self.used[:count]
         )
 
+    def record(self, cut: bool) -> None:
+        """Add a row to the history: the first group's epoch, whether a plateau cut, the rates."""
+        if len(self.history) == 0:
+            return
+        row = self.history[int(self.recorded) % len(self.history)]
+        row[0], row[1] = self.epochs[0], cut
+        row[2:] = self.cells[::2]
+        self.recorded.add_(1)
+
     def rows_of_history(self) -> Tensor:
         """Return the rows that are kept, oldest first."""
         recorded, length = int(self.recorded), len(self.history)

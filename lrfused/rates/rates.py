@@ -6,7 +6,9 @@ Nothing follows a step: the program counts it, so there is no state between two 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +46,7 @@ class Rates:
         self.bound: list[BoundSchedules] = []
         self.program: Any = None
         self._make_program = make_program
+        self._watched: list[tuple[Any, str, Any]] = []  # schedulers' lists, and copies of them
         for i, group in enumerate(groups):
             self.shown.start(i, group, self.moved.cells, cycles_momentum=False)
         self._bind(groups, range(len(groups)), fresh)
@@ -177,6 +180,8 @@ class Rates:
             )
         if not self.shown.is_as_shown(groups):
             self._take_written(groups)
+        if self._watched:
+            self._take_watched(groups)
         if due and self.program.left <= 0:
             self._settle()
             self._compile()
@@ -236,14 +241,61 @@ class Rates:
         self._settle()
         return self.moved.rows_of_history()
 
-    def epoch(self) -> int:
-        """Return how many schedule steps were made; of plateaus alone, how many metrics fed."""
+    # -- changes by hand ---------------------------------------------------------------------
+
+    def lend(self, groups: list[dict[str, Any]]) -> None:
+        """Bring torch's schedulers, and the groups of their probes, up to date."""
+        self.begin(groups)
+        self.sync()
         for b in self.bound:
-            if b.stepped:
-                return self._epoch(b)
-            self.catch_up()
-            return int(b.plateaus[0].last_epoch)
-        return 0
+            b.take(groups)
+
+    @contextmanager
+    def edit(self, groups: list[dict[str, Any]]) -> Iterator[None]:
+        """Lend torch's schedulers to be changed, or stepped; then take over rates and settings.
+
+        An error leaves everything as it was.
+        """
+        self.lend(groups)
+        saved = [pair for b in self.bound for pair in b.saved()]
+        try:
+            yield
+        except BaseException:
+            for own, before in saved:
+                own.clear()
+                own.update(before)
+            raise
+        for b in self.bound:
+            b.give(groups)
+            b.start()
+        self._restart(groups)
+
+    def watch(self, owner: Any, name: str) -> None:
+        """Take over later changes inside a scheduler's list or dict, which the user was given."""
+        if not any(o is owner and n == name for o, n, _ in self._watched):
+            # A list of schedulers may change in its members: taken over once, whatever it holds.
+            before = None if name == "_schedulers" else copy.copy(getattr(owner, name))
+            self._watched.append((owner, name, before))
+
+    def record(self) -> None:
+        """Add a schedule step that torch's schedulers made to the history."""
+        self.moved.first(len(self.shown.rates)).record(cut=False)
+
+    def is_unused(self) -> bool:
+        """Return whether neither an optimizer step nor a schedule step was made yet."""
+        first = bool(self.moved.used[0].isnan()) and not self.program.in_flight
+        return first and not self.moved.epochs.any()
+
+    def _take_watched(self, groups: list[dict[str, Any]]) -> None:
+        watched = self._watched
+        if all(getattr(owner, name) == before for owner, name, before in watched):
+            return
+        self._watched = []
+        with self.edit(groups):
+            pass
+        for owner, name, _ in watched:
+            if name != "_schedulers":
+                self.watch(owner, name)
 
     # -- state -------------------------------------------------------------------------------
 
