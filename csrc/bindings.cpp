@@ -13,6 +13,7 @@
 #include "cuda/items.h"
 #include "device.h"
 #include "gather.h"
+#include "gathered.h"
 #include "groups.h"
 #include "norm.h"
 #include "prefetch.h"
@@ -70,25 +71,9 @@ std::tuple<bool, bool, double> step(const py::list& groups, const py::dict& stat
   // Where other Python code may run before the update is done, it may drop a gradient: hold them.
   const bool large = found.numel >= kLetGo;
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
-  if (large || !found.odd.empty())
-    for (const Tensors& t : found.tensors)
-      for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer, t.master})
-        if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
-
+  if (large || !found.odd.empty()) held = hold(found);
   py::object update_odd = py::none();
-  if (!found.odd.empty() || !found.valid) {
-    py::list list;
-    if (!found.valid) {  // all are odd then
-      for (size_t i = 0; i < found.slots.size(); ++i)
-        found.odd.push_back({found.slots[i].group, found.slots[i].place, found.tensors[i].object});
-      found.slots.clear();
-      found.tensors.clear();
-      found.firsts = 0;
-    }
-    for (const Odd& o : found.odd)
-      list.append(py::make_tuple(o.group, py::reinterpret_borrow<py::object>(o.param)));
-    update_odd = odd(list);
-  }
+  if (!found.odd.empty() || !found.valid) update_odd = odd(odd_params(found));
 
   double total = 0, coefficient = 1;
   if (max_norm) {
@@ -241,6 +226,22 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("kept"),
         py::arg("advance"), py::arg("fused"), py::arg("odd"));
+  py::class_<Gathered>(m, "Gathered")
+      .def_property_readonly("valid", &Gathered::valid)
+      .def_property_readonly("firsts", &Gathered::firsts)
+      .def_property_readonly("places", &Gathered::places)
+      .def_property_readonly("odd", &Gathered::odd)
+      .def_property_readonly("params", &Gathered::params)
+      .def_property_readonly("slots", &Gathered::slots)
+      .def("bump_versions", &Gathered::bump_versions);
+  m.def(
+      "gather",
+      [](const py::list& groups, const py::dict& state, const std::vector<double>& cells,
+         Master kept, const std::string& device_type) {
+        return Gathered(groups, state, cells, kept, c10::Device(device_type).type());
+      },
+      py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("kept"),
+      py::arg("device_type"));
   m.def("has_observers", &at::hasCallbacks);
   m.def("units_of", &units_of, py::arg("numels"));
   bind_device(m);

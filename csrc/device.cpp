@@ -32,17 +32,6 @@ cuda::Clip* clip_of(const at::Tensor& t) {
   return reinterpret_cast<cuda::Clip*>(t.mutable_data_ptr<double>());
 }
 
-// Whether a stream beside a master, which may be of wider elements than the parameter, has none of
-// them at a multiple of its size.
-bool misaligned(const Slot& s) {
-  if (s.kept == Master::none) return false;
-  const auto off = [](const void* p, int64_t size) {
-    return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size) != 0;
-  };
-  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.kept);
-  return off(s.grad, size.grad) || off(s.buffer, size.buffer) || off(s.master, size.master);
-}
-
 const float* one_float(const char* name, const at::Tensor& t, c10::Device device) {
   if (!t.defined()) return nullptr;
   TORCH_CHECK_VALUE(t.scalar_type() == at::kFloat && t.numel() == 1 && t.device() == device, name,
@@ -146,44 +135,15 @@ void Device::observe(const at::Tensor& metric, int64_t stream) {
 }
 
 DeviceStep::DeviceStep(const py::list& groups, const py::dict& state,
-                       const std::vector<double>& cells, Master kept) {
-  TORCH_CHECK_VALUE(cells.size() == 2 * groups.size(), "there are ", cells.size(), " cells for ",
-                    groups.size(), " groups");
-  found_.aligned = true;
-  gather(groups, state, cells.data(), 1.0, device_type(), kept, found_);
-  for (size_t i = 0; kept != Master::none && i < found_.slots.size();) {
-    const Slot& s = found_.slots[i];
-    if (!misaligned(s)) {
-      ++i;
-      continue;
-    }
-    found_.odd.push_back({s.group, s.place, found_.tensors[i].object});
-    found_.slots.erase(found_.slots.begin() + i);
-    found_.tensors.erase(found_.tensors.begin() + i);
-  }
-  for (const Tensors& t : found_.tensors)
-    for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer, t.master})
-      if (impl) held_.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
-}
+                       const std::vector<double>& cells, Master kept)
+    : gathered_(groups, state, cells, kept, device_type()) {}
 
 std::vector<int64_t> DeviceStep::devices() const {
   std::vector<int64_t> indices;
-  for (const Slot& s : found_.slots)
+  for (const Slot& s : gathered_.found.slots)
     if (std::find(indices.begin(), indices.end(), s.device) == indices.end())
       indices.push_back(s.device);
   return indices;
-}
-
-py::list DeviceStep::odd() const {
-  py::list list;
-  const auto add = [&](int64_t group, PyObject* param) {
-    list.append(py::make_tuple(group, py::reinterpret_borrow<py::object>(param)));
-  };
-  for (const Odd& o : found_.odd) add(o.group, o.param);
-  if (!found_.valid)
-    for (const auto i : c10::irange(found_.slots.size()))
-      add(found_.slots[i].group, found_.tensors[i].object);
-  return list;
 }
 
 void DeviceStep::scale(double inv_scale, std::optional<at::Tensor> grad_scale,
@@ -199,10 +159,10 @@ cuda::Scaler DeviceStep::scaler_on(const Device& device) const {
 }
 
 at::Tensor DeviceStep::norm(Device& device, int64_t stream, double max_norm, bool recording) {
-  TORCH_CHECK_VALUE(found_.valid && found_.odd.empty() && devices().size() == 1,
+  TORCH_CHECK_VALUE(valid() && odd().empty() && devices().size() == 1,
                     "a norm is taken of plain tensors on one device");
-  const int64_t places = found_.places;
-  const auto gradients = gradients_of(found_.slots, places);
+  const int64_t places = gathered_.found.places;
+  const auto gradients = gradients_of(gathered_.found.slots, places);
   int64_t pieces = 0;
   for (const cuda::Gradient& g : gradients) pieces += cuda::pieces_of(g.numel);
   const auto [sums, counts] = std::pair(device.sums_, device.counts_);
@@ -239,18 +199,18 @@ at::Tensor DeviceStep::norm(Device& device, int64_t stream, double max_norm, boo
   return clip_;
 }
 
-void DeviceStep::create() { created_ = lrfused::create(found_); }
+void DeviceStep::create() { created_ = lrfused::create(gathered_.found); }
 
 void DeviceStep::launch(Device& device, int64_t stream, const std::vector<int32_t>& momentum_cells,
                         bool advances, bool always, bool finite, bool recording) {
-  TORCH_CHECK_VALUE(momentum_cells.size() == found_.groups.size(), "momentum_cells must name ",
-                    found_.groups.size(), " cells");
+  TORCH_CHECK_VALUE(momentum_cells.size() == gathered_.found.groups.size(),
+                    "momentum_cells must name ", gathered_.found.groups.size(), " cells");
   std::vector<cuda::Row> rows;
-  for (const auto g : c10::irange(found_.groups.size()))
-    rows.push_back(row_of(found_.groups[g], momentum_cells[g]));
+  for (const auto g : c10::irange(gathered_.found.groups.size()))
+    rows.push_back(row_of(gathered_.found.groups[g], momentum_cells[g]));
   std::vector<const Slot*> slots;
   bool masters = false;
-  for (const Slot& s : found_.slots) {
+  for (const Slot& s : gathered_.found.slots) {
     if (s.numel == 0 || !(device.device_.is_cpu() || s.device == device.device_.index())) continue;
     slots.push_back(&s);
     masters |= s.kept != Master::none;
@@ -282,8 +242,8 @@ void DeviceStep::launch(Device& device, int64_t stream, const std::vector<int32_
 }
 
 void DeviceStep::finish(const py::dict& state) {
-  for (const Tensors& t : found_.tensors) t.param->bump_version();
-  keep(found_, created_, state);
+  gathered_.bump_versions();
+  keep(gathered_.found, created_, state);
 }
 
 }  // namespace lrfused

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cuda/launch.h"
-#include "gather.h"
+#include "gathered.h"
 
 namespace lrfused {
 
@@ -56,15 +56,15 @@ class Device {
 };
 
 // One step: found, then launched on each device.
-class DeviceStep {
+class C10_HIDDEN DeviceStep {
  public:
   DeviceStep(const py::list& groups, const py::dict& state, const std::vector<double>& cells,
              Master kept);
 
-  bool valid() const { return found_.valid; }
-  int64_t firsts() const { return found_.firsts; }
+  bool valid() const { return gathered_.valid(); }
+  int64_t firsts() const { return gathered_.firsts(); }
   std::vector<int64_t> devices() const;
-  py::list odd() const;  // [(group, param)]; all of them if not valid
+  py::list odd() const { return gathered_.odd(); }
 
   // Gradients are multiplied by 1 / grad_scale, or else by inv_scale; both tensors are fp32 of one
   // element, on the device, and where found_inf is not 0 no update is made.
@@ -87,8 +87,7 @@ class DeviceStep {
  private:
   cuda::Scaler scaler_on(const Device& device) const;
 
-  Found found_;
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held_;  // Python may drop a gradient meanwhile
+  Gathered gathered_;
   std::vector<at::Tensor> created_;
   double inv_scale_ = 1;
   at::Tensor grad_scale_, found_inf_, clip_;

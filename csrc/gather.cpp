@@ -7,14 +7,18 @@
 #include "gather.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/core/impl/COWDeleter.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/irange.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <atomic>
 #include <cstddef>
+#include <map>
 
 #include "cpu/parallel.h"
+#include "cuda/items.h"
 #include "groups.h"
 #include "parameters.h"
 #include "prefetch.h"
@@ -54,11 +58,14 @@ bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
 // The dispatch keys of an ordinary dense tensor of a device type; subclasses, sparse, lazy and
 // conjugated tensors and those of other devices have others.
 c10::DispatchKeySet plain_keys(c10::DeviceType device) {
-  static const c10::DispatchKeySet on_cpu = at::empty({0}).key_set();
-  if (device == c10::kCPU) return on_cpu;
-  static const c10::DispatchKeySet on_gpu =
-      at::empty({0}, at::TensorOptions().device(c10::kCUDA)).key_set();
-  return on_gpu;
+  static std::map<c10::DeviceType, c10::DispatchKeySet> known;  // guarded by the GIL
+  const auto found = known.find(device);
+  if (found != known.end()) return found->second;
+  // Not in the caller's modes, such as inference mode, in which tensors have other keys.
+  const c10::InferenceMode normal(false);
+  const c10::impl::ExcludeDispatchKeyGuard plain(
+      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
+  return known[device] = at::empty({0}, at::TensorOptions().device(device)).key_set();
 }
 
 constexpr const char* kBufferKey = "momentum_buffer";
@@ -99,9 +106,14 @@ struct Links {
   Kind kind;
 };
 
-bool misaligned(const Slot& s, size_t itemsize) {
-  const auto address = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
-  return (address(s.param) | address(s.grad) | address(s.buffer)) % itemsize != 0;
+// Whether a stream has its elements at addresses that are no multiples of their size.
+bool misaligned(const Slot& s) {
+  const auto off = [](const void* p, int64_t size) {
+    return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size) != 0;
+  };
+  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.kept);
+  return off(s.param, size.param) || off(s.grad, size.grad) || off(s.buffer, size.buffer) ||
+         off(s.master, size.master);
 }
 
 class Reader {
@@ -252,7 +264,7 @@ class Reader {
       if (slot.numel != 0 &&
           (!slot.param || !slot.grad || (t.buffer && !slot.buffer) || (t.master && !slot.master)))
         l.kind = Kind::odd;
-      if (found_.aligned && misaligned(slot, t.param->itemsize())) l.kind = Kind::odd;
+      if (found_.aligned && misaligned(slot)) l.kind = Kind::odd;
     }
     kinds_[i] = l.kind;
     slot.place = i;
@@ -277,13 +289,14 @@ class Reader {
   Kind* kinds_;
 };
 
-// Move what is not plain out of the slots.
+// Move what is not plain out of the slots, and all of them if the groups are not valid.
 void separate(Found& found, const Kind* kinds) {
   int64_t plain = 0;
   for (const auto i : c10::irange(found.slots.size())) {
-    if (kinds[i] == Kind::odd)
+    const bool odd = kinds[i] == Kind::odd || (kinds[i] == Kind::plain && !found.valid);
+    if (odd)
       found.odd.push_back({found.slots[i].group, static_cast<int64_t>(i), found.tensors[i].object});
-    if (kinds[i] != Kind::plain) continue;
+    if (odd || kinds[i] == Kind::skip) continue;
     found.slots[plain] = found.slots[i];
     found.tensors[plain++] = found.tensors[i];
   }
@@ -347,7 +360,23 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
   found.numel = numel;
   found.places = count;
   found.firsts = firsts;
-  if (others > 0) separate(found, kind);
+  if (others > 0 || !found.valid) separate(found, kind);
+  if (!found.valid) found.numel = found.firsts = 0;
+}
+
+std::vector<c10::intrusive_ptr<c10::TensorImpl>> hold(const Found& found) {
+  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
+  for (const Tensors& t : found.tensors)
+    for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer, t.master})
+      if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
+  return held;
+}
+
+py::list odd_params(const Found& found) {
+  py::list list;
+  for (const Odd& o : found.odd)
+    list.append(py::make_tuple(o.group, py::reinterpret_borrow<py::object>(o.param)));
+  return list;
 }
 
 }  // namespace lrfused

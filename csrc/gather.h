@@ -50,7 +50,15 @@ PyObject* master_key(Master kept);
 
 // Read groups (a list of dicts) and state (the optimizer's). Group g's rate is cells[2 g]; `kept`
 // is what 16-bit parameters have of a master.
+//
+// Where a group's numbers are not valid no parameter has a slot; all are odd then.
 void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
             c10::DeviceType device, Master kept, Found& found);
+
+// References to all tensors of the slots, for as long as other Python code may drop a gradient.
+std::vector<c10::intrusive_ptr<c10::TensorImpl>> hold(const Found& found);
+
+// The odd parameters as [(group, param)].
+py::list odd_params(const Found& found);
 
 }  // namespace lrfused
