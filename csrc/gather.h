@@ -10,7 +10,7 @@
 
 #include <vector>
 
-#include "step.h"
+#include "slot.h"
 
 namespace py = pybind11;
 

@@ -11,19 +11,19 @@
 
 namespace lrfused {
 
-constexpr int64_t kLanes = 128;
+constexpr int64_t kPartialSums = 128;
 constexpr int64_t kPiece = 4096;
 
 LRFUSED_HD double fold(double* lane) {
-  for (int64_t w = kLanes / 2; w > 0; w /= 2)
+  for (int64_t w = kPartialSums / 2; w > 0; w /= 2)
     for (int64_t j = 0; j < w; ++j) lane[j] += lane[j + w];
   return lane[0];
 }
 
 LRFUSED_HD double ordered_sum(const double* x, int64_t n) {
   if (n == 1) return x[0];
-  double lane[kLanes] = {};
-  for (int64_t i = 0; i < n; ++i) lane[i % kLanes] += x[i];
+  double lane[kPartialSums] = {};
+  for (int64_t i = 0; i < n; ++i) lane[i % kPartialSums] += x[i];
   return fold(lane);
 }
 

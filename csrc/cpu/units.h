@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "../chunks.h"
-#include "../step.h"
+#include "../slot.h"
 #include "parallel.h"
 
 namespace lrfused {

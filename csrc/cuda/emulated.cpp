@@ -43,18 +43,18 @@ Warp down(const Warp& a, int by) {
 // What a warp folds to whose lanes add up each their own.
 template <class Add>
 double fold_lanes(Add add) {
-  Warp sums[kSums];
+  Warp sums[kSumsPerLane];
   bool wide = false;
   for (int64_t lane = 0; lane < kLanes; ++lane) {
-    double own[kSums] = {};
+    double own[kSumsPerLane] = {};
     wide = add(lane, own);
-    for (int k = 0; k < kSums; ++k) sums[k].x[lane] = own[k];
+    for (int k = 0; k < kSumsPerLane; ++k) sums[k].x[lane] = own[k];
   }
   return fold(sums, wide, down).x[0];
 }
 
 double sum_of(const double* x, int64_t n) {
-  return fold_lanes([&](int64_t lane, double (&own)[kSums]) {
+  return fold_lanes([&](int64_t lane, double (&own)[kSumsPerLane]) {
     add_numbers(x, n, lane, own);
     return false;
   });
@@ -98,7 +98,7 @@ const char* launch_norm(const Launch& l, const Gradients& from, const Norm& n) {
     for (int32_t i = 0; i < table.count; ++i) {
       const uint32_t first = table.first()[i], last = table.first()[i + 1];
       for (uint32_t item = first; item < last; ++item)
-        n.pieces[item] = fold_lanes([&](int64_t lane, double (&own)[kSums]) {
+        n.pieces[item] = fold_lanes([&](int64_t lane, double (&own)[kSumsPerLane]) {
           return add_piece(table.entry(i), item - first, scale, lane, own);
         });
       n.sums[n.begin + i] =

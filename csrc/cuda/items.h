@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "../step.h"
+#include "../slot.h"
 
 namespace lrfused::cuda {
 

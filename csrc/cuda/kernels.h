@@ -22,13 +22,13 @@ __device__ bool is_last(uint32_t* ticket) {
 }
 
 // The device that is launched on, for as long as this lives.
-struct Device {
+struct DeviceGuard {
   int before = 0, now;
-  explicit Device(int device) : now(device) {
+  explicit DeviceGuard(int device) : now(device) {
     cudaGetDevice(&before);
     if (before != now) cudaSetDevice(now);
   }
-  ~Device() {
+  ~DeviceGuard() {
     if (before != now) cudaSetDevice(before);
   }
 };

@@ -18,7 +18,7 @@ struct Down {
 
 // The sum of n numbers, for the whole warp to call; lane 0 has it.
 __device__ double sum_of(const double* x, int64_t n, int64_t lane) {
-  double sums[kSums] = {};
+  double sums[kSumsPerLane] = {};
   add_numbers(x, n, lane, sums);
   return fold(sums, false, Down());
 }
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
        item += gridDim.x * kWarps) {
     const int32_t i = tensor_of(table.first(), table.count, items, item);
     const uint32_t first = table.first()[i], pieces = table.first()[i + 1] - first;
-    double sums[kSums] = {};
+    double sums[kSumsPerLane] = {};
     const bool wide = add_piece(table.entry(i), item - first, scale, lane, sums);
     double sum = fold(sums, wide, Down());
     if (pieces > 1) {
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 }  // namespace
 
 const char* launch_norm(const Launch& l, const Gradients& table, const Norm& n) {
-  const Device device(l.device);
+  const DeviceGuard device(l.device);
   pass(l, table, [&](const auto& where) {
     norm<<<grid_of(l, kBlocks), kThreads, 0, static_cast<cudaStream_t>(l.stream)>>>(where, n,
                                                                                     l.items);
@@ -81,7 +81,7 @@ const char* launch_norm(const Launch& l, const Gradients& table, const Norm& n) 
 }
 
 const char* load_norm(int index, size_t room) {
-  const Device device(index);
+  const DeviceGuard device(index);
   const char* error = load(norm<Resident<Gradients>>);
   if (!error) error = load(norm<Inline<Gradients, kSmall>>);
   if (!error && room > kSmall) error = load(norm<Inline<Gradients, kInline>>);

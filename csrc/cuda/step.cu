@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 const char* launch_step(const Launch& l, const Table& table, int only, const Step& s) {
-  const Device device(l.device);
+  const DeviceGuard device(l.device);
   with_kind(only, [&](auto kind) {
     constexpr int Only = decltype(kind)::value;
     pass(l, table, [&](const auto& where) {
@@ -57,13 +57,13 @@ const char* launch_step(const Launch& l, const Table& table, int only, const Ste
 
 const char* launch_observe(int device, void* stream, const Schedule& schedule,
                            const double* metric) {
-  const Device now(device);
+  const DeviceGuard now(device);
   observe<<<1, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(schedule, metric);
   return said(cudaGetLastError());
 }
 
 const char* load_step(int index, size_t room) {
-  const Device device(index);
+  const DeviceGuard device(index);
   const char* error = load(observe);
   for (const int only : kKinds) {
     if (error) break;

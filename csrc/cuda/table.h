@@ -9,7 +9,7 @@
 #include <type_traits>
 
 #include "../sgd.h"
-#include "../step.h"
+#include "../slot.h"
 #include "items.h"
 
 namespace lrfused::cuda {

@@ -16,11 +16,11 @@ namespace lrfused::cuda {
 struct Moving {
   static constexpr bool scale = true;
   bool decay, nesterov;
-  Buffer buffer;
+  MomentumMode mode;
 };
 struct Still {
   static constexpr bool scale = true, nesterov = false;
-  static constexpr Buffer buffer = Buffer::none;
+  static constexpr MomentumMode mode = MomentumMode::none;
   bool decay;
 };
 
@@ -132,8 +132,7 @@ struct Lane {
       gs[i] = load<kGrads / 4>(to.grad);
       if (Shifted) gs[i] = join(gs[i], load<kGrads / 4>(to.grad + kGrads), shift);
       if (F::reads_param) ps[i] = load<sizeof(ps[i]) / 4>(to.param);
-      if (kMomentum && parts.buffer == lrfused::Buffer::next)
-        ms[i] = load<sizeof(ms[i]) / 4>(to.buffer);
+      if (kMomentum && parts.mode == MomentumMode::next) ms[i] = load<sizeof(ms[i]) / 4>(to.buffer);
       if (kMaster) ks[i] = load<sizeof(ks[i]) / 4>(to.master);
     }
     LRFUSED_UNROLLED
@@ -203,9 +202,9 @@ LRFUSED_HD void update(const Table& table, const Common& common, int32_t i, int6
   const Layout layout = layout_of(at, entry.numel, sizes);
   const Item item = item_of(layout, k);
   // A cycle of momentum may pass through 0.
-  const Buffer mode = momentum == 0 ? Buffer::none : Buffer(entry.mode);
+  const MomentumMode mode = momentum == 0 ? MomentumMode::none : MomentumMode(entry.mode);
   const bool decay = row.weight_decay != 0;
-  if (mode == Buffer::none)
+  if (mode == MomentumMode::none)
     Lane<F, Ahead, Still>{hyper, {decay}}.item(at, layout, item, lane);
   else
     Lane<F, Ahead, Moving>{hyper, {decay, row.nesterov != 0, mode}}.item(at, layout, item, lane);

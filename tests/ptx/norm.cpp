@@ -3,7 +3,7 @@
 
 #include "cases.h"
 #include "csrc/cuda/norm.h"
-#include "csrc/pack.h"
+#include "csrc/gpu/pack.h"
 #include "stream.h"
 
 namespace lrfused::ptx {
@@ -18,10 +18,10 @@ template <class T, class R>
 double square_sum(const T* x, int64_t n, double scale) {
   std::vector<double> pieces;
   for (int64_t begin = 0; begin < std::max<int64_t>(n, 1); begin += kPiece) {
-    double lanes[kLanes] = {};
+    double lanes[kPartialSums] = {};
     for (int64_t i = begin; i < std::min(n, begin + kPiece); ++i) {
       const double d = rn<R>(opmath_t<R>(scale) * opmath_t<R>(widen(x[i])));
-      lanes[i % kLanes] += d * d;
+      lanes[i % kPartialSums] += d * d;
     }
     pieces.push_back(fold(lanes));
   }

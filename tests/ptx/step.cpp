@@ -1,8 +1,8 @@
 #include <limits>
 
 #include "cases.h"
+#include "csrc/gpu/pack.h"
 #include "csrc/norm.h"
-#include "csrc/pack.h"
 #include "program.h"
 #include "tensor.h"
 

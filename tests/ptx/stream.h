@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "csrc/step.h"
+#include "csrc/slot.h"
 #include "memory.h"
 #include "random.h"
 

@@ -10,7 +10,7 @@ struct Tensor {
   DType dtype, grad_dtype;
   Master kept;
   int32_t group;
-  Buffer mode;
+  MomentumMode mode;
   Stream param, grad, buffer, master;
 
   DType buffer_dtype() const { return kept == Master::none ? dtype : DType::float32; }

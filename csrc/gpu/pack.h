@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cuda/launch.h"
+#include "../cuda/launch.h"
 
 namespace lrfused {
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
 #include "sgd.h"
 
@@ -18,11 +17,11 @@ struct Hypers {
   const Hyper<M>& get() const;
 };
 template <>
-inline const Hyper<float>& Hypers::get<float>() const {
+LRFUSED_HD const Hyper<float>& Hypers::get<float>() const {
   return single;
 }
 template <>
-inline const Hyper<double>& Hypers::get<double>() const {
+LRFUSED_HD const Hyper<double>& Hypers::get<double>() const {
   return twice;
 }
 
@@ -48,7 +47,7 @@ struct Slot {
   int64_t place;  // among all parameters, with a gradient or without
   int32_t group;
   DType dtype, grad_dtype;  // they may differ where there is a master
-  Buffer mode;
+  MomentumMode mode;
   Master kept;
   int8_t device = 0;  // index
 };
@@ -56,15 +55,5 @@ struct Slot {
 LRFUSED_HD constexpr int64_t itemsize(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
 }
-
-// Update every slot on the CPU, in one parallel region. `fused` as torch's own CPU kernels are;
-// `written` is called once for each slot, by some thread; of small ones `soon` a few slots before.
-void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
-                const std::function<void(int64_t)>& soon,
-                const std::function<void(int64_t)>& written);
-
-// Write the sums of the squares of the slots' gradients times inv_scale to sums[place]; norm.h.
-// `fused` only says that there are wide vectors.
-void square_sums_cpu(const Slot* slots, int64_t count, double inv_scale, bool fused, double* sums);
 
 }  // namespace lrfused

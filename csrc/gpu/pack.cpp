@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "cuda/norm.h"
+#include "../cuda/norm.h"
 
 namespace lrfused {
 namespace {
