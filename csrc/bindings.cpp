@@ -1,4 +1,4 @@
-// The extension's face: one step, one program, and the seams the tests look through.
+// The Python bindings: the step, the program, the gather, and functions for tests.
 #include <ATen/record_function.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
@@ -16,7 +16,7 @@
 namespace lrfused {
 namespace {
 
-// For tests: the units that tensors of these sizes are cut into, as (first, last, begin, end).
+// For tests: cut tensors of these sizes into units; return them as (first, last, begin, end).
 std::vector<std::array<int64_t, 4>> units_of(const std::vector<int64_t>& numels) {
   std::vector<Unit> units;
   cut(static_cast<int64_t>(numels.size()), [&](int64_t i) { return numels[i]; }, units);
@@ -25,9 +25,9 @@ std::vector<std::array<int64_t, 4>> units_of(const std::vector<int64_t>& numels)
   return rows;
 }
 
-// For tests: how often each lane of each item touches each of a tensor's elements, as rows of
-// (item, lane, element), and the vectors among them as (item, lane, first element). Addresses and
-// sizes are those of cuda/items.h.
+// For tests: return a row (item, lane, element) for each access of a tensor's element, and a row
+// (item, lane, first element) for each vector. `at` and `sizes` are cuda/items.h's Streams and
+// Sizes.
 using Touches = std::vector<std::array<int64_t, 3>>;
 std::pair<Touches, Touches> touches_of(const std::array<uint64_t, 4>& at, int64_t numel,
                                        const std::array<int64_t, 5>& sizes) {
@@ -58,7 +58,7 @@ std::pair<Touches, Touches> touches_of(const std::array<uint64_t, 4>& at, int64_
 std::tuple<std::string, int, int> describe(int device) {
   cuda::Machine machine;
   const char* error = cuda::describe(device, machine);
-  TORCH_CHECK(error == nullptr, "device ", device, " could not be asked: ", error);
+  TORCH_CHECK(error == nullptr, "device ", device, " could not be described: ", error);
   return {machine.name, machine.major, machine.minor};
 }
 #endif
@@ -116,11 +116,11 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def(py::init([](const std::array<at::Tensor, 7>& moved,
                        const std::array<at::Tensor, 5>& compiled, py::object rates,
                        py::list momenta, int64_t steps) {
-             const auto& m = moved;
-             const auto& c = compiled;
-             return Program({m[0], m[1], m[2], m[3], m[4], m[5], m[6]},
-                            {c[0], c[1], c[2], c[3], c[4]}, std::move(rates), std::move(momenta),
-                            steps);
+             const auto& [cells, epochs, used, history, recorded, plateau_states, observed] = moved;
+             const auto& [segments, constants, tables, plateau_cells, plateaus] = compiled;
+             return Program({cells, epochs, used, history, recorded, plateau_states, observed},
+                            {segments, constants, tables, plateau_cells, plateaus},
+                            std::move(rates), std::move(momenta), steps);
            }),
            py::arg("moved"), py::arg("compiled"), py::arg("rates"), py::arg("momenta"),
            py::arg("steps"))

@@ -1,4 +1,4 @@
-// Making what a first step lacks: momentum buffers, and masters, which begin as their parameters.
+// Creating momentum buffers and masters for first steps. A master begins as its parameter.
 #pragma once
 
 #include <vector>

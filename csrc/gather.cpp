@@ -70,13 +70,13 @@ bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
   }
 }
 
-// The dispatch keys of an ordinary dense tensor of a device type; subclasses, sparse, lazy and
-// conjugated tensors and those of other devices have others.
+// Return the dispatch keys of a plain tensor of a device type. Subclasses, sparse, lazy and
+// conjugated tensors and tensors on other devices have other keys.
 c10::DispatchKeySet plain_keys(c10::DeviceType device) {
   static std::map<c10::DeviceType, c10::DispatchKeySet> known;  // guarded by the GIL
   const auto found = known.find(device);
   if (found != known.end()) return found->second;
-  // Not in the caller's modes, such as inference mode, in which tensors have other keys.
+  // The caller's modes, such as inference mode, would give the tensor other keys.
   const c10::InferenceMode normal(false);
   const c10::impl::ExcludeDispatchKeyGuard plain(
       c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
@@ -105,7 +105,7 @@ bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
   return a->is_non_overlapping_and_dense() && a->strides() == b->strides();
 }
 
-// The first element's address, or null where the memory is not simply there (copy-on-write).
+// Return the first element's address, or null if there is no memory, or it is copied on write.
 void* address_of(const c10::TensorImpl* t) {
   const at::DataPtr& data =
       t->unsafe_storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks();
@@ -121,7 +121,7 @@ struct Chain {
   Kind kind;
 };
 
-// Whether a stream has its elements at addresses that are no multiples of their size.
+// Return whether a stream has elements at addresses that are no multiples of their size.
 bool misaligned(const Slot& s) {
   const auto off = [](const void* p, int64_t size) {
     return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size) != 0;
@@ -185,7 +185,7 @@ class Reader {
 
   void meta(Chain& c) const {
     if (c.kind == Kind::odd) return;
-    // A class of its own may answer .grad in its own way; Python asks it.
+    // A subclass may define .grad itself, so Python reads it.
     if (c.tensors.param->key_set() != found_.keys) {
       c.kind = Kind::odd;
       return;
@@ -198,10 +198,10 @@ class Reader {
       if (own) prefetch_tensor(own);
   }
 
-  // Whether the parameter's state matters.
+  // Return whether the step uses the parameter's state.
   bool looks_up(const Chain& c) const { return groups_[c.group].momentum || kept_ != Master::none; }
 
-  // The tensors in a parameter's state.
+  // Find the buffer and the master in a parameter's state.
   Kind find_own(Chain& c) const {
     if (c.state == nullptr) return Kind::plain;
     if (!PyDict_CheckExact(c.state)) return Kind::odd;
@@ -234,7 +234,7 @@ class Reader {
     if (c.master) prefetch_impl(t.master = impl_of(c.master));
   }
 
-  // Whether `other`, of a dtype, is a stream that runs beside `param`.
+  // Return whether `other` has this dtype, and its elements in the memory order of `param`.
   bool beside(const c10::TensorImpl* other, at::ScalarType dtype,
               const c10::TensorImpl* param) const {
     return other->key_set() == found_.keys && other->dtype() == dtype &&
@@ -306,7 +306,7 @@ class Reader {
   Kind* kinds_;
 };
 
-// Move what is not plain out of the slots, and all of them if the groups are not valid.
+// Move parameters that are not plain out of the slots; all of them if the groups are not valid.
 void separate(Found& found, const Kind* kinds) {
   int64_t plain = 0;
   for (const auto i : c10::irange(found.slots.size())) {
@@ -338,7 +338,7 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
             c10::DeviceType device, Master kept, Found& found) {
   static thread_local std::vector<Kind> kinds;
   found.keys = plain_keys(device);
-  buffer_key();  // made here, not by the first thread to ask
+  buffer_key();  // interned here, where this thread has the GIL
   master_key(kept);
   found.groups.clear();
   found.valid = true;

@@ -1,4 +1,4 @@
-// What a gather found, with references to the tensors, for backends that launch without cpu/.
+// The tensors that a gather found, held, for backends that launch kernels with their addresses.
 #pragma once
 
 #include <string>

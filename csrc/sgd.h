@@ -5,26 +5,25 @@
 
 namespace lrfused {
 
-// What the step does with a parameter's momentum buffer.
+// How the step uses a parameter's momentum buffer.
 enum class MomentumMode : uint8_t {
-  none,   // momentum is 0
-  first,  // the parameter's first step: the buffer becomes the gradient, dampening ignored
-  next,
+  none,   // not at all: momentum is 0
+  first,  // in the parameter's first step the buffer becomes the gradient, dampening ignored
+  next,   // in later steps the buffer is decayed, and the gradient added
 };
 
 // Hyper-parameters of one group, each a Python double rounded once to opmath M.
 template <class M>
 struct Hyper {
-  M grad_scale;  // -1 to maximize, times what GradScaler unscales by
+  M grad_scale;  // -1 to maximize, times GradScaler's inverse scale
   M weight_decay;
   M momentum;
   M undamped;  // 1 - dampening
   M minus_lr;
-  M clip = 1;  // what clipping multiplies by
+  M clip = 1;  // the clipping coefficient
 };
 
-// Which of its parts an update has, for those who know when they are compiled; others give a struct
-// of the same members.
+// Compile-time flags of an update; run-time callers pass a struct with the same members.
 template <bool Scale, bool Decay, MomentumMode Mode, bool Nesterov>
 struct Parts {
   static constexpr bool scale = Scale, decay = Decay, nesterov = Nesterov;

@@ -1,4 +1,4 @@
-// What one step is made of: the slots found in the optimizer's groups, and the groups' numbers.
+// The data of a step: a slot for each parameter to update, and the groups' hyper-parameters.
 #pragma once
 
 #include <cstdint>
@@ -30,14 +30,15 @@ struct Group {
   bool scale, decay, momentum, nesterov;
 };
 
-// What is kept of a 16-bit parameter's fp32 master. With one, the update is fp32's, on the master.
+// The form in which a 16-bit parameter's fp32 master is kept. With a master the update is made in
+// fp32, on the master.
 enum class Master : uint8_t {
-  none,
-  whole,      // the master
-  remainder,  // what a bfloat16 lacks of it: master.h
+  none,       // there is no master
+  whole,      // as fp32
+  remainder,  // as the 16 bits that a bfloat16 lacks: master.h
 };
 
-// A parameter to update: streams of numel elements in the same memory order.
+// A parameter to update: addresses of streams of numel elements in one memory order.
 struct Slot {
   void* param;
   const void* grad;
@@ -46,7 +47,7 @@ struct Slot {
   int64_t numel;
   int64_t place;  // among all parameters, with a gradient or without
   int32_t group;
-  DType dtype, grad_dtype;  // they may differ where there is a master
+  DType dtype, grad_dtype;  // differ only beside a master
   MomentumMode mode;
   Master kept;
   int8_t device = 0;  // index

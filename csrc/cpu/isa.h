@@ -1,4 +1,4 @@
-// Instruction sets: what each one's loops are, and which the CPU at hand runs.
+// Instruction sets: the loops of each, and the choice of the best that the CPU has.
 //
 // The loops, in update.inc and square_sum.inc, are compiled once for each instruction set, in a
 // file and a namespace of its own: baseline.cpp and avx2.cpp. isa.cpp detects and chooses. Results

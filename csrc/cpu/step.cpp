@@ -87,7 +87,7 @@ Done step(const py::list& groups, const py::dict& state, Program& program, doubl
     clip(found.groups, coefficient);
   }
 
-  // Create what first steps lack.
+  // Create momentum buffers and masters for first steps.
   const std::vector<at::Tensor> created = create(found);
 
   // Note the rates used, and update.

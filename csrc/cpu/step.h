@@ -16,10 +16,10 @@ using Done = std::tuple<bool, bool, double>;
 // Update every parameter that has a gradient; then, if `advance`, advance the program and show its
 // rates in the groups. Everything that can be refused is refused before the first write.
 //
-// `odd` updates the parameters that are no plain streams. It is called with [(group, param)] before
-// the update; it returns an object whose square_sums() returns the sums of their gradients'
-// squares, and which is called with the clipping coefficient to update them. `fused`: whether
-// a * b + c is rounded once, as in torch's own CPU kernels.
+// `odd` is called with [(group, param)], the parameters that are not plain streams, before the
+// update. It returns an object: square_sums() gives the sum of the squares of each one's gradient,
+// and a call with the clipping coefficient updates them. `fused`: whether a * b + c is rounded
+// once, as in torch's own CPU kernels.
 Done step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
           std::optional<double> max_norm, bool skip, Master kept, bool advance, bool fused,
           const py::function& odd);

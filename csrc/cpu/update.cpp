@@ -1,4 +1,4 @@
-// One parallel region over units of all tensors of all groups.
+// The update on the CPU: one parallel region over units of all tensors of all groups.
 #include "passes.h"
 #include "units.h"
 

@@ -1,5 +1,5 @@
-// The kernels run on the CPU, item by item and lane by lane: the same code around the same bytes,
-// for tests where there is no GPU. Nothing of it is fast.
+// The kernels run on the CPU, item by item and lane by lane: the same headers and the same bytes,
+// for tests without a GPU. This is slow.
 #include "emulated.h"
 
 #include "argument.h"
@@ -16,7 +16,7 @@ const char* run(const std::function<void()>& kernel) {
   return nullptr;
 }
 
-// The table as a kernel finds it: an argument's bytes stay with the launch.
+// Return a function that returns the table as the kernel reads it. An argument's bytes are copied.
 template <class T>
 std::function<T()> keep(const Launch& launch, const T& table) {
   return pass(launch, table, [](const auto& where) -> std::function<T()> {
@@ -24,7 +24,7 @@ std::function<T()> keep(const Launch& launch, const T& table) {
   });
 }
 
-// A number in each lane of a warp.
+// One number for each lane of a warp.
 struct Warp {
   double x[kLanes];
 };
@@ -40,7 +40,7 @@ Warp down(const Warp& a, int by) {
   return c;
 }
 
-// What a warp folds to whose lanes add up each their own.
+// Return the folded sum of a warp, in which add(lane, sums) makes each lane's partial sums.
 template <class Add>
 double fold_lanes(Add add) {
   Warp sums[kSumsPerLane];

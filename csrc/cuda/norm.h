@@ -1,9 +1,9 @@
-// The norm of all gradients, in the order that ../norm.h fixes: what one lane of a warp does.
+// The norm of all gradients, in ../norm.h's order: the work of one lane of a warp.
 //
-// A piece of 4096 elements is a warp's. Of its 128 sums a lane has four: where the gradient lies at
-// multiples of four elements sums 4 l to 4 l + 3, whose elements it reads at once, else l, l + 32,
-// l + 64 and l + 96, and single elements side by side with the other lanes'. The warp then folds
-// the 128 as the order wants, by pairs at the same distances.
+// A warp takes a piece of 4096 elements, and each lane has four of the 128 partial sums. If the
+// gradient's address is a multiple of four elements, lane l has the partial sums 4 l to 4 l + 3 and
+// reads their elements at once; else it has l, l + 32, l + 64 and l + 96, and reads single elements
+// beside the other lanes'. The warp then folds the 128, pair by pair in the same order.
 #pragma once
 
 #include "../norm.h"
@@ -16,10 +16,10 @@ constexpr int kRow = int(kPartialSums);           // elements that a warp reads 
 constexpr int kSumsPerLane = kRow / int(kLanes);  // of a lane
 
 LRFUSED_HD int64_t pieces_of(int64_t numel) {
-  return numel <= kPiece ? 1 : (numel + kPiece - 1) / kPiece;  // one, too, where there is nothing
+  return numel <= kPiece ? 1 : (numel + kPiece - 1) / kPiece;  // one, too, of no elements
 }
 
-// Where lane's k-th sum is among the 128.
+// Return the index of lane's k-th partial sum among the 128.
 template <bool Wide>
 LRFUSED_HD int place_of(int64_t lane, int k) {
   return Wide ? kSumsPerLane * int(lane) + k : int(kLanes) * k + int(lane);
@@ -39,7 +39,7 @@ LRFUSED_HD Vector<T, kSumsPerLane> row_of(uint64_t at, int64_t lane) {
   }
 }
 
-// The gradient is of T, and unscaled in R.
+// Add the square of a gradient of T, unscaled in R.
 template <class R, class T>
 LRFUSED_HD void add_square(double& sum, T grad, opmath_t<R> scale) {
   const double d = rn<R>(scale * static_cast<opmath_t<R>>(widen(grad)));
@@ -53,7 +53,7 @@ LRFUSED_HD void add_square(double& sum, T grad, opmath_t<R> scale) {
 template <class T, class R, bool Wide>
 LRFUSED_HD void add_squares(uint64_t at, int64_t n, opmath_t<R> scale, int64_t lane,
                             double (&sums)[kSumsPerLane]) {
-  // Rows under way: 128 bytes of a lane, or as many of 32 registers as single elements fill.
+  // Rows in flight: 128 bytes of a lane, or 32 registers of single elements.
   constexpr int kAhead = sizeof(T) == 2 && !Wide ? 8 : 32 / int(sizeof(T));
   int left = int(n);
   LRFUSED_ROLLED
@@ -66,7 +66,7 @@ LRFUSED_HD void add_squares(uint64_t at, int64_t n, opmath_t<R> scale, int64_t l
     for (int k = 0; k < kSumsPerLane; ++k) add_square<R>(sums[k], rows[i].x[k], scale);
     at += kAhead * kRow * sizeof(T);
   }
-  constexpr int kLast = 4 * kSumsPerLane;  // elements under way
+  constexpr int kLast = 4 * kSumsPerLane;  // elements in flight
   LRFUSED_ROLLED
   for (; left > 0; left -= kLast / kSumsPerLane * kRow) {
     T x[kLast] = {};
@@ -100,7 +100,7 @@ LRFUSED_HD bool add_piece(const Gradient& g, int64_t piece, double inv_scale, in
   return wide;
 }
 
-// Make lane's sums of a piece; return whether they are those that a wide read gives.
+// Make lane's sums of a piece; return whether they are 4 l to 4 l + 3.
 LRFUSED_HD bool add_piece(const Gradient& g, int64_t piece, double inv_scale, int64_t lane,
                           double (&sums)[kSumsPerLane]) {
   switch (DType(g.dtype)) {
@@ -117,7 +117,7 @@ LRFUSED_HD bool add_piece(const Gradient& g, int64_t piece, double inv_scale, in
   }
 }
 
-// A number that another block has written since this kernel began.
+// Load a number that another block has written since this kernel began.
 LRFUSED_HD double fresh(const double* x) {
 #if defined(__CUDA_ARCH__)
   return __ldcg(x);
@@ -126,13 +126,13 @@ LRFUSED_HD double fresh(const double* x) {
 #endif
 }
 
-// Add n numbers to lane's sums, which begin with 0 and lie as those of a narrow read do.
+// Add n numbers to lane's sums l, l + 32, l + 64 and l + 96, which begin with 0.
 LRFUSED_HD void add_numbers(const double* x, int64_t n, int64_t lane,
                             double (&sums)[kSumsPerLane]) {
   constexpr int kAhead = 8 * kSumsPerLane;
   LRFUSED_ROLLED
   for (; n > 0; n -= kAhead * kLanes) {
-    double ahead[kAhead] = {};  // sums are no -0: another 0 changes none
+    double ahead[kAhead] = {};  // adding 0 changes no sum, as none is -0
     LRFUSED_UNROLLED
     for (int i = 0; i < kAhead; ++i)
       if (i * kLanes + lane < n) ahead[i] = fresh(x + i * kLanes + lane);
@@ -142,11 +142,11 @@ LRFUSED_HD void add_numbers(const double* x, int64_t n, int64_t lane,
   }
 }
 
-// Fold a warp's 128 sums into one, which lane 0 has. A V is one number in each lane, and down(v, w)
+// Fold a warp's 128 partial sums into one, in lane 0. A V is one number in each lane; down(v, w) is
 // the number of the lane w further on.
 template <class V, class Down>
 LRFUSED_HD V fold(V (&sums)[kSumsPerLane], bool wide, const Down& down) {
-  // Sums that are at least kSumsPerLane apart are another lane's where neighbours are one lane's.
+  // If a lane has neighbouring sums, pairs at a distance of kSumsPerLane or more are in two lanes.
   if (!wide) {
     sums[0] = sums[0] + sums[2];
     sums[1] = sums[1] + sums[3];
@@ -175,12 +175,13 @@ LRFUSED_HD double root(double x) {
 #endif
 }
 
-// What clipping takes from the sum of all squares.
+// Return the norm and the clipping coefficient, given the sum of all squares.
 LRFUSED_HD Clip clip_of(double sum, double max_norm) {
   const double norm = root(sum);
   return {norm, clip_coefficient(norm, max_norm)};
 }
 
+// Return the NaNs that stand for a norm that was not taken.
 LRFUSED_HD Clip not_taken() {
   const double nan = bit_cast<double>(uint64_t(0x7ff8) << 48);
   return {nan, nan};

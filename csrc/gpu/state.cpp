@@ -48,7 +48,7 @@ DeviceState::DeviceState(int64_t index, int driver)
 }
 
 void DeviceState::bind(std::vector<at::Tensor> t, int64_t groups, int64_t length) {
-  TORCH_CHECK_VALUE(t.size() == 13, "a schedule on a device is made of 13 tensors");
+  TORCH_CHECK_VALUE(t.size() == 13, "a schedule on a device needs 13 tensors, got ", t.size());
   for (const at::Tensor& tensor : t)
     TORCH_CHECK_VALUE(tensor.device() == device_ && tensor.is_contiguous(),
                       "a schedule's tensors must be contiguous, on ", device_);

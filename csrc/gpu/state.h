@@ -1,4 +1,4 @@
-// What a GPU holds from step to step, beside the tensors of the optimizer.
+// The tables, the sums and the schedule that a GPU keeps between steps.
 #pragma once
 
 #include <ATen/core/Tensor.h>

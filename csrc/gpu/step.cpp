@@ -56,7 +56,7 @@ cuda::Scaler DeviceStep::scaler_on(const DeviceState& device) const {
 
 at::Tensor DeviceStep::norm(DeviceState& device, int64_t stream, double max_norm, bool recording) {
   TORCH_CHECK_VALUE(valid() && odd().empty() && devices().size() == 1,
-                    "a norm is taken of plain tensors on one device");
+                    "a norm needs plain tensors on one device");
   const int64_t places = gathered_.found.places;
   const auto gradients = gradients_of(gathered_.found.slots, places);
 

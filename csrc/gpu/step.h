@@ -3,8 +3,8 @@
 // Python calls the phases, as it alone asks torch about streams and captures:
 //
 //     DeviceStep(...)   gather; hold references; find the odd parameters
-//     norm(...)         on the device: take the norm, and what clipping multiplies by
-//     create()          create what first steps lack
+//     norm(...)         on the device: take the norm, and the clipping coefficient
+//     create()          create momentum buffers and masters for first steps
 //     launch(...)       on each device: update, note the rates used, advance
 //     finish(...)       put the state
 #pragma once
@@ -47,7 +47,7 @@ class C10_HIDDEN DeviceStep {
   void launch(DeviceState& device, int64_t stream, const std::vector<int32_t>& momentum_cells,
               bool advances, bool always, bool finite, bool recording);
 
-  // Put what was created into the state.
+  // Put the created tensors into the state.
   void finish(const py::dict& state);
 
  private:

@@ -1,5 +1,6 @@
-// Runs csrc/cpu's loops, and csrc's schedules, without torch, and prints a digest of every result:
-// whatever the compiler and the processor, the lines are the same. With an argument it times them.
+// Runs csrc/cpu's loops and csrc's schedules without torch, and prints a digest of every result.
+// The lines are the same with every compiler, processor and instruction set. With an argument it
+// times the loops.
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -29,7 +30,7 @@ struct Digest {  // FNV-1a
   void add(uint64_t bits) {
     for (int i = 0; i < 8; ++i) state = (state ^ ((bits >> (8 * i)) & 0xff)) * 1099511628211u;
   }
-  // All NaNs count as one: their signs and payloads are the processor's own.
+  // All NaNs count as one: their signs and payloads depend on the processor.
   void add(double x) { add(x != x ? uint64_t(0x7ff8) << 48 : bit_cast<uint64_t>(x)); }
   void add(float x) { add(double(x)); }
 };
@@ -42,7 +43,7 @@ struct Random {  // xorshift64*
     state ^= state >> 27;
     return state * 2685821657736338717u;
   }
-  // Sums and products of such numbers are rounded; some are special.
+  // Return a number whose sums and products are rounded, or a special one.
   double number() {
     const double special[] = {0.0,   -0.0,  INFINITY, -INFINITY, NAN,
                               1e-42, -6e-8, 65504,    3e38,      1e-310};
@@ -52,7 +53,7 @@ struct Random {  // xorshift64*
   }
 };
 
-// A stream of elements, `shift` of them behind an aligned address.
+// A stream of elements that begins `shift` elements behind an aligned address.
 struct Stream {
   std::vector<char> bytes;
   DType dtype;
@@ -121,7 +122,7 @@ uint64_t digest_of(DType dtype, DType grad_dtype, Master kept, MomentumMode mode
       const DType wide = kept == Master::none ? dtype : DType::float32;
       Stream param(dtype, numel, shift, &random), grad(grad_dtype, numel, 2 * shift, &random);
       Stream buffer(wide, numel, shift, &random), master(DType::float32, numel, shift, nullptr);
-      Stream rest(DType::bfloat16, numel, shift, nullptr);  // or int16, of the same size
+      Stream rest(DType::bfloat16, numel, shift, nullptr);  // of int16, of the same size
       for (int64_t i = 0; i < numel; ++i) {
         master.set(i, param.value(i));
         rest.put(i, int16_t(random.next()));
