@@ -33,6 +33,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 NVCC_FLAGS = ["-std=c++17", "-O3", "-fmad=false", "--threads=4"]
 NVCC_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden"]
+ROOMS = ["csrc", "csrc/cpu", "csrc/gpu"]
 EMULATED = "csrc/cuda/emulated.cpp"  # the kernels' code run on the CPU, for tests without a GPU
 
 LINK = []
@@ -192,7 +193,7 @@ def architectures(compiler):
 def extensions():
     if sys.platform == "win32":
         return []
-    sources = sorted(glob.glob("csrc/*.cpp") + glob.glob("csrc/cpu/*.cpp"))
+    sources = sorted(path for room in ROOMS for path in glob.glob(f"{room}/*.cpp"))
     headers = sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/cpu/*.inc"))
     compiler = nvcc()
     extension = CppExtension(

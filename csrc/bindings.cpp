@@ -1,21 +1,13 @@
-// The extension's face: one step, one program, and the seams the tests look through.
+// The Python bindings: the step, the program, the gather, and functions for tests.
 #include <ATen/record_function.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
-#include <cmath>
-#include <limits>
-#include <optional>
-#include <tuple>
-
 #include "chunks.h"
-#include "create.h"
+#include "cpu/step.h"
 #include "cuda/items.h"
-#include "device.h"
-#include "gather.h"
-#include "groups.h"
-#include "norm.h"
-#include "prefetch.h"
+#include "gathered.h"
+#include "gpu/step.h"
 #include "program.h"
 #ifndef LRFUSED_CUDA
 #include "cuda/emulated.h"
@@ -24,101 +16,7 @@
 namespace lrfused {
 namespace {
 
-constexpr int64_t kLetGo = 1 << 20;  // elements from which on a step lets other Python threads run
-
-// Return the norm of all gradients times inv_scale; those of `odd` are summed by Python.
-double norm(const Found& found, double inv_scale, bool fused, const py::object& odd) {
-  std::vector<double> sums(found.places, 0.0);
-  if (!odd.is_none()) {
-    const auto others = odd.attr("square_sums")().cast<std::vector<double>>();
-    for (size_t i = 0; i < others.size(); ++i) sums[found.odd[i].place] = others[i];
-  }
-  std::optional<py::gil_scoped_release> let_go;
-  if (found.numel >= kLetGo) let_go.emplace();
-  square_sums_cpu(found.slots.data(), static_cast<int64_t>(found.slots.size()), inv_scale, fused,
-                  sums.data());
-  return std::sqrt(ordered_sum(sums.data(), found.places));
-}
-
-void clip(std::vector<Group>& groups, double coefficient) {
-  for (Group& group : groups) {
-    group.hypers.twice.clip = coefficient;
-    group.hypers.single.clip =
-        std::isnan(coefficient) ? std::numeric_limits<float>::quiet_NaN() : float(coefficient);
-    group.scale |= coefficient != 1;
-  }
-}
-
-// Update every parameter that has a gradient, then advance the program if `advance`, and show its
-// rates in the groups.
-//
-// All that can be refused is refused before the first write. What is not plain streams goes to
-// `odd`, called with [(group, param)] before the update; it returns an object whose square_sums()
-// are those of its gradients, and that is called with the clipping coefficient to update.
-// Returns whether the update was made, which with `skip` needs a finite norm; whether momentum
-// buffers or masters were created; and the norm, where there is a maximum of it.
-std::tuple<bool, bool, double> step(const py::list& groups, const py::dict& state, Program& program,
-                                    double inv_scale, std::optional<double> max_norm, bool skip,
-                                    Master kept, bool advance, bool fused,
-                                    const py::function& odd) {
-  TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
-                    "the program was compiled for ", program.groups(), " groups, not ",
-                    groups.size());
-  static thread_local Found found;  // its memory serves every step
-  gather(groups, state, program.cells(), inv_scale, c10::kCPU, kept, found);
-
-  // Where other Python code may run before the update is done, it may drop a gradient: hold them.
-  const bool large = found.numel >= kLetGo;
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
-  if (large || !found.odd.empty())
-    for (const Tensors& t : found.tensors)
-      for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer, t.master})
-        if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
-
-  py::object update_odd = py::none();
-  if (!found.odd.empty() || !found.valid) {
-    py::list list;
-    if (!found.valid) {  // all are odd then
-      for (size_t i = 0; i < found.slots.size(); ++i)
-        found.odd.push_back({found.slots[i].group, found.slots[i].place, found.tensors[i].object});
-      found.slots.clear();
-      found.tensors.clear();
-      found.firsts = 0;
-    }
-    for (const Odd& o : found.odd)
-      list.append(py::make_tuple(o.group, py::reinterpret_borrow<py::object>(o.param)));
-    update_odd = odd(list);
-  }
-
-  double total = 0, coefficient = 1;
-  if (max_norm) {
-    total = norm(found, inv_scale, fused, update_odd);
-    if (skip && !std::isfinite(total)) return {false, false, total};
-    coefficient = clip_coefficient(total, *max_norm);
-    clip(found.groups, coefficient);
-  }
-  const std::vector<at::Tensor> created = create(found);
-
-  program.use();
-  std::optional<py::gil_scoped_release> let_go;
-  if (large) let_go.emplace();
-  const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
-  update_cpu(
-      found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(), fused,
-      [=](int64_t i) { prefetch_version(tensors[i].param, tensors[i].version); },
-      [=](int64_t i) { tensors[i].param->bump_version(); });
-  let_go.reset();
-
-  keep(found, created, state);
-  if (!update_odd.is_none()) update_odd(coefficient);
-  if (advance) {
-    program.advance();
-    program.show(groups);
-  }
-  return {true, !created.empty(), total};
-}
-
-// For tests: the units that tensors of these sizes are cut into, as (first, last, begin, end).
+// For tests: cut tensors of these sizes into units; return them as (first, last, begin, end).
 std::vector<std::array<int64_t, 4>> units_of(const std::vector<int64_t>& numels) {
   std::vector<Unit> units;
   cut(static_cast<int64_t>(numels.size()), [&](int64_t i) { return numels[i]; }, units);
@@ -127,9 +25,9 @@ std::vector<std::array<int64_t, 4>> units_of(const std::vector<int64_t>& numels)
   return rows;
 }
 
-// For tests: how often each lane of each item touches each of a tensor's elements, as rows of
-// (item, lane, element), and the vectors among them as (item, lane, first element). Addresses and
-// sizes are those of cuda/items.h.
+// For tests: return a row (item, lane, element) for each access of a tensor's element, and a row
+// (item, lane, first element) for each vector. `at` and `sizes` are cuda/items.h's Streams and
+// Sizes.
 using Touches = std::vector<std::array<int64_t, 3>>;
 std::pair<Touches, Touches> touches_of(const std::array<uint64_t, 4>& at, int64_t numel,
                                        const std::array<int64_t, 5>& sizes) {
@@ -160,18 +58,18 @@ std::pair<Touches, Touches> touches_of(const std::array<uint64_t, 4>& at, int64_
 std::tuple<std::string, int, int> describe(int device) {
   cuda::Machine machine;
   const char* error = cuda::describe(device, machine);
-  TORCH_CHECK(error == nullptr, "device ", device, " could not be asked: ", error);
+  TORCH_CHECK(error == nullptr, "device ", device, " could not be described: ", error);
   return {machine.name, machine.major, machine.minor};
 }
 #endif
 
 void bind_device(py::module_& m) {
-  py::class_<Device>(m, "Device")
+  py::class_<DeviceState>(m, "DeviceState")
       .def(py::init<int64_t, int>(), py::arg("index"), py::arg("driver"))
-      .def("bind", &Device::bind, py::arg("tensors"), py::arg("groups"), py::arg("length"))
-      .def("reserve", &Device::reserve, py::arg("numels"))
-      .def("advance", &Device::advance, py::arg("stream"))
-      .def("observe", &Device::observe, py::arg("metric"), py::arg("stream"));
+      .def("bind", &DeviceState::bind, py::arg("tensors"), py::arg("groups"), py::arg("length"))
+      .def("reserve", &DeviceState::reserve, py::arg("numels"))
+      .def("advance", &DeviceState::advance, py::arg("stream"))
+      .def("observe", &DeviceState::observe, py::arg("metric"), py::arg("stream"));
   py::class_<DeviceStep>(m, "DeviceStep")
       .def(py::init<const py::list&, const py::dict&, const std::vector<double>&, Master>(),
            py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("kept"))
@@ -218,11 +116,11 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def(py::init([](const std::array<at::Tensor, 7>& moved,
                        const std::array<at::Tensor, 5>& compiled, py::object rates,
                        py::list momenta, int64_t steps) {
-             const auto& m = moved;
-             const auto& c = compiled;
-             return Program({m[0], m[1], m[2], m[3], m[4], m[5], m[6]},
-                            {c[0], c[1], c[2], c[3], c[4]}, std::move(rates), std::move(momenta),
-                            steps);
+             const auto& [cells, epochs, used, history, recorded, plateau_states, observed] = moved;
+             const auto& [segments, constants, tables, plateau_cells, plateaus] = compiled;
+             return Program({cells, epochs, used, history, recorded, plateau_states, observed},
+                            {segments, constants, tables, plateau_cells, plateaus},
+                            std::move(rates), std::move(momenta), steps);
            }),
            py::arg("moved"), py::arg("compiled"), py::arg("rates"), py::arg("momenta"),
            py::arg("steps"))
@@ -241,6 +139,22 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("kept"),
         py::arg("advance"), py::arg("fused"), py::arg("odd"));
+  py::class_<Gathered>(m, "Gathered")
+      .def_property_readonly("valid", &Gathered::valid)
+      .def_property_readonly("firsts", &Gathered::firsts)
+      .def_property_readonly("places", &Gathered::places)
+      .def_property_readonly("odd", &Gathered::odd)
+      .def_property_readonly("params", &Gathered::params)
+      .def_property_readonly("slots", &Gathered::slots)
+      .def("bump_versions", &Gathered::bump_versions);
+  m.def(
+      "gather",
+      [](const py::list& groups, const py::dict& state, const std::vector<double>& cells,
+         Master kept, const std::string& device_type) {
+        return Gathered(groups, state, cells, kept, c10::Device(device_type).type());
+      },
+      py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("kept"),
+      py::arg("device_type"));
   m.def("has_observers", &at::hasCallbacks);
   m.def("units_of", &units_of, py::arg("numels"));
   bind_device(m);

@@ -8,7 +8,7 @@
 namespace lrfused {
 
 constexpr int64_t kUnit = 16384;     // elements; three fp32 streams of 64 KiB
-constexpr int64_t kTensorCost = 64;  // what finding a tensor costs, in elements
+constexpr int64_t kTensorCost = 64;  // the cost of finding a tensor, in elements
 
 struct Unit {
   int64_t first, last;  // tensors [first, last), whole ...

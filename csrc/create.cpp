@@ -12,7 +12,9 @@ void set_item(PyObject* container, PyObject* key, PyObject* value) {
   if (PyObject_SetItem(container, key, value) < 0) throw py::error_already_set();
 }
 
-bool lacks_buffer(const Found& found, size_t i) { return found.slots[i].mode == Buffer::first; }
+bool lacks_buffer(const Found& found, size_t i) {
+  return found.slots[i].mode == MomentumMode::first;
+}
 bool lacks_master(const Found& found, size_t i) {
   return found.slots[i].kept != Master::none && found.tensors[i].master == nullptr;
 }
@@ -39,7 +41,7 @@ std::vector<at::Tensor> create(Found& found) {
   return created;
 }
 
-void keep(const Found& found, const std::vector<at::Tensor>& created, const py::dict& state) {
+void put(const Found& found, const std::vector<at::Tensor>& created, const py::dict& state) {
   auto next = created.begin();
   for (size_t i = 0; next != created.end(); ++i) {
     if (!lacks_buffer(found, i) && !lacks_master(found, i)) continue;

@@ -1,4 +1,4 @@
-// Making what a first step lacks: momentum buffers, and masters, which begin as their parameters.
+// Creating momentum buffers and masters for first steps. A master begins as its parameter.
 #pragma once
 
 #include <vector>
@@ -7,10 +7,10 @@
 
 namespace lrfused {
 
-// Make it, and let the slots have it. The state has nothing of it before `keep`.
+// Create them, and set the slots' addresses. The state has none of them before `put`.
 std::vector<at::Tensor> create(Found& found);
 
-// Put what was made into the state.
-void keep(const Found& found, const std::vector<at::Tensor>& created, const py::dict& state);
+// Put them into the state.
+void put(const Found& found, const std::vector<at::Tensor>& created, const py::dict& state);
 
 }  // namespace lrfused

@@ -1,20 +1,39 @@
-// Finding the tensors is most of the cost of a step over many small ones: all cache misses, a chain
-// for each parameter (object, tensor, autograd meta, gradient, their storages; the state's dict,
-// its keys, the buffer, its storage). So six parameters are at each link of the chain at once, and
-// each link prefetches the next: there is always a line on its way for every miss that a core can
-// have outstanding, and no burst of more. All threads do so, which is safe because the calling
-// thread holds the GIL and takes part: nobody writes.
+// Finding the tensors is most of the cost of a step over many small ones. All of it is cache
+// misses, a chain of them for each parameter. So six parameters are at each stage of the chain at
+// once, and each stage prefetches what the next one reads: a line is always on its way for every
+// miss that a core can have outstanding, and there is no burst of more.
+//
+//     stage     follows                        prefetches              sorts out
+//     object    the list to a parameter, the   the object,             -
+//               state to its entry             the entry
+//     impl      the object to its tensor       the tensor,             odd: a subclass
+//                                              the entry's keys
+//     meta      the entry to the buffer and    autograd's data, the    odd: other dispatch keys;
+//               the master                     storage, the buffer,    a buffer or a master that
+//                                              the master              is no plain object
+//     gradient  autograd's data to the         these tensors           skipped: no gradient
+//               gradient, objects to tensors
+//     storages  tensors to their storages      these storages          odd: another dtype, shape,
+//                                                                      order or device
+//     address   storages to their memory       -                       odd: no memory, misaligned
+//
+// All threads do so. That is safe because the calling thread holds the GIL and takes part: nobody
+// writes.
 #include "gather.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/core/impl/COWDeleter.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/irange.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <atomic>
 #include <cstddef>
+#include <map>
 
 #include "cpu/parallel.h"
+#include "cuda/items.h"
 #include "groups.h"
 #include "parameters.h"
 #include "prefetch.h"
@@ -22,9 +41,9 @@
 namespace lrfused {
 namespace {
 
-constexpr int64_t kAhead = 6;    // parameters at each link
-constexpr int64_t kRing = 32;    // more than all five links' and the one that starts
-constexpr int64_t kGrain = 512;  // parameters a thread is worth waking for
+constexpr int64_t kAhead = 6;    // parameters at each stage
+constexpr int64_t kRing = 32;    // more than five stages' and the one at the first
+constexpr int64_t kGrain = 512;  // parameters that are worth waking a thread for
 
 enum class Kind : uint8_t { plain, skip, odd };
 
@@ -51,14 +70,17 @@ bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
   }
 }
 
-// The dispatch keys of an ordinary dense tensor of a device type; subclasses, sparse, lazy and
-// conjugated tensors and those of other devices have others.
+// Return the dispatch keys of a plain tensor of a device type. Subclasses, sparse, lazy and
+// conjugated tensors and tensors on other devices have other keys.
 c10::DispatchKeySet plain_keys(c10::DeviceType device) {
-  static const c10::DispatchKeySet on_cpu = at::empty({0}).key_set();
-  if (device == c10::kCPU) return on_cpu;
-  static const c10::DispatchKeySet on_gpu =
-      at::empty({0}, at::TensorOptions().device(c10::kCUDA)).key_set();
-  return on_gpu;
+  static std::map<c10::DeviceType, c10::DispatchKeySet> known;  // guarded by the GIL
+  const auto found = known.find(device);
+  if (found != known.end()) return found->second;
+  // The caller's modes, such as inference mode, would give the tensor other keys.
+  const c10::InferenceMode normal(false);
+  const c10::impl::ExcludeDispatchKeyGuard plain(
+      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
+  return known[device] = at::empty({0}, at::TensorOptions().device(device)).key_set();
 }
 
 constexpr const char* kBufferKey = "momentum_buffer";
@@ -83,8 +105,8 @@ bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
   return a->is_non_overlapping_and_dense() && a->strides() == b->strides();
 }
 
-// The first element's address, or null where the memory is not simply there (copy-on-write).
-void* address(const c10::TensorImpl* t) {
+// Return the first element's address, or null if there is no memory, or it is copied on write.
+void* address_of(const c10::TensorImpl* t) {
   const at::DataPtr& data =
       t->unsafe_storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks();
   if (data.get() == nullptr || data.get_deleter() == c10::impl::cow::cow_deleter) return nullptr;
@@ -92,16 +114,21 @@ void* address(const c10::TensorImpl* t) {
 }
 
 // One parameter's chain, as far as it has been followed.
-struct Links {
+struct Chain {
   Tensors tensors;
   PyObject *state, *buffer, *master;
   int32_t group;
   Kind kind;
 };
 
-bool misaligned(const Slot& s, size_t itemsize) {
-  const auto address = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
-  return (address(s.param) | address(s.grad) | address(s.buffer)) % itemsize != 0;
+// Return whether a stream has elements at addresses that are no multiples of their size.
+bool misaligned(const Slot& s) {
+  const auto off = [](const void* p, int64_t size) {
+    return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size) != 0;
+  };
+  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.kept);
+  return off(s.param, size.param) || off(s.grad, size.grad) || off(s.buffer, size.buffer) ||
+         off(s.master, size.master);
 }
 
 class Reader {
@@ -112,22 +139,22 @@ class Reader {
 
   // Returns false if the state is not in the order of the parameters.
   bool read(int64_t begin, int64_t end) {
-    Links ring[kRing];
+    Chain ring[kRing];
     int32_t group = params_.group(begin);
     for (int64_t i = begin; i < end + 5 * kAhead; ++i) {
       if (i < end) {
         while (i >= params_.end(group)) ++group;
-        if (!start(i, group, ring[i % kRing])) return false;
+        if (!object(i, group, ring[i % kRing])) return false;
       }
-      const auto link = [&](int64_t number, auto follow) {
+      const auto stage = [&](int64_t number, auto run) {
         const int64_t j = i - number * kAhead;
-        if (j >= begin && j < end) follow(j, ring[j % kRing]);
+        if (j >= begin && j < end) run(j, ring[j % kRing]);
       };
-      link(1, [&](int64_t, Links& l) { objects(l); });
-      link(2, [&](int64_t, Links& l) { heads(l); });
-      link(3, [&](int64_t, Links& l) { gradient(l); });
-      link(4, [&](int64_t j, Links& l) { storages(j, l); });
-      link(5, [&](int64_t j, Links& l) { finish(j, l); });
+      stage(1, [&](int64_t, Chain& c) { impl(c); });
+      stage(2, [&](int64_t, Chain& c) { meta(c); });
+      stage(3, [&](int64_t, Chain& c) { gradient(c); });
+      stage(4, [&](int64_t j, Chain& c) { storages(j, c); });
+      stage(5, [&](int64_t j, Chain& c) { address(j, c); });
     }
     return true;
   }
@@ -135,57 +162,57 @@ class Reader {
   int64_t numel = 0, firsts = 0, others = 0;
 
  private:
-  bool start(int64_t i, int32_t group, Links& l) const {
+  bool object(int64_t i, int32_t group, Chain& c) const {
     PyObject* param = params_.param(i, group);
-    l = {};
-    l.tensors.object = param;
-    l.group = group;
+    c = {};
+    c.tensors.object = param;
+    c.group = group;
     prefetch_tensor(param);
-    if (!params_.entry(i, param, l.state)) return false;
-    if (l.state) prefetch_dict(l.state);
+    if (!params_.entry(i, param, c.state)) return false;
+    if (c.state) prefetch_dict(c.state);
     return true;
   }
 
-  void objects(Links& l) const {
-    if (!THPVariable_CheckExact(l.tensors.object)) {
-      l.kind = Kind::odd;
+  void impl(Chain& c) const {
+    if (!THPVariable_CheckExact(c.tensors.object)) {
+      c.kind = Kind::odd;
       return;
     }
-    l.tensors.param = impl_of(l.tensors.object);
-    prefetch_impl(l.tensors.param);
-    if (l.state && looks_up(l) && PyDict_CheckExact(l.state)) prefetch_keys(l.state);
+    c.tensors.param = impl_of(c.tensors.object);
+    prefetch_impl(c.tensors.param);
+    if (c.state && looks_up(c) && PyDict_CheckExact(c.state)) prefetch_keys(c.state);
   }
 
-  void heads(Links& l) const {
-    if (l.kind == Kind::odd) return;
-    // A class of its own may answer .grad in its own way; Python asks it.
-    if (l.tensors.param->key_set() != found_.keys) {
-      l.kind = Kind::odd;
+  void meta(Chain& c) const {
+    if (c.kind == Kind::odd) return;
+    // A subclass may define .grad itself, so Python reads it.
+    if (c.tensors.param->key_set() != found_.keys) {
+      c.kind = Kind::odd;
       return;
     }
-    prefetch_meta(l.tensors.param->autograd_meta());
-    prefetch_storage(l.tensors.param);
-    if (!looks_up(l)) return;
-    l.kind = find_own(l);
-    for (PyObject* own : {l.buffer, l.master})
+    prefetch_meta(c.tensors.param->autograd_meta());
+    prefetch_storage(c.tensors.param);
+    if (!looks_up(c)) return;
+    c.kind = find_own(c);
+    for (PyObject* own : {c.buffer, c.master})
       if (own) prefetch_tensor(own);
   }
 
-  // Whether the parameter's state matters.
-  bool looks_up(const Links& l) const { return groups_[l.group].momentum || kept_ != Master::none; }
+  // Return whether the step uses the parameter's state.
+  bool looks_up(const Chain& c) const { return groups_[c.group].momentum || kept_ != Master::none; }
 
-  // The tensors in a parameter's state.
-  Kind find_own(Links& l) const {
-    if (l.state == nullptr) return Kind::plain;
-    if (!PyDict_CheckExact(l.state)) return Kind::odd;
+  // Find the buffer and the master in a parameter's state.
+  Kind find_own(Chain& c) const {
+    if (c.state == nullptr) return Kind::plain;
+    if (!PyDict_CheckExact(c.state)) return Kind::odd;
     Py_ssize_t position = 0;
     PyObject *key, *value;
-    while (PyDict_Next(l.state, &position, &key, &value)) {
+    while (PyDict_Next(c.state, &position, &key, &value)) {
       PyObject** own = nullptr;
-      if (groups_[l.group].momentum && is_key(key, buffer_key(), kBufferKey))
-        own = &l.buffer;
+      if (groups_[c.group].momentum && is_key(key, buffer_key(), kBufferKey))
+        own = &c.buffer;
       else if (kept_ != Master::none && is_key(key, master_key(kept_), master_name(kept_)))
-        own = &l.master;
+        own = &c.master;
       if (own == nullptr || value == Py_None) continue;
       if (!THPVariable_CheckExact(value)) return Kind::odd;
       *own = value;
@@ -193,21 +220,21 @@ class Reader {
     return Kind::plain;
   }
 
-  void gradient(Links& l) const {
-    Tensors& t = l.tensors;
+  void gradient(Chain& c) const {
+    Tensors& t = c.tensors;
     if (t.param == nullptr || t.param->key_set() != found_.keys) return;
     const auto* meta = static_cast<torch::autograd::AutogradMeta*>(t.param->autograd_meta());
     if (meta == nullptr || !meta->grad_.defined()) {
-      l.kind = Kind::skip;
+      c.kind = Kind::skip;
       return;
     }
     t.grad = meta->grad_.unsafeGetTensorImpl();
     prefetch_impl(t.grad);
-    if (l.buffer) prefetch_impl(t.buffer = impl_of(l.buffer));
-    if (l.master) prefetch_impl(t.master = impl_of(l.master));
+    if (c.buffer) prefetch_impl(t.buffer = impl_of(c.buffer));
+    if (c.master) prefetch_impl(t.master = impl_of(c.master));
   }
 
-  // Whether `other`, of a dtype, is a stream that runs beside `param`.
+  // Return whether `other` has this dtype, and its elements in the memory order of `param`.
   bool beside(const c10::TensorImpl* other, at::ScalarType dtype,
               const c10::TensorImpl* param) const {
     return other->key_set() == found_.keys && other->dtype() == dtype &&
@@ -215,9 +242,9 @@ class Reader {
            (found_.on_cpu() || other->device() == param->device());
   }
 
-  void storages(int64_t i, Links& l) {
-    if (l.kind != Kind::plain) return;
-    const Tensors& t = l.tensors;
+  void storages(int64_t i, Chain& c) {
+    if (c.kind != Kind::plain) return;
+    const Tensors& t = c.tensors;
     Slot& slot = found_.slots[i];
     const auto dtype = c10::typeMetaToScalarType(t.param->dtype());
     const bool half = dtype == at::kHalf;
@@ -230,7 +257,7 @@ class Reader {
         !(beside(t.grad, dtype, t.param) || (single && beside(t.grad, wide, t.param))) ||
         (t.buffer && !beside(t.buffer, wide, t.param)) ||
         (single && t.master && !beside(t.master, master, t.param))) {
-      l.kind = Kind::odd;
+      c.kind = Kind::odd;
       return;
     }
     dtype_of(t.grad, slot.grad_dtype);
@@ -239,32 +266,34 @@ class Reader {
     if (t.master) prefetch_storage(t.master);
   }
 
-  void finish(int64_t i, Links& l) {
-    const Tensors& t = l.tensors;
+  void address(int64_t i, Chain& c) {
+    const Tensors& t = c.tensors;
     Slot& slot = found_.slots[i];
-    if (l.kind == Kind::plain) {
+    if (c.kind == Kind::plain) {
       slot.numel = t.param->numel();
       if (!found_.on_cpu()) slot.device = t.param->device().index();
-      slot.param = address(t.param);
-      slot.grad = address(t.grad);
-      slot.buffer = t.buffer ? address(t.buffer) : nullptr;
-      slot.master = t.master ? address(t.master) : nullptr;
+      slot.param = address_of(t.param);
+      slot.grad = address_of(t.grad);
+      slot.buffer = t.buffer ? address_of(t.buffer) : nullptr;
+      slot.master = t.master ? address_of(t.master) : nullptr;
       if (slot.numel != 0 &&
           (!slot.param || !slot.grad || (t.buffer && !slot.buffer) || (t.master && !slot.master)))
-        l.kind = Kind::odd;
-      if (found_.aligned && misaligned(slot, t.param->itemsize())) l.kind = Kind::odd;
+        c.kind = Kind::odd;
+      if (found_.aligned && misaligned(slot)) c.kind = Kind::odd;
     }
-    kinds_[i] = l.kind;
+    kinds_[i] = c.kind;
     slot.place = i;
-    if (l.kind != Kind::plain) {
+    if (c.kind != Kind::plain) {
       found_.tensors[i].object = t.object;
-      slot.group = l.group;
+      slot.group = c.group;
       ++others;
       return;
     }
-    slot.group = l.group;
-    slot.mode = !groups_[l.group].momentum ? Buffer::none : t.buffer ? Buffer::next : Buffer::first;
-    firsts += slot.mode == Buffer::first || (slot.kept != Master::none && !t.master);
+    slot.group = c.group;
+    slot.mode = !groups_[c.group].momentum ? MomentumMode::none
+                : t.buffer                 ? MomentumMode::next
+                                           : MomentumMode::first;
+    firsts += slot.mode == MomentumMode::first || (slot.kept != Master::none && !t.master);
     numel += slot.numel;
     found_.tensors[i] = t;
     found_.tensors[i].version = version_of(t.param);
@@ -277,13 +306,14 @@ class Reader {
   Kind* kinds_;
 };
 
-// Move what is not plain out of the slots.
+// Move parameters that are not plain out of the slots; all of them if the groups are not valid.
 void separate(Found& found, const Kind* kinds) {
   int64_t plain = 0;
   for (const auto i : c10::irange(found.slots.size())) {
-    if (kinds[i] == Kind::odd)
+    const bool odd = kinds[i] == Kind::odd || (kinds[i] == Kind::plain && !found.valid);
+    if (odd)
       found.odd.push_back({found.slots[i].group, static_cast<int64_t>(i), found.tensors[i].object});
-    if (kinds[i] != Kind::plain) continue;
+    if (odd || kinds[i] == Kind::skip) continue;
     found.slots[plain] = found.slots[i];
     found.tensors[plain++] = found.tensors[i];
   }
@@ -308,7 +338,7 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
             c10::DeviceType device, Master kept, Found& found) {
   static thread_local std::vector<Kind> kinds;
   found.keys = plain_keys(device);
-  buffer_key();  // made here, not by the first thread to ask
+  buffer_key();  // interned here, where this thread has the GIL
   master_key(kept);
   found.groups.clear();
   found.valid = true;
@@ -347,7 +377,23 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
   found.numel = numel;
   found.places = count;
   found.firsts = firsts;
-  if (others > 0) separate(found, kind);
+  if (others > 0 || !found.valid) separate(found, kind);
+  if (!found.valid) found.numel = found.firsts = 0;
+}
+
+std::vector<c10::intrusive_ptr<c10::TensorImpl>> hold(const Found& found) {
+  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
+  for (const Tensors& t : found.tensors)
+    for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer, t.master})
+      if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));
+  return held;
+}
+
+py::list odd_params(const Found& found) {
+  py::list list;
+  for (const Odd& o : found.odd)
+    list.append(py::make_tuple(o.group, py::reinterpret_borrow<py::object>(o.param)));
+  return list;
 }
 
 }  // namespace lrfused

@@ -1,8 +1,7 @@
 // From Python's param_groups and state to slots, anew at every step.
 //
 // Wrappers replace group dicts, parameters, gradients and tensors' memory between steps, so nothing
-// found in one step is trusted in the next. What makes that affordable is how it is read: see
-// gather.cpp.
+// found in one step is trusted in the next. gather.cpp reads fast enough to afford that.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,13 +9,13 @@
 
 #include <vector>
 
-#include "step.h"
+#include "slot.h"
 
 namespace py = pybind11;
 
 namespace lrfused {
 
-// A parameter whose tensors are not plain streams in one memory order.
+// A parameter whose tensors are not plain streams in one memory order: Python updates it.
 struct Odd {
   int64_t group, place;
   PyObject* param;  // borrowed
@@ -26,20 +25,20 @@ struct Odd {
 struct Tensors {
   PyObject* object;
   c10::TensorImpl *param, *grad, *buffer, *master;  // the last two are null before the first step
-  const void* version;                              // the parameter's, only to be prefetched
+  const void* version;                              // of the parameter; only prefetched
 };
 
 struct Found {
   bool aligned = false;      // whether addresses must be multiples of an element's size
-  c10::DispatchKeySet keys;  // of the dense tensors of the device type that is looked for
+  c10::DispatchKeySet keys;  // of plain tensors of the device type
   std::vector<Group> groups;
-  std::vector<Slot> slots;       // parameters that have a gradient, in order
+  std::vector<Slot> slots;       // of parameters that have a gradient, in order
   std::vector<Tensors> tensors;  // of the slots
   std::vector<Odd> odd;
-  bool valid = true;  // whether all groups' numbers are numbers, and in float32's range
+  bool valid = true;  // whether all groups' values are numbers in float32's range
   int64_t numel = 0;
   int64_t places = 0;  // all parameters
-  int64_t firsts = 0;  // slots that lack a momentum buffer or a master yet
+  int64_t firsts = 0;  // slots that lack a momentum buffer or a master
 
   bool on_cpu() const { return keys.has(c10::DispatchKey::CPU); }
 };
@@ -48,9 +47,15 @@ struct Found {
 PyObject* buffer_key();
 PyObject* master_key(Master kept);
 
-// Read groups (a list of dicts) and state (the optimizer's). Group g's rate is cells[2 g]; `kept`
-// is what 16-bit parameters have of a master.
+// Read groups, a list of dicts, and the optimizer's state. Group g's rate is cells[2 g]; `kept` is
+// the form of 16-bit parameters' masters. If a group is not valid, all parameters are odd.
 void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
             c10::DeviceType device, Master kept, Found& found);
+
+// Return references to all tensors of the slots: other Python code may drop a gradient.
+std::vector<c10::intrusive_ptr<c10::TensorImpl>> hold(const Found& found);
+
+// Return the odd parameters as [(group, param)].
+py::list odd_params(const Found& found);
 
 }  // namespace lrfused

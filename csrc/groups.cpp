@@ -23,7 +23,7 @@ bool truth(PyObject* dict, const char* name) {
 
 template <class M>
 Hyper<M> rounded(const Hyper<double>& h) {
-  // A NaN of the user's may have a payload, which wide_bfloat16 must not.
+  // wide_bfloat16 needs NaNs without a payload.
   const auto r = [](double x) {
     return std::isnan(x) ? std::numeric_limits<M>::quiet_NaN() : M(x);
   };
@@ -53,7 +53,7 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   const Hyper<double> h{truth(dict, "maximize") ? -inv_scale : inv_scale, decay, momentum,
                         1 - dampening, -rate};
   const bool nesterov = truth(dict, "nesterov");
-  // As in torch, where momentum alone only multiplies, and may become infinite.
+  // Momentum without nesterov may be infinite in float32: in torch it only multiplies.
   for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
     if (std::isfinite(x) && std::isinf(float(x))) valid = false;
   return {{rounded<float>(h), h}, h.grad_scale != 1, decay != 0, momentum != 0, nesterov};

@@ -1,9 +1,9 @@
-// A group's numbers, read from its dict, and its rate, shown there.
+// A group's hyper-parameters, read from its dict; its rate and momentum, shown there.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
-#include "step.h"
+#include "slot.h"
 
 namespace py = pybind11;
 
@@ -12,7 +12,8 @@ namespace lrfused {
 // A dict's value, borrowed; a KeyError if there is none.
 PyObject* item(PyObject* dict, const char* name);
 
-// Clears `valid` for what is not a number, or not one in float32: Python finds the words for it.
+// Read a group. Clears `valid` for a value that is not a number or not in float32's range; Python
+// then raises the error.
 Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid);
 
 // Put each group's rate, cells[2 g], into its dict and into the list `rates`, the same object.

@@ -1,9 +1,10 @@
-// A master weight beside its bfloat16 parameter: the 16 bits that the parameter lacks.
+// The remainder of an fp32 master weight: the 16 bits that its bfloat16 parameter lacks.
 //
 //     master's bits = (parameter's bits << 16) + remainder,  a signed 16-bit number
 //
-// This is one to one where the parameter is the master rounded to nearest with ties away from zero.
-// With ties to even it could not be: 65,537 masters would round to one even parameter.
+// This is invertible, as the parameter is the master rounded to nearest with ties away from zero.
+// Ties to even is not invertible: 65,537 floats share an even bfloat16, and 16 bits tell 65,536
+// apart.
 #pragma once
 
 #include "numerics.h"

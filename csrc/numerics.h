@@ -2,7 +2,7 @@
 //
 // A tensor's elements are stored as T and computed in opmath_t<T>. `rn<T>(x)` is x rounded once to
 // T's precision, still held in opmath. The translation units that include this header are compiled
-// with contraction off, so a product and a sum are fused only where `fma` says so.
+// with contraction off, so a product and a sum are fused only in `fma`.
 #pragma once
 
 #include <cmath>
@@ -24,9 +24,8 @@ struct bfloat16 {
 struct float16 {
   uint16_t bits;
 };
-// A bfloat16 as the float it widens to: two of them fill a vector lane's pair without a shuffle.
-// Its NaNs must have a low half of 0, as those have that come from a bfloat16 or from a CPU's
-// arithmetic.
+// A bfloat16 held as a float, so that two neighbours need no shuffle: cpu/pair.h. The low half of a
+// NaN must be 0, as it is in NaNs of bfloat16 and of a CPU's arithmetic.
 struct wide_bfloat16 {
   uint32_t bits;
 };
@@ -123,7 +122,7 @@ LRFUSED_HD opmath_t<T> rn(opmath_t<T> x) {
   return widen(narrow<T>(x));
 }
 
-// Store an x that is T's already.
+// Store an x that was rounded to T before.
 template <class T>
 LRFUSED_HD T pack(opmath_t<T> x) {
   return narrow<T>(x);

@@ -1,4 +1,4 @@
-// Python's lists of parameters as one, beside the optimizer's state.
+// The groups' lists of parameters as one list, with the optimizer's state.
 #pragma once
 
 #include <c10/util/irange.h>
@@ -26,8 +26,8 @@ class Parameters {
     if (!in_order_) index();
   }
 
-  // Entries are in the order of the parameters except after a late first gradient; then a parameter
-  // is not found in its place, and all are looked up in an index.
+  // Look up entries in an index. Entries are in the order of the parameters except after a late
+  // first gradient.
   void index() {
     in_order_ = false;
     Py_ssize_t position = 0;
@@ -41,13 +41,13 @@ class Parameters {
     return static_cast<int32_t>(std::upper_bound(first_.begin(), first_.end(), i) - first_.begin() -
                                 1);
   }
-  // Where group g ends.
+  // One past the last parameter of group g.
   int64_t end(int32_t g) const {
     return g + 1 < static_cast<int32_t>(first_.size()) ? first_[g + 1] : count_;
   }
   PyObject* param(int64_t i, int32_t g) const { return lists_[g][i - first_[g]]; }
 
-  // Returns false if the entry in parameter i's place is another's.
+  // Find parameter i's entry, or null. Returns false if the entry in its place is another's.
   bool entry(int64_t i, PyObject* param, PyObject*& own) const {
     if (!in_order_) {
       const auto found = entries_.find(param);

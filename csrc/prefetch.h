@@ -1,4 +1,4 @@
-// Asking for the lines that will be read next.
+// Prefetching the lines that are read next.
 #pragma once
 
 #include <c10/core/TensorImpl.h>
@@ -14,7 +14,7 @@ inline void prefetch(const void* p, size_t from, size_t to) {
   __builtin_prefetch(static_cast<const char*>(p) + to - 1);
 }
 
-// Where the members lie that are read. Only what is prefetched depends on it, not what is read.
+// The offsets of the members that are read. Only prefetches depend on these offsets, no reads.
 inline void prefetch_tensor(PyObject* object) { prefetch(object, 8, 24); }  // type, tensor
 inline void prefetch_impl(const c10::TensorImpl* t) {
   prefetch(t, 16, 72);  // storage, meta, version, sizes of a vector
@@ -26,7 +26,7 @@ inline void prefetch_meta(const c10::AutogradMetaInterface* meta) {
 inline void prefetch_storage(const c10::TensorImpl* t) {
   prefetch(t->unsafe_storage().unsafeGetStorageImpl(), 16, 40);  // address, deleter
 }
-// A tensor's version, in an object of its own, and where it is pointed to.
+// A tensor's version is in an object of its own, which the tensor points to.
 inline const void* version_of(const c10::TensorImpl* t) {
   const void* counter;
   std::memcpy(&counter, &t->version_counter(), sizeof counter);

@@ -1,4 +1,4 @@
-// A compiled program of all groups' schedules, run on tensors that live in host memory.
+// A compiled program of all groups' schedules, run on tensors in host memory.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,10 +1,10 @@
 // A schedule as data: segments that say when to apply an affine map to a cell, and the plateau.
 //
-// A group has two cells, its rate and its momentum: cells 2 g and 2 g + 1. Momentum's is moved, and
-// looked at, only where a schedule cycles momentum.
+// A group has two cells, its rate and its momentum: cells 2 g and 2 g + 1. The momentum's cell is
+// used only where a schedule cycles momentum.
 //
-// No schedule has a name here. What the segments of torch's schedulers are is lrfused/program's
-// affair; this header only runs them, in fp64, in the order of operations torch uses.
+// No schedule has a name here. lrfused/program turns torch's schedulers into segments; this header
+// runs them, in fp64, in torch's order of operations.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,7 @@ LRFUSED_HD double apply(const Segment& s, const Constants& c, const double* tabl
 struct Plateau {
   double maximize, absolute;  // mode and threshold_mode, as 0 or 1
   double factor, patience, threshold, cooldown, min_lr, eps;
-  double accumulate;  // how many metrics one decision is made on
+  double accumulate;  // metrics for each decision
   double ignore_nan;  // 0 or 1
 };
 static_assert(sizeof(Plateau) == 10 * sizeof(double), "a row of the fp64 plateau table");

@@ -5,30 +5,29 @@
 
 namespace lrfused {
 
-// What the step does with a parameter's momentum buffer.
-enum class Buffer : uint8_t {
-  none,   // momentum is 0
-  first,  // the parameter's first step: the buffer becomes the gradient, dampening ignored
-  next,
+// How the step uses a parameter's momentum buffer.
+enum class MomentumMode : uint8_t {
+  none,   // not at all: momentum is 0
+  first,  // in the parameter's first step the buffer becomes the gradient, dampening ignored
+  next,   // in later steps the buffer is decayed, and the gradient added
 };
 
 // Hyper-parameters of one group, each a Python double rounded once to opmath M.
 template <class M>
 struct Hyper {
-  M grad_scale;  // -1 to maximize, times what GradScaler unscales by
+  M grad_scale;  // -1 to maximize, times GradScaler's inverse scale
   M weight_decay;
   M momentum;
   M undamped;  // 1 - dampening
   M minus_lr;
-  M clip = 1;  // what clipping multiplies by
+  M clip = 1;  // the clipping coefficient
 };
 
-// Which of its parts an update has, for those who know when they are compiled; others give a struct
-// of the same members.
-template <bool Scale, bool Decay, Buffer B, bool Nesterov>
+// Compile-time flags of an update; run-time callers pass a struct with the same members.
+template <bool Scale, bool Decay, MomentumMode Mode, bool Nesterov>
 struct Parts {
   static constexpr bool scale = Scale, decay = Decay, nesterov = Nesterov;
-  static constexpr Buffer buffer = B;
+  static constexpr MomentumMode mode = Mode;
 };
 
 template <class T, bool Fused, bool Clip = false, class P>
@@ -39,9 +38,9 @@ LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h, co
   if (parts.scale) d = rn<T>(h.grad_scale * d);
   if (Clip) d = rn<T>(h.clip * d);
   if (parts.decay) d = rn<T>(fma<Fused>(h.weight_decay, p, d));
-  if (parts.buffer != Buffer::none) {
+  if (parts.mode != MomentumMode::none) {
     M m = d;
-    if (parts.buffer == Buffer::next)
+    if (parts.mode == MomentumMode::next)
       m = rn<T>(fma<Fused>(h.undamped, d, rn<T>(h.momentum * widen(buffer))));
     buffer = pack<T>(m);
     d = parts.nesterov ? rn<T>(fma<Fused>(h.momentum, m, d)) : m;
@@ -49,9 +48,10 @@ LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h, co
   param = narrow<T>(fma<Fused>(h.minus_lr, d, p));
 }
 
-template <class T, bool Scale, bool Decay, Buffer B, bool Nesterov, bool Fused, bool Clip = false>
+template <class T, bool Scale, bool Decay, MomentumMode Mode, bool Nesterov, bool Fused,
+          bool Clip = false>
 LRFUSED_HD void sgd(T& param, T grad, T& buffer, const Hyper<opmath_t<T>>& h) {
-  sgd<T, Fused, Clip>(param, grad, buffer, h, Parts<Scale, Decay, B, Nesterov>{});
+  sgd<T, Fused, Clip>(param, grad, buffer, h, Parts<Scale, Decay, Mode, Nesterov>{});
 }
 
 }  // namespace lrfused

@@ -32,6 +32,40 @@ class Odd(Protocol):
     def square_sums(self) -> list[float]: ...
     def __call__(self, clip: float) -> object: ...
 
+class Gathered:
+    """Plain tensors that a step reads and writes by address, held for as long as this lives."""
+
+    @property
+    def valid(self) -> bool: ...  # whether all groups' numbers are numbers in float32's range
+    @property
+    def firsts(self) -> int: ...  # slots that lack a momentum buffer or a master yet
+    @property
+    def places(self) -> int: ...  # all parameters, with a gradient or without
+    @property
+    def odd(self) -> list[tuple[int, Tensor]]: ...  # (group, param); all of them if not valid
+    @property
+    def params(self) -> list[Tensor]: ...  # of the slots
+    # int64 [S, 12] on the CPU, a row for each parameter that has a gradient and is not odd:
+    #   0 param, 1 grad, 2 buffer, 3 master   addresses, multiples of an element's size; 0 if none
+    #   4 numel                               elements of each of them, in one memory order
+    #   5 group                               index of the parameter's group
+    #   6 mode                                0 no momentum, 1 first step, 2 a later one
+    #   7 place                               among all parameters, with a gradient or without
+    #   8 dtype, 9 grad_dtype                 0 float32, 1 float64, 2 bfloat16, 3 float16
+    #   10 kept                               0 no master, 1 the master, 2 its remainder
+    #   11 device                             index of the device; 0 on the CPU
+    @property
+    def slots(self) -> Tensor: ...
+    def bump_versions(self) -> None: ...  # of `params`, once they are written
+
+# The device type is one whose plain tensors have one dispatch key set: cpu, cuda, xpu.
+def gather(
+    groups: list[dict[str, Any]],
+    state: dict[Tensor, dict[str, Any]],
+    cells: list[float],
+    kept: Master,
+    device_type: str,
+) -> Gathered: ...
 def has_observers() -> bool: ...
 def step(
     groups: list[dict[str, Any]],
@@ -46,7 +80,7 @@ def step(
     odd: Callable[[list[tuple[int, Tensor]]], Odd],
 ) -> tuple[bool, bool, float]: ...
 
-class Device:
+class DeviceState:
     def __init__(self, index: int, driver: int) -> None: ...
     def bind(self, tensors: Sequence[Tensor], groups: int, length: int) -> None: ...
     def reserve(self, numels: Sequence[int]) -> None: ...
@@ -72,11 +106,11 @@ class DeviceStep:
     def scale(
         self, inv_scale: float, grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> None: ...
-    def norm(self, device: Device, stream: int, max_norm: float, recording: bool) -> Tensor: ...
+    def norm(self, device: DeviceState, stream: int, max_norm: float, recording: bool) -> Tensor: ...
     def create(self) -> None: ...
     def launch(
         self,
-        device: Device,
+        device: DeviceState,
         stream: int,
         momentum_cells: list[int],
         advances: bool,

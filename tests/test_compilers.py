@@ -13,9 +13,10 @@ import pytest
 from torch.utils.cpp_extension import include_paths
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = sorted([*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/c*/*.cpp")])
+ALL = sorted([*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/[cg]*/*.cpp")])
 LOOPS = [ROOT / "tests/portable/loops.cpp", *ROOT.glob("csrc/cpu/*.cpp")]
-LOOPS.remove(ROOT / "csrc/cpu/parallel.cpp")  # which is torch's
+for name in ("parallel", "step"):  # these include torch
+    LOOPS.remove(ROOT / f"csrc/cpu/{name}.cpp")
 # As in setup.py.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT}"]
 TUNED = ["-mtune=haswell"] if platform.machine() == "x86_64" else []
@@ -78,18 +79,20 @@ def test_aarch64_agrees(expected, tmp_path):
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="it looks at AVX2's registers")
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_loops_are_vectors(compiler, tmp_path):
-    path = tmp_path / "update.s"
-    run(compiler, *FLAGS, *TUNED, "-std=c++17", "-S", ROOT / "csrc/cpu/update.cpp", "-o", path)
+    path = tmp_path / "avx2.s"
+    run(compiler, *FLAGS, *TUNED, "-std=c++17", "-S", ROOT / "csrc/cpu/avx2.cpp", "-o", path)
     parts = re.split(r"^(_Z\w+):", path.read_text(), flags=re.MULTILINE)
     updates = {
         name: text
         for name, text in zip(parts[1::2], parts[2::2], strict=True)
-        if "with_fma6updateI" in name
+        if re.search(r"4avx24LoopI\w+E6updateI", name)
     }
-    assert len(updates) == (2 + 2 * 2) * 10  # 16 bits also without a scale
+    assert len(updates) == 2 * (2 + 2 * 2) * 10  # 16 bits also without a scale
     for name, text in updates.items():
-        element = "pd" if "updateId" in name else "ps"
-        assert re.search(rf"vfn?m(add|sub)\d+{element}\s.*%ymm", text), name
+        element = "pd" if "LoopIdE" in name else "ps"
+        fused = re.search(r"ELb(\d)EEEvPv", name)[1] == "1"
+        instruction = r"vfn?m(add|sub)\d+" if fused else r"v(add|sub)"
+        assert re.search(rf"{instruction}{element}\s.*%ymm", text), name
 
 
 def test_clang_builds_the_extension(tmp_path):

@@ -1,5 +1,7 @@
 """The seams of the engine: units of work, and programs run by both of their twins."""
 
+from operator import is_
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -165,3 +167,77 @@ def test_lists_that_were_changed_are_refused(changed):
 def test_rates_must_be_a_list():
     with pytest.raises(TypeError, match="rates must be a list or None"):
         shown_program((1.0,) * 3, [])
+
+
+def group_of(params, momentum=0.9, **numbers):
+    known = {"weight_decay": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False}
+    return {"params": params, "momentum": momentum, **known, **numbers}
+
+
+def parameter(shape, dtype=torch.float32, grad=True):
+    p = torch.zeros(shape, dtype=dtype, requires_grad=True)
+    p.grad = torch.ones(shape, dtype=dtype) if grad else None
+    return p
+
+
+def test_a_gather_names_the_slots_and_the_rest():
+    plain, late, double = parameter((3, 5)), parameter(4, grad=False), parameter(7, torch.float64)
+    odd, half = parameter((4, 6)), parameter(9, torch.bfloat16)
+    odd.grad = torch.ones(6, 4).T
+    buffer, master = torch.ones(9), torch.ones(9)
+    groups = [group_of([plain, late, double], momentum=0.0), group_of([odd, half])]
+    state = {half: {"momentum_buffer": buffer, "master": master}}
+    found = _C.gather(groups, state, [0.1, 0.9] * 2, _C.Master.whole, "cpu")
+    assert (found.valid, found.firsts, found.places) == (True, 0, 5)
+    assert [(g, p is odd) for g, p in found.odd] == [(1, True)]
+    assert all(map(is_, found.params, [plain, double, half]))
+    assert found.slots.tolist() == [
+        [plain.data_ptr(), plain.grad.data_ptr(), 0, 0, 15, 0, 0, 0, 0, 0, 0, 0],
+        [double.data_ptr(), double.grad.data_ptr(), 0, 0, 7, 0, 0, 2, 1, 1, 0, 0],
+        [half.data_ptr(), half.grad.data_ptr(), buffer.data_ptr(), master.data_ptr()]
+        + [9, 1, 2, 4, 2, 2, 1, 0],
+    ]
+
+
+def test_a_gather_counts_first_steps_and_holds_the_gradients():
+    p, half = parameter(5), parameter(3, torch.float16)
+    found = _C.gather([group_of([p, half])], {}, [0.1, 0.9], _C.Master.whole, "cpu")
+    assert found.firsts == 2
+    assert found.slots[:, 6].tolist() == [1, 1]  # the modes
+    address, version = p.grad.data_ptr(), p._version
+    p.grad = None
+    held = [torch.empty(5) for _ in range(8)]
+    assert all(tensor.data_ptr() != address for tensor in held)
+    found.bump_versions()
+    assert p._version == version + 1
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_gather_of_numbers_that_are_none_has_no_slots(mode):
+    params = [parameter(5), parameter(6), parameter(7, grad=False)]
+    with mode():
+        found = _C.gather(
+            [group_of(params, weight_decay="much")], {}, [0.1, 0.9], _C.Master.none, "cpu"
+        )
+        assert found.slots.shape == (0, 12)
+    assert not found.valid
+    assert found.firsts == 0
+    assert [p.numel() for _, p in found.odd] == [5, 6]
+    assert found.params == []
+
+
+def test_a_gather_leaves_out_what_is_not_at_a_multiple_of_its_size():
+    p = torch.frombuffer(memoryview(bytearray(41))[1:], dtype=torch.float32)
+    p.requires_grad_()
+    p.grad = torch.ones(10)
+    found = _C.gather([group_of([p])], {}, [0.1, 0.9], _C.Master.none, "cpu")
+    assert p.data_ptr() % 4 == 1
+    assert len(found.odd) == 1
+
+
+def test_a_gather_is_refused_for_other_cells_and_devices():
+    groups = [group_of([parameter(5)])]
+    with pytest.raises(ValueError, match="there are 1 cells for 1 groups"):
+        _C.gather(groups, {}, [0.1], _C.Master.none, "cpu")
+    with pytest.raises(RuntimeError, match="nowhere"):
+        _C.gather(groups, {}, [0.1, 0.9], _C.Master.none, "nowhere")

@@ -39,7 +39,7 @@ def machine(shared):
     with FileLock(f"{path}.lock"):
         if not path.exists():
             includes = [f"-I{ROOT}", *(f"-I{folder}" for folder in include_paths())]
-            sources = [*sorted(MACHINE.glob("*.cpp")), ROOT / "csrc" / "pack.cpp"]
+            sources = [*sorted(MACHINE.glob("*.cpp")), ROOT / "csrc/gpu/pack.cpp"]
 
             def compile_one(source):
                 made = str(shared / f"machine-{source.stem}.o")

@@ -1,39 +1,41 @@
-// The instruction sets that a loop is compiled for, and what the CPU at hand has of them.
+// Instruction sets: the loops of each, and the choice of the best that the CPU has.
+//
+// The loops, in update.inc and square_sum.inc, are compiled once for each instruction set, in a
+// file and a namespace of its own: baseline.cpp and avx2.cpp. isa.cpp detects and chooses. Results
+// do not depend on the choice.
 #pragma once
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
-// LRFUSED_AVX2: the attribute of a function that is called only where torch itself uses AVX2. That
-// is enough for loops that wait for memory, and wider vectors would not change a bit.
-#if defined(__x86_64__)
-#define LRFUSED_AVX2 __attribute__((target("avx2,fma")))
-#else
-#define LRFUSED_AVX2
-#endif
-
-// LRFUSED_INDEPENDENT: the next loop's iterations write nothing that another one reads.
-#if defined(__clang__)
-#define LRFUSED_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define LRFUSED_INDEPENDENT _Pragma("GCC ivdep")
-#endif
+#include "../slot.h"
 
 namespace lrfused {
 
-// Return whether the CPU converts float16 by instructions of its own, eight at a time. Callers know
-// that it has AVX2, so the operating system keeps the registers.
-inline bool has_f16c() {
-#if defined(__x86_64__)
-  static const bool has = [] {
-    unsigned a, b, c = 0, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
-  }();
-  return has;
-#else
-  return false;
-#endif
+// Update n elements at (param, grad, buffer).
+using Update = void (*)(void*, const void*, void*, int64_t, const Hypers&);
+
+// Return the sum of the squares of n elements, at most kPiece of them, times inv_scale.
+using SquareSum = double (*)(const void* grad, int64_t n, double inv_scale);
+
+// The loops of one instruction set. `fused`: whether a * b + c is rounded once.
+struct Isa {
+  Update (*update)(DType dtype, const Group& group, MomentumMode mode, bool fused);
+  // Update elements [begin, end) of a slot that has a master.
+  void (*update_master)(const Slot& slot, int64_t begin, int64_t end, const Group& group,
+                        bool fused);
+  // `single`: whether gradients are unscaled in fp32, for a master, and not in their own dtype.
+  SquareSum (*square_sum)(DType dtype, bool single, bool scale);
+};
+
+namespace baseline {  // any CPU of the architecture
+extern const Isa isa;
 }
+
+#if defined(__x86_64__)
+namespace avx2 {  // with FMA and F16C; wider vectors gain nothing in loops that wait for memory
+extern const Isa isa;
+}
+#endif
+
+// Return the best that the CPU has.
+const Isa& best_isa();
 
 }  // namespace lrfused

@@ -1,8 +1,8 @@
 // A parallel region in torch's own OpenMP runtime, whichever compiler this is.
 //
-// -fopenmp would link the compiler's runtime beside torch's: clang's is another library. So the
-// region is entered by the function that gcc's code calls, which libgomp, libomp and libiomp5 all
-// have, and which is found in the one that torch has loaded.
+// -fopenmp would link the compiler's own runtime, and clang's is another library than torch's. So
+// the region is entered by the function that gcc's code calls. libgomp, libomp and libiomp5 all
+// have it, and it is resolved to the library that torch has loaded.
 #include "parallel.h"
 
 #include <ATen/Config.h>

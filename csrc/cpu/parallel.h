@@ -1,20 +1,19 @@
-// Work shared by torch's threads. This header and its users in cpu/ include nothing of torch.
+// Work shared by torch's threads. Of cpu/, only parallel.cpp and step.* include torch's headers.
 #pragma once
 
 #include <cstdint>
 
 namespace lrfused {
 
-// How many threads torch may use here: 1 inside of a parallel region.
+// Return how many threads torch may use here: 1 inside a parallel region.
 int64_t thread_count();
 
 // Call run(context) once on each of torch's threads, and wait for all of them. `run` must not
 // throw.
 void on_each_thread(void (*run)(void*), void* context);
 
-// Call work() here, or, where it is worth waking them, on all of torch's threads at once: OpenMP is
-// slow to change the number of its threads. `work` takes pieces as they come free, and may find
-// none left.
+// Call work() on this thread, or, if `worthwhile`, on all of torch's threads at once: OpenMP is
+// slow to change the number of its threads. `work` takes the next free piece until none is left.
 template <class Work>
 void parallel(bool worthwhile, Work work) {
   if (!worthwhile) return work();

@@ -6,14 +6,14 @@
 #include <vector>
 
 #include "../chunks.h"
-#include "../step.h"
+#include "../slot.h"
 #include "parallel.h"
 
 namespace lrfused {
 
 constexpr int64_t kSerial = 32768;  // elements below which waking threads costs more than it saves
 
-// Threads take units as they come free: a core that is slow just now does fewer.
+// Each thread takes the next free unit, so that a slow core takes fewer.
 template <class Run>
 void for_each_unit(const Slot* slots, int64_t count, Run run) {
   static thread_local std::vector<Unit> units;

@@ -1,5 +1,5 @@
-// How a kernel comes by its table: inside its argument, which has one of two sizes, or in device
-// memory; and how many threads take its items.
+// Passing a table to a kernel: inside the kernel's argument, which has one of two sizes, or in
+// device memory.
 #pragma once
 
 #include <cstring>
@@ -8,10 +8,10 @@
 
 namespace lrfused::cuda {
 
-constexpr int kThreads = 256;  // of a block
+constexpr int kThreads = 256;  // in a block
 constexpr int kWarps = kThreads / int(kLanes);
 
-// A table in the kernel's argument: its numbers, and its bytes.
+// A table in the kernel's argument, with its bytes.
 template <class T, size_t room>
 struct Inline {
   alignas(16) char bytes[room];
@@ -24,6 +24,7 @@ struct Inline {
   }
 };
 
+// A table whose bytes are in device memory.
 template <class T>
 struct Resident {
   T table;
@@ -31,7 +32,7 @@ struct Resident {
   LRFUSED_HD T get() const { return table; }
 };
 
-// Call `run` with the table as this launch passes it.
+// Call `run` with the table in the form that this launch passes.
 template <class T, class Run>
 auto pass(const Launch& launch, const T& table, const Run& run) {
   switch (launch.place) {

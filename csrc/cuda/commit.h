@@ -1,7 +1,7 @@
-// What the last block does: note the rates used, and make the schedule's step for the next.
+// The last block's work: note the rates used, and advance the schedule.
 //
 // Each thread takes groups of its own. The history is a ring of rows (epoch, whether a plateau cut,
-// rates), of which every group writes its own column, at a counter of its own.
+// rates); every group writes its own column, at a counter of its own.
 #pragma once
 
 #include "../schedule.h"
@@ -9,25 +9,25 @@
 
 namespace lrfused::cuda {
 
-// A device's copy of the program and of what it moves: program.h, with rows in the order of cells.
+// A device's copy of program.h's tensors, with rows in the order of cells.
 struct Schedule {
   double* cells;
   int64_t* epochs;
   double* used;
-  const int64_t* first_segments;  // of each cell, and where the last cell's end
+  const int64_t* first_segments;  // of each cell; then the number of segments
   const Segment* segments;
   const Constants* constants;
   const double* tables;
   double* history;
   int64_t* recorded;
-  int64_t* observed;  // how many metrics there were
+  int64_t* observed;  // metrics ever fed
   const int64_t* first_plateaus;
   const Plateau* plateaus;
   PlateauState* plateau_states;
   int64_t groups, length;  // length: rows of the history
 };
 
-// A row of a table, of which a GPU loads all at once, as widely as it may.
+// Load a row of a table as a whole, in wide accesses on a GPU.
 template <class Row>
 LRFUSED_HD Row row_at(const Row* table, int64_t i) {
   return bit_cast<Row>(load<sizeof(Row) / 4>(reinterpret_cast<uint64_t>(table + i)));
@@ -55,8 +55,8 @@ LRFUSED_HD double moved(const Schedule& s, int64_t first, int64_t last, int64_t 
   return value;
 }
 
-// Note the rate that group g's step used, and move on to the next. The last block waits for memory
-// here and for nothing else, so all that can be read at once is read before anything is written.
+// Note the rate that group g's step used, and advance the group. The last block waits only for
+// memory here, so everything is read at once, before anything is written.
 LRFUSED_HD void commit_group(const Schedule& s, int64_t g, bool use, bool advances) {
   const int64_t cell = 2 * g, epoch = s.epochs[g] + 1, count = s.recorded[g];
   const int64_t first = s.first_segments[cell], middle = s.first_segments[cell + 1],
@@ -77,7 +77,7 @@ LRFUSED_HD void commit(const Schedule& s, bool use, bool advances, int64_t threa
   for (int64_t g = thread; g < s.groups; g += threads) commit_group(s, g, use, advances);
 }
 
-// Feed one cell's plateaus a metric; returns whether one cut.
+// Feed one cell's plateaus a metric; return whether one cut the rate.
 LRFUSED_HD bool feed(const Schedule& s, int64_t cell, double metric) {
   const double before = s.cells[cell];
   double rate = before;

@@ -1,5 +1,5 @@
-// The kernels run on the CPU, item by item and lane by lane: the same code around the same bytes,
-// for tests where there is no GPU. Nothing of it is fast.
+// The kernels run on the CPU, item by item and lane by lane: the same headers and the same bytes,
+// for tests without a GPU. This is slow.
 #include "emulated.h"
 
 #include "argument.h"
@@ -16,7 +16,7 @@ const char* run(const std::function<void()>& kernel) {
   return nullptr;
 }
 
-// The table as a kernel finds it: an argument's bytes stay with the launch.
+// Return a function that returns the table as the kernel reads it. An argument's bytes are copied.
 template <class T>
 std::function<T()> keep(const Launch& launch, const T& table) {
   return pass(launch, table, [](const auto& where) -> std::function<T()> {
@@ -24,7 +24,7 @@ std::function<T()> keep(const Launch& launch, const T& table) {
   });
 }
 
-// A number in each lane of a warp.
+// One number for each lane of a warp.
 struct Warp {
   double x[kLanes];
 };
@@ -40,21 +40,21 @@ Warp down(const Warp& a, int by) {
   return c;
 }
 
-// What a warp folds to whose lanes add up each their own.
+// Return the folded sum of a warp, in which add(lane, sums) makes each lane's partial sums.
 template <class Add>
 double fold_lanes(Add add) {
-  Warp sums[kSums];
+  Warp sums[kSumsPerLane];
   bool wide = false;
   for (int64_t lane = 0; lane < kLanes; ++lane) {
-    double own[kSums] = {};
+    double own[kSumsPerLane] = {};
     wide = add(lane, own);
-    for (int k = 0; k < kSums; ++k) sums[k].x[lane] = own[k];
+    for (int k = 0; k < kSumsPerLane; ++k) sums[k].x[lane] = own[k];
   }
   return fold(sums, wide, down).x[0];
 }
 
 double sum_of(const double* x, int64_t n) {
-  return fold_lanes([&](int64_t lane, double (&own)[kSums]) {
+  return fold_lanes([&](int64_t lane, double (&own)[kSumsPerLane]) {
     add_numbers(x, n, lane, own);
     return false;
   });
@@ -98,7 +98,7 @@ const char* launch_norm(const Launch& l, const Gradients& from, const Norm& n) {
     for (int32_t i = 0; i < table.count; ++i) {
       const uint32_t first = table.first()[i], last = table.first()[i + 1];
       for (uint32_t item = first; item < last; ++item)
-        n.pieces[item] = fold_lanes([&](int64_t lane, double (&own)[kSums]) {
+        n.pieces[item] = fold_lanes([&](int64_t lane, double (&own)[kSumsPerLane]) {
           return add_piece(table.entry(i), item - first, scale, lane, own);
         });
       n.sums[n.begin + i] =

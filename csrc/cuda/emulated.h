@@ -1,4 +1,4 @@
-// A stand-in for a CUDA graph: launches that are kept, to be run again and again.
+// A stand-in for a CUDA graph: recorded launches, to be run again and again.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@ struct Tape {
   std::vector<std::function<void()>> kernels;
 };
 
-// Keep launches in a tape instead of running them; null ends that. Returns the tape until now.
+// Record launches in a tape instead of running them; null ends that. Returns the last tape.
 Tape* record_to(Tape* tape);
 
 }  // namespace lrfused::cuda

@@ -1,28 +1,29 @@
-// Tensors -> items, an item -> what each lane of a warp touches. No address is outside a tensor.
+// Cutting tensors into items, and items into the elements of each lane. No address is outside a
+// tensor.
 //
-// An item is a piece of one tensor, updated by one warp. Its body is made of vectors, at addresses
-// that are multiples of a vector's size in the streams that are written, which are 16 bytes in the
-// widest of them; what lies before and behind, fewer elements than a warp has lanes, is updated one
-// by one. A gradient may lie otherwise: then its vectors are put together from two neighbours, both
-// within the tensor.
+// An item is a piece of one tensor, updated by one warp. The body of an item consists of vectors,
+// whose addresses in the written streams are multiples of the vector's size: 16 bytes in the widest
+// stream. The head and the tail, fewer elements than a warp has lanes, are updated one by one. A
+// gradient may have another alignment: then a vector is joined from two neighbours, both within the
+// tensor.
 #pragma once
 
 #include <cstdint>
 
-#include "../step.h"
+#include "../slot.h"
 
 namespace lrfused::cuda {
 
 constexpr int64_t kVector = 16;        // bytes
 constexpr int64_t kItemVectors = 512;  // 2 K elements of fp32, 4 K of bf16
-constexpr int64_t kLanes = 32;
+constexpr int64_t kLanes = 32;         // of a warp
 
-// Addresses of a tensor's streams; 0 where there is none.
+// Addresses of a tensor's streams, or 0.
 struct Streams {
   uint64_t param, grad, buffer, master;
 };
 
-// Bytes of an element in each of them, and elements of a vector.
+// The bytes of an element of each stream, and the elements of a vector.
 struct Sizes {
   int64_t param, grad, buffer, master, width;
 };
@@ -33,16 +34,17 @@ LRFUSED_HD constexpr Sizes sizes_of(DType dtype, DType grad, Master kept) {
   return {size, itemsize(grad), 4, kept == Master::whole ? 4 : 2, kVector / 4};
 }
 
-// How a tensor of `numel` elements is cut.
+// The cut of a tensor of `numel` elements.
 struct Layout {
-  int64_t numel, width;  // elements; those of a vector
+  int64_t numel, width;  // elements of the tensor; of a vector
   int64_t head;          // elements before the first vector
   int64_t vectors;
-  int64_t shift;  // elements of the gradient between a vector's address and a vector's first
+  int64_t shift;  // elements from a multiple of a vector's size to the gradient's vector
   bool wide;      // whether there are vectors at all
 };
 
-// How many elements lie between a vector's address and this one, a multiple of an element's size.
+// Return how many elements an address is behind a multiple of a vector's size. The address is a
+// multiple of an element's size.
 LRFUSED_HD int64_t phase(uint64_t address, int64_t itemsize, int64_t width) {
   return int64_t(address / uint64_t(itemsize) % uint64_t(width));
 }
@@ -54,11 +56,11 @@ LRFUSED_HD Layout layout_of(const Streams& at, int64_t numel, const Sizes& size)
     return {numel, width, numel, 0, 0, false};
   int64_t head = (width - own) % width;
   const int64_t shift = (phase(at.grad, size.grad, width) + head) % width;
-  if (head < shift) head += width;  // the left neighbour must lie within
+  if (head < shift) head += width;  // the left neighbour must be within the tensor
   if (head > numel) head = numel;
   int64_t vectors = (numel - head) / width;
   const int64_t behind = numel - head - vectors * width;
-  if (shift != 0 && vectors != 0 && width - shift > behind) --vectors;  // and the right one
+  if (shift != 0 && vectors != 0 && width - shift > behind) --vectors;  // and the right one, too
   return {numel, width, head, vectors, shift, true};
 }
 
@@ -75,7 +77,7 @@ struct Singles {
 
 struct Item {
   Singles head, tail;
-  int64_t first, last;  // vectors, [first, last), taken by lanes in the same way
+  int64_t first, last;  // vectors [first, last), distributed over lanes in the same way
 };
 
 LRFUSED_HD Item item_of(const Layout& t, int64_t k) {

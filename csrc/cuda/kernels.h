@@ -1,4 +1,4 @@
-// Loading and launching kernels, and finding the last block of a grid.
+// Helpers of the .cu files: the last block of a grid, the current device, loading, the grid's size.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,12 +8,12 @@
 namespace lrfused::cuda {
 namespace {
 
-// Whether this block is the last of all to come here. The ticket is left at 0.
+// Return whether this block is the last one to call this. The ticket is left at 0.
 __device__ bool is_last(uint32_t* ticket) {
   __shared__ bool last;
-  __syncthreads();  // what its threads had to read and write is done ...
+  __syncthreads();  // the reads and writes of this block are done ...
   if (threadIdx.x == 0) {
-    __threadfence();  // ... and seen before the ticket is
+    __threadfence();  // ... and visible before the ticket is
     last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
     __threadfence();
   }
@@ -21,19 +21,20 @@ __device__ bool is_last(uint32_t* ticket) {
   return last;
 }
 
-// The device that is launched on, for as long as this lives.
-struct Device {
+// Makes a device the current one, for as long as this lives.
+struct DeviceGuard {
   int before = 0, now;
-  explicit Device(int device) : now(device) {
+  explicit DeviceGuard(int device) : now(device) {
     cudaGetDevice(&before);
     if (before != now) cudaSetDevice(now);
   }
-  ~Device() {
+  ~DeviceGuard() {
     if (before != now) cudaSetDevice(before);
   }
 };
 
-const char* said(cudaError_t error) {
+// Return null, or the error's text.
+const char* text_of(cudaError_t error) {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
@@ -42,11 +43,11 @@ template <class Kernel>
 const char* load(Kernel* kernel) {
   cudaFuncAttributes attributes;
   const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-  if (error != cudaSuccess) cudaGetLastError();  // which no launch made
-  return said(error);
+  if (error != cudaSuccess) cudaGetLastError();  // or the next launch would report it
+  return text_of(error);
 }
 
-// How many blocks take the items in turn, a warp each.
+// Return the number of blocks: a warp for each item, at most `blocks` on each multiprocessor.
 uint32_t grid_of(const Launch& l, int blocks) {
   int count = 1;
   cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, l.device);

@@ -1,4 +1,4 @@
-// A device and its driver, as the CUDA runtime describes them. None of it makes a context.
+// A device and its driver, described by the CUDA runtime. No call here makes a context.
 #include "machine.h"
 
 #include <cuda_runtime.h>

@@ -1,7 +1,7 @@
-// One launch that reads all gradients on a device for their norm, and what clipping multiplies by.
+// One launch computes the norm of all gradients on a device, and the clipping coefficient.
 //
-// Warps take pieces in turn. The one that does a tensor's last piece sums the tensor's pieces, and
-// the last block the tensors: who that is differs from run to run, the order of the sums does not.
+// Warps take pieces in turn. The warp that completes a tensor adds up its pieces, and the last
+// block adds up the tensors. These differ from run to run; the order of the sums does not.
 #include "kernels.h"
 #include "norm.h"
 
@@ -16,28 +16,28 @@ struct Down {
   }
 };
 
-// The sum of n numbers, for the whole warp to call; lane 0 has it.
+// Return the sum of n numbers in lane 0. The whole warp calls this.
 __device__ double sum_of(const double* x, int64_t n, int64_t lane) {
-  double sums[kSums] = {};
+  double sums[kSumsPerLane] = {};
   add_numbers(x, n, lane, sums);
   return fold(sums, false, Down());
 }
 
-// Note a piece's sum, which lane 0 has; return whether it is the tensor's last one to be noted.
+// Write lane 0's sum of a piece; return whether all pieces of the tensor are written.
 __device__ bool note(double sum, double* to, uint32_t* count, uint32_t pieces, int64_t lane) {
   bool last = false;
   if (lane == 0) {
     *to = sum;
-    __threadfence();                                    // seen before the count is
-    last = atomicInc(count, pieces - 1) == pieces - 1;  // which is 0 then
+    __threadfence();                                    // visible before the count is
+    last = atomicInc(count, pieces - 1) == pieces - 1;  // the last one leaves the count at 0
     __threadfence();
   }
   last = __shfl_sync(0xffffffffu, last, 0);
-  __syncwarp();  // what lane 0 has seen the other lanes see, too
+  __syncwarp();  // the other lanes read what lane 0 may read
   return last;
 }
 
-// The room in arguments that drivers older than CUDA 12.1 take.
+// Drivers older than CUDA 12.1 take 4,096 bytes of arguments.
 static_assert(sizeof(Inline<Gradients, kSmall>) + sizeof(Norm) + sizeof(uint32_t) <= 4096);
 
 template <class Where>
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     norm(const __grid_constant__ Where where, const __grid_constant__ Norm n, uint32_t items) {
   const Gradients table = where.get();
   const bool ends = n.begin + table.count == n.total;
-  if (n.scaler.found()) {  // it is not taken
+  if (n.scaler.found()) {  // no norm is taken
     if (ends && blockIdx.x == 0 && threadIdx.x == 0) *n.clip = not_taken();
     return;
   }
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
        item += gridDim.x * kWarps) {
     const int32_t i = tensor_of(table.first(), table.count, items, item);
     const uint32_t first = table.first()[i], pieces = table.first()[i + 1] - first;
-    double sums[kSums] = {};
+    double sums[kSumsPerLane] = {};
     const bool wide = add_piece(table.entry(i), item - first, scale, lane, sums);
     double sum = fold(sums, wide, Down());
     if (pieces > 1) {
@@ -72,16 +72,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 }  // namespace
 
 const char* launch_norm(const Launch& l, const Gradients& table, const Norm& n) {
-  const Device device(l.device);
+  const DeviceGuard device(l.device);
   pass(l, table, [&](const auto& where) {
     norm<<<grid_of(l, kBlocks), kThreads, 0, static_cast<cudaStream_t>(l.stream)>>>(where, n,
                                                                                     l.items);
   });
-  return said(cudaGetLastError());
+  return text_of(cudaGetLastError());
 }
 
 const char* load_norm(int index, size_t room) {
-  const Device device(index);
+  const DeviceGuard device(index);
   const char* error = load(norm<Resident<Gradients>>);
   if (!error) error = load(norm<Inline<Gradients, kSmall>>);
   if (!error && room > kSmall) error = load(norm<Inline<Gradients, kInline>>);

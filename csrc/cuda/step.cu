@@ -1,17 +1,18 @@
-// One launch for the step of all tensors of all groups on a device, and its schedule's.
+// One launch updates all tensors of all groups on a device, and advances the schedule.
 //
-// Warps take items in turn; nothing is shared between them. A block that is done takes a ticket;
-// the one that took the last commits, when all others have read the rates of this step.
+// Warps take items in turn and share nothing. A block that is done takes a ticket; the block with
+// the last ticket commits, as all others have then read the rates of this step.
 #include "kernels.h"
 #include "update.h"
 
 namespace lrfused::cuda {
 namespace {
 
-// On a multiprocessor, so that registers, 64 or 80 a thread, need no spilling.
+// Return the blocks on a multiprocessor: few enough that registers, 64 or 80 a thread, do not
+// spill.
 constexpr int blocks(int only) { return only == kMixed || only > kFloat16 ? 4 : 3; }
 
-// The room in arguments that drivers older than CUDA 12.1 take.
+// Drivers older than CUDA 12.1 take 4,096 bytes of arguments.
 static_assert(sizeof(Inline<Table, kSmall>) + sizeof(Step) + sizeof(uint32_t) <= 4096);
 
 template <class Where, int Only>
@@ -43,7 +44,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 const char* launch_step(const Launch& l, const Table& table, int only, const Step& s) {
-  const Device device(l.device);
+  const DeviceGuard device(l.device);
   with_kind(only, [&](auto kind) {
     constexpr int Only = decltype(kind)::value;
     pass(l, table, [&](const auto& where) {
@@ -52,18 +53,18 @@ const char* launch_step(const Launch& l, const Table& table, int only, const Ste
                                                                                            l.items);
     });
   });
-  return said(cudaGetLastError());
+  return text_of(cudaGetLastError());
 }
 
 const char* launch_observe(int device, void* stream, const Schedule& schedule,
                            const double* metric) {
-  const Device now(device);
+  const DeviceGuard now(device);
   observe<<<1, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(schedule, metric);
-  return said(cudaGetLastError());
+  return text_of(cudaGetLastError());
 }
 
 const char* load_step(int index, size_t room) {
-  const Device device(index);
+  const DeviceGuard device(index);
   const char* error = load(observe);
   for (const int only : kKinds) {
     if (error) break;

@@ -1,7 +1,7 @@
-// What a launch reads, as bytes: rows of groups, an entry for each tensor, and first items.
+// The tables of launches, as bytes: a row for each group, an entry for each tensor, first items.
 //
-// The bytes are the kernel's own argument where they fit, which needs no copy and stays with a
-// captured graph; else they lie in device memory.
+// Bytes that fit are in the kernel's own argument: that needs no copy and stays with a captured
+// graph. Others are in device memory.
 #pragma once
 
 #include <cstddef>
@@ -9,28 +9,28 @@
 #include <type_traits>
 
 #include "../sgd.h"
-#include "../step.h"
+#include "../slot.h"
 #include "items.h"
 
 namespace lrfused::cuda {
 
-// A group's hyper-parameters as the host knows them. Its rate is in cell 2 g.
+// A group's hyper-parameters, without its rate, which is in cell 2 g.
 struct Row {
   double weight_decay, momentum, undamped;
-  int32_t momentum_cell;  // of a momentum that a schedule moves, or -1
+  int32_t momentum_cell;  // the cell of a momentum that a schedule moves, or -1
   uint8_t maximize, nesterov;
 };
 static_assert(sizeof(Row) == 32);
 
 struct Entry {
-  uint64_t param, grad, buffer;  // addresses; the master's is apart
+  uint64_t param, grad, buffer;  // addresses; Table::master has the master's
   uint64_t numel : 40, group : 16, mode : 2, dtype : 2, kept : 2, grad_is_wide : 1;
 };
 static_assert(sizeof(Entry) == 32);
 
-// Where item `item` of `items` belongs, first[i] being tensor i's first.
+// Return the tensor of item `item` of `items`; first[i] is tensor i's first item.
 LRFUSED_HD int32_t tensor_of(const uint32_t* first, int32_t count, uint32_t items, uint32_t item) {
-  if (items == uint32_t(count)) return int32_t(item);  // each tensor has one
+  if (items == uint32_t(count)) return int32_t(item);  // each tensor has one item
   int32_t low = 0, high = count;
   while (high - low > 1) {
     const int32_t middle = (low + high) / 2;
@@ -42,7 +42,7 @@ LRFUSED_HD int32_t tensor_of(const uint32_t* first, int32_t count, uint32_t item
   return low;
 }
 
-// What the update reads: rows, entries, masters' addresses if there are `masters`, first items.
+// The update's table: rows, entries, masters' addresses if there are `masters`, first items.
 struct Table {
   const char* bytes;
   int32_t groups, count;
@@ -69,14 +69,14 @@ struct Table {
   size_t size() const { return size(groups, count, masters); }
 };
 
-// What the norm reads of a gradient. A parameter without one has 0 elements.
+// The norm's entry for a parameter; without a gradient it has 0 elements.
 struct Gradient {
   uint64_t address;
   uint64_t numel : 40, dtype : 2, single : 1;  // single: unscaled in fp32, for a master
 };
 static_assert(sizeof(Gradient) == 16);
 
-// Gradients, in the order of the parameters, and first pieces.
+// The norm's table: gradients, in the order of the parameters, and first pieces.
 struct Gradients {
   const char* bytes;
   int32_t count;
@@ -93,7 +93,7 @@ struct Gradients {
   size_t size() const { return size(count); }
 };
 
-// What a table's tensors are, where all are alike: a dtype, and what is kept of its master.
+// The kind of a tensor: its dtype, and the form of its master. kMixed: there are several kinds.
 constexpr int kMixed = -1;
 LRFUSED_HD constexpr int kind_of(DType dtype, Master kept) { return int(dtype) + 4 * int(kept); }
 constexpr int kFloat32 = kind_of(DType::float32, Master::none);
@@ -104,7 +104,7 @@ constexpr int kBFloat16Whole = kind_of(DType::bfloat16, Master::whole);
 constexpr int kFloat16Whole = kind_of(DType::float16, Master::whole);
 constexpr int kBFloat16Remainder = kind_of(DType::bfloat16, Master::remainder);
 
-// Call `run` with the one of these that `only` is, as a type.
+// Call `run` with `only` as a type.
 template <class Run>
 auto with_kind(int only, const Run& run) {
   switch (only) {

@@ -1,4 +1,4 @@
-// What one lane of a warp does with an item: the loop around sgd.h.
+// The work of one lane of a warp on an item: the loop around sgd.h.
 #pragma once
 
 #include <type_traits>
@@ -10,27 +10,27 @@
 
 namespace lrfused::cuda {
 
-// The parts of an update, known when it is made; all lanes of a warp agree on them. A scale of 1 is
-// multiplied too, and so is a clipping coefficient: it changes nothing, and memory is what the loop
-// waits for.
+// Run-time flags of an update (sgd.h's Parts), the same in all lanes of a warp. A scale and a
+// clipping coefficient of 1 are multiplied, too: that changes nothing, and the loop waits for
+// memory.
 struct Moving {
   static constexpr bool scale = true;
   bool decay, nesterov;
-  Buffer buffer;
+  MomentumMode mode;
 };
 struct Still {
   static constexpr bool scale = true, nesterov = false;
-  static constexpr Buffer buffer = Buffer::none;
+  static constexpr MomentumMode mode = MomentumMode::none;
   bool decay;
 };
 
-// A tensor whose streams are all of T.
+// A parameter without a master: all streams are of T.
 template <class T>
 struct Plain {
   using Param = T;
   using Grad = T;
   using Buffer = T;
-  using Kept = T;  // nothing
+  using Kept = T;  // not used
   static constexpr Master kept = Master::none;
   static constexpr bool reads_param = true;
   static constexpr int width = int(kVector / sizeof(T));
@@ -41,7 +41,7 @@ struct Plain {
   }
 };
 
-// One whose fp32 master is kept: the parameter is only written.
+// A 16-bit parameter whose fp32 master is kept whole: the parameter is only written.
 template <class T, class G>
 struct Whole {
   using Param = T;
@@ -60,7 +60,7 @@ struct Whole {
   }
 };
 
-// One of whose fp32 master is kept what a bfloat16 lacks.
+// A bfloat16 parameter whose fp32 master is kept as a 16-bit remainder.
 template <class G>
 struct Remainder {
   using Param = bfloat16;
@@ -80,7 +80,7 @@ struct Remainder {
   }
 };
 
-// A lane has `Ahead` vectors of a stream under way.
+// The loop of a lane, with `Ahead` vectors of each stream in flight.
 template <class F, int Ahead, class P>
 struct Lane {
   using Param = typename F::Param;
@@ -95,7 +95,7 @@ struct Lane {
   const Hyper<opmath_t<Buffer>>& hyper;
   P parts;
 
-  // Move on by n elements.
+  // Advance the addresses by n elements.
   LRFUSED_HD static void move(Streams& at, int64_t n) {
     at.param += n * int64_t(sizeof(Param));
     at.grad += n * int64_t(sizeof(Grad));
@@ -117,7 +117,7 @@ struct Lane {
     }
   }
 
-  // Update n vectors. A shifted gradient's address is that of the left of two that it lies in.
+  // Update n vectors. A shifted gradient is in two vectors; its address is the left one's.
   template <int n, bool Shifted>
   LRFUSED_HD void vectors(const Streams& at, int64_t shift) const {
     constexpr int kGrads = int(sizeof(WordsOf<Grad, kWidth>));
@@ -132,8 +132,7 @@ struct Lane {
       gs[i] = load<kGrads / 4>(to.grad);
       if (Shifted) gs[i] = join(gs[i], load<kGrads / 4>(to.grad + kGrads), shift);
       if (F::reads_param) ps[i] = load<sizeof(ps[i]) / 4>(to.param);
-      if (kMomentum && parts.buffer == lrfused::Buffer::next)
-        ms[i] = load<sizeof(ms[i]) / 4>(to.buffer);
+      if (kMomentum && parts.mode == MomentumMode::next) ms[i] = load<sizeof(ms[i]) / 4>(to.buffer);
       if (kMaster) ks[i] = load<sizeof(ks[i]) / 4>(to.master);
     }
     LRFUSED_UNROLLED
@@ -176,11 +175,11 @@ struct Lane {
   }
 };
 
-// The numbers of one step that all items share.
+// The values that all items of a step share.
 struct Common {
   const double* cells;
-  double inv_scale;  // what GradScaler wants gradients multiplied by
-  double clip;       // and what clipping does, after it
+  double inv_scale;  // GradScaler's inverse scale
+  double clip;       // the clipping coefficient
 };
 
 template <class F, int Ahead>
@@ -203,15 +202,15 @@ LRFUSED_HD void update(const Table& table, const Common& common, int32_t i, int6
   const Layout layout = layout_of(at, entry.numel, sizes);
   const Item item = item_of(layout, k);
   // A cycle of momentum may pass through 0.
-  const Buffer mode = momentum == 0 ? Buffer::none : Buffer(entry.mode);
+  const MomentumMode mode = momentum == 0 ? MomentumMode::none : MomentumMode(entry.mode);
   const bool decay = row.weight_decay != 0;
-  if (mode == Buffer::none)
+  if (mode == MomentumMode::none)
     Lane<F, Ahead, Still>{hyper, {decay}}.item(at, layout, item, lane);
   else
     Lane<F, Ahead, Moving>{hyper, {decay, row.nesterov != 0, mode}}.item(at, layout, item, lane);
 }
 
-// Update one lane's part of one item. `Only` is what all of the table's tensors are, or kMixed.
+// Update one lane's part of one item. `Only` is the kind of all tensors in the table, or kMixed.
 template <int Only>
 LRFUSED_HD void update_item(const Table& table, const Common& common, uint32_t items, uint32_t item,
                             int64_t lane) {

@@ -1,4 +1,4 @@
-// Some neighbouring elements at a time: 8 or 16 bytes, or twice 16.
+// Loads and stores of several neighbouring elements: 8, 16 or 32 bytes.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ struct Words {
 template <class T, int width>
 using WordsOf = Words<int(sizeof(T)) * width / 4>;
 
-// The address is a multiple of 16, or of 8 where the size is none of 16. Where the table gives
-// addresses as numbers the compiler cannot see that they are global.
+// Load from an address that is a multiple of 16, or of 8 if the size is no multiple of 16. The
+// instructions name global memory, as the compiler cannot see that a number is a global address.
 template <int count>
 LRFUSED_HD Words<count> load(uint64_t address) {
   Words<count> v;
@@ -74,8 +74,8 @@ LRFUSED_HD void store(uint64_t address, const Words<count>& v) {
 #endif
 }
 
-// As many bytes from `shift` bytes behind the first of left, which right follows. Indices are
-// constants: a register has no address.
+// Return `count` words, beginning `shift` bytes after the beginning of left; right follows left.
+// Indices are constants, as a register has no address.
 template <int count>
 LRFUSED_HD Words<count> join(const Words<count>& left, const Words<count>& right, int64_t shift) {
   uint32_t w[2 * count];
@@ -105,7 +105,7 @@ LRFUSED_HD WordsOf<T, width> words(const Vector<T, width>& v) {
   return bit_cast<WordsOf<T, width>>(v);
 }
 
-// One element, at a multiple of its size.
+// Load one element from a multiple of its size.
 template <class T>
 LRFUSED_HD T load_one(uint64_t address) {
 #if defined(__CUDA_ARCH__)

@@ -1,5 +1,6 @@
-// Runs csrc/cpu's loops, and csrc's schedules, without torch, and prints a digest of every result:
-// whatever the compiler and the processor, the lines are the same. With an argument it times them.
+// Runs csrc/cpu's loops and csrc's schedules without torch, and prints a digest of every result.
+// The lines are the same with every compiler, processor and instruction set. With an argument it
+// times the loops.
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -9,10 +10,11 @@
 #include <vector>
 
 #include "csrc/cpu/parallel.h"
+#include "csrc/cpu/passes.h"
 #include "csrc/master.h"
 #include "csrc/norm.h"
 #include "csrc/schedule.h"
-#include "csrc/step.h"
+#include "csrc/slot.h"
 
 namespace lrfused {
 int64_t thread_count() { return 1; }
@@ -28,7 +30,7 @@ struct Digest {  // FNV-1a
   void add(uint64_t bits) {
     for (int i = 0; i < 8; ++i) state = (state ^ ((bits >> (8 * i)) & 0xff)) * 1099511628211u;
   }
-  // All NaNs count as one: their signs and payloads are the processor's own.
+  // All NaNs count as one: their signs and payloads depend on the processor.
   void add(double x) { add(x != x ? uint64_t(0x7ff8) << 48 : bit_cast<uint64_t>(x)); }
   void add(float x) { add(double(x)); }
 };
@@ -41,7 +43,7 @@ struct Random {  // xorshift64*
     state ^= state >> 27;
     return state * 2685821657736338717u;
   }
-  // Sums and products of such numbers are rounded; some are special.
+  // Return a number whose sums and products are rounded, or a special one.
   double number() {
     const double special[] = {0.0,   -0.0,  INFINITY, -INFINITY, NAN,
                               1e-42, -6e-8, 65504,    3e38,      1e-310};
@@ -51,7 +53,7 @@ struct Random {  // xorshift64*
   }
 };
 
-// A stream of elements, `shift` of them behind an aligned address.
+// A stream of elements that begins `shift` elements behind an aligned address.
 struct Stream {
   std::vector<char> bytes;
   DType dtype;
@@ -110,7 +112,9 @@ const char* kMasters[] = {"plain", "whole", "remainder"};
 
 void nothing(int64_t) {}
 
-void updates(DType dtype, DType grad_dtype, Master kept, Buffer mode, int parts, bool fused) {
+// Update streams of many sizes, and sum their squares; return the digest of the results.
+uint64_t digest_of(DType dtype, DType grad_dtype, Master kept, MomentumMode mode, int parts,
+                   bool fused, const Isa& isa) {
   Digest digest;
   Random random{uint64_t(1 + parts)};
   for (const int64_t numel : {0, 1, 7, 8, 9, 31, 33, 1023, 1024, 1025, 16385}) {
@@ -118,7 +122,7 @@ void updates(DType dtype, DType grad_dtype, Master kept, Buffer mode, int parts,
       const DType wide = kept == Master::none ? dtype : DType::float32;
       Stream param(dtype, numel, shift, &random), grad(grad_dtype, numel, 2 * shift, &random);
       Stream buffer(wide, numel, shift, &random), master(DType::float32, numel, shift, nullptr);
-      Stream rest(DType::bfloat16, numel, shift, nullptr);  // or int16, of the same size
+      Stream rest(DType::bfloat16, numel, shift, nullptr);  // of int16, of the same size
       for (int64_t i = 0; i < numel; ++i) {
         master.set(i, param.value(i));
         rest.put(i, int16_t(random.next()));
@@ -126,7 +130,7 @@ void updates(DType dtype, DType grad_dtype, Master kept, Buffer mode, int parts,
       Slot slot{};
       slot.param = param.at(0);
       slot.grad = grad.at(0);
-      slot.buffer = mode == Buffer::none ? nullptr : buffer.at(0);
+      slot.buffer = mode == MomentumMode::none ? nullptr : buffer.at(0);
       slot.master = kept == Master::whole ? master.at(0) : rest.at(0);
       slot.numel = numel;
       slot.dtype = dtype;
@@ -134,22 +138,31 @@ void updates(DType dtype, DType grad_dtype, Master kept, Buffer mode, int parts,
       slot.mode = mode;
       slot.kept = kept;
       const Group group = group_of(parts);
-      update_cpu(&slot, 1, &group, fused, nothing, nothing);
+      update_cpu(&slot, 1, &group, fused, nothing, nothing, isa);
       double sum = 0;
-      square_sums_cpu(&slot, 1, 1.0 / 3, fused, &sum);
+      square_sums_cpu(&slot, 1, 1.0 / 3, &sum, isa);
       digest.add(sum);
       for (int64_t i = 0; i < numel; ++i) {
         digest.add(param.value(i));
-        if (mode != Buffer::none) digest.add(buffer.value(i));
+        if (mode != MomentumMode::none) digest.add(buffer.value(i));
         if (kept == Master::whole) digest.add(master.value(i));
         const bool nan = param.value(i) != param.value(i);
         if (kept == Master::remainder && !nan) digest.add(uint64_t(rest.get<uint16_t>(i)));
       }
     }
   }
-  std::printf("%s grad %s %s %s parts %d %s: %016llx\n", kNames[int(dtype)],
+  return digest.state;
+}
+
+// Print the digest, which is the same whatever the instruction set.
+void updates(DType dtype, DType grad_dtype, Master kept, MomentumMode mode, int parts, bool fused) {
+  const uint64_t digest = digest_of(dtype, grad_dtype, kept, mode, parts, fused, best_isa());
+  const bool same = digest == digest_of(dtype, grad_dtype, kept, mode, parts, fused, baseline::isa);
+  std::printf("%s grad %s %s %s parts %d %s: %016llx%s\n", kNames[int(dtype)],
               kNames[int(grad_dtype)], kMasters[int(kept)], kModes[int(mode)], parts,
-              fused ? "fused" : "unfused", static_cast<unsigned long long>(digest.state));
+              fused ? "fused" : "unfused", static_cast<unsigned long long>(digest),
+              same ? "" : ", and another in the baseline's instructions");
+  if (!same) std::exit(1);
 }
 
 void conversions() {
@@ -194,7 +207,7 @@ void schedules() {
 
 void every_update() {
   for (const bool fused : {false, true})
-    for (const Buffer mode : {Buffer::none, Buffer::first, Buffer::next})
+    for (const MomentumMode mode : {MomentumMode::none, MomentumMode::first, MomentumMode::next})
       for (int parts = 0; parts < 8; ++parts) {
         for (int dtype = 0; dtype < 4; ++dtype)
           updates(DType(dtype), DType(dtype), Master::none, mode, parts, fused);
@@ -223,7 +236,7 @@ void time_one(DType dtype, Master kept, int64_t numel, int rounds) {
   slot.master = master.at(0);
   slot.numel = numel;
   slot.dtype = slot.grad_dtype = dtype;
-  slot.mode = Buffer::next;
+  slot.mode = MomentumMode::next;
   slot.kept = kept;
   const Group group = group_of(2);
   double best = INFINITY, norm = INFINITY, sum = 0;
@@ -231,7 +244,7 @@ void time_one(DType dtype, Master kept, int64_t numel, int rounds) {
     const auto begin = std::chrono::steady_clock::now();
     update_cpu(&slot, 1, &group, true, nothing, nothing);
     const auto middle = std::chrono::steady_clock::now();
-    square_sums_cpu(&slot, 1, 1.0, true, &sum);
+    square_sums_cpu(&slot, 1, 1.0, &sum);
     const auto end = std::chrono::steady_clock::now();
     using Nanoseconds = std::chrono::duration<double, std::nano>;
     best = std::fmin(best, Nanoseconds(middle - begin).count());

@@ -1,4 +1,4 @@
-// What a kernel did wrong, in words.
+// A kernel's error, or a difference from the host.
 #pragma once
 
 #include <stdexcept>

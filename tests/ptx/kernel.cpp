@@ -24,7 +24,7 @@ bool is_number(const std::string& operand) {
   return isdigit(operand[0]) || (operand[0] == '-' && operand.size() > 1);
 }
 
-// 12, -0x1f, 0f3F800000 (a float's bits) or 0d3FF0000000000000 (a double's).
+// Parse 12, -0x1f, 0f3F800000 (the bits of a float) or 0d3FF0000000000000 (of a double).
 Word number(const std::string& operand) {
   if (operand.rfind("0f", 0) == 0 || operand.rfind("0d", 0) == 0 || operand.rfind("0F", 0) == 0 ||
       operand.rfind("0D", 0) == 0)
@@ -108,7 +108,7 @@ class Decoder {
       i.kind = Kind::shuffle;
       i.down = has("down");
     } else {
-      throw Fault("no instruction that this machine has: " + s.opcode);
+      throw Fault("unknown instruction: " + s.opcode);
     }
     if (count > i.at.size()) throw Fault("too many operands: " + s.opcode);
     for (size_t k = 0; k < count; ++k) i.at[k] = place(s.operands[k]);
@@ -121,7 +121,7 @@ class Decoder {
            std::to_string(s.packed + s.unpacked);
   }
 
-  // [%rd1+-8], [name+8] or [%rd1]
+  // Parse [%rd1+-8], [name+8] or [%rd1].
   void address(Instruction& i, std::string operand) {
     if (operand.front() != '[' || operand.back() != ']') throw Fault("no address: " + operand);
     operand = operand.substr(1, operand.size() - 2);
@@ -142,7 +142,7 @@ class Decoder {
       else if (parts[k] == "param")
         i.space = Space::param;
       else if (parts[k] != "cg" && parts[k] != "nc" && parts[k] != "v2" && parts[k] != "v4")
-        throw Fault("no access that this machine has: " + s.opcode);
+        throw Fault("unknown access: " + s.opcode);
     }
     i.is_signed = parts.back()[0] == 's';
     i.size = std::stoi(parts.back().substr(1)) / 8;

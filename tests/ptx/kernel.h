@@ -1,4 +1,4 @@
-// A kernel's statements, decoded: names are places in a thread's file of words.
+// A kernel's statements, decoded: names become indices into a thread's file of words.
 #pragma once
 
 #include <array>
@@ -18,12 +18,12 @@ enum class Kind : uint8_t {
   load,          // ld
   store,         // st
   increment,     // atom.inc
-  fence,         // membar.gl, which all threads on the device see
+  fence,         // membar.gl: for all threads on the device
   barrier,       // bar.sync, of a block
   vote,          // bar.red.or, a barrier too
   warp_barrier,  // bar.warp.sync
   shuffle,       // shfl.sync
-  nothing,       // a prefetch, or a fence that only the own block sees
+  nothing,       // a prefetch, or a fence for the own block
 };
 
 enum class Space : uint8_t { any, global, shared, param };
@@ -35,16 +35,16 @@ struct Instruction {
   int32_t guard = -1;           // the word of a predicate, or -1
   bool unless = false;
   int32_t target = -1;  // of a branch
-  // Of an access: `count` elements of so many bytes, which are at[0] ... , and the address, which
-  // is a word plus the offset.
+  // An access has `count` elements of `size` bytes each, in the words at[0], at[1], ...; its
+  // address is the word `address` plus `offset`.
   Space space = Space::any;
   int32_t size = 0, count = 0;
   int32_t address = 0;
   int64_t offset = 0;
   bool is_signed = false;
-  bool down = false;  // of a shuffle, which else is from a lane by its number
+  bool down = false;  // a shuffle reads from a lane further on; else from a lane by its number
   int32_t line = 0;
-  bool has_run = false;  // or would have, without its guard
+  bool has_run = false;  // whether it was reached, even if its guard was false
 };
 
 struct Kernel {
@@ -52,7 +52,7 @@ struct Kernel {
   std::vector<Variable> parameters, shared;
   std::vector<Instruction> code;
   std::map<std::string, int32_t> places;  // of registers, constants, %tid.x, parameters, ...
-  std::vector<Word> file;                 // what a thread begins with: the constants
+  std::vector<Word> file;                 // a thread's initial words: the constants
 };
 
 Kernel decode(const Source& source);

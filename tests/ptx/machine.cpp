@@ -7,10 +7,10 @@ namespace {
 
 constexpr int32_t kWarp = 32;
 constexpr int64_t kLongTurn = 10'000, kShortTurn = 100;  // instructions
-constexpr int64_t kForever = 200'000'000;                // as many, of a launch
-constexpr uint64_t kAligned = 16;                        // shared memory is, to so many bytes
-constexpr uint32_t kWholeWarp = 0xffffffff;              // the lanes that a shuffle names
-constexpr uint32_t kLastLane = 31;                       // beyond which no shuffle reads
+constexpr int64_t kForever = 200'000'000;                // instructions of a launch
+constexpr uint64_t kAligned = 16;                        // bytes to which shared memory is aligned
+constexpr uint32_t kWholeWarp = 0xffffffff;              // the lanes that take part in a shuffle
+constexpr uint32_t kLastLane = 31;                       // the last lane that a shuffle may read
 
 enum class State : uint8_t { ready, waits_for_block, waits_for_warp, done };
 
@@ -118,7 +118,7 @@ class Launch {
       ++thread.next;
       return;
     }
-    if (i.kind == Kind::compute) {  // most are
+    if (i.kind == Kind::compute) {  // the most frequent kind
       i.compute(thread.file, i.at.data());
       ++thread.next;
       return;
@@ -189,7 +189,7 @@ class Launch {
     set<uint32_t>(file, i.at[0], before);
   }
 
-  // Let those go on that waited for t, if it was the last.
+  // Resume the threads that waited for t, if it was the last one.
   void release(int32_t t) {
     const State state = threads_[t].state;
     if (state == State::done) return;
@@ -202,7 +202,7 @@ class Launch {
         throw Fault("threads wait at two places: " + where(t) + ", " + where(other));
     }
     if (i.kind == Kind::vote) vote(first, i);
-    if (i.kind == Kind::shuffle)  // which orders no accesses
+    if (i.kind == Kind::shuffle)  // it orders no accesses
       shuffle(first, i);
     else
       order_.barrier(first, count);
@@ -219,7 +219,7 @@ class Launch {
     for (int32_t t = first; t < first + block_; ++t) set<bool>(threads_[t].file, i.at[0], any);
   }
 
-  // at: the result, whether it is another lane's, the source, by how much, bounds, lanes.
+  // at: the result, whether it is from another lane, the source, the distance, bounds, lanes.
   void shuffle(int32_t first, const Instruction& i) {
     uint32_t before[kWarp];
     for (int32_t lane = 0; lane < kWarp; ++lane)

@@ -1,9 +1,9 @@
 // Runs a kernel: blocks of threads side by side, whose turns are random.
 //
-// A thread runs some instructions, then another one does; those of a warp are not in step. All
-// blocks are there at once, as they are on a grid that is not larger than the device. What a turn
-// stores the next one loads; a device may be less orderly, but not where it could be told: PTX
-// promises that for launches whose accesses are all ordered, which is what Memory checks, by Order.
+// A thread runs some instructions, then another thread does; the threads of a warp are not in step.
+// All blocks run at once, as on a grid that is not larger than the device. A store is visible from
+// the next turn on. A device may be less orderly, but with no other result: PTX promises this for
+// launches whose accesses are all ordered, and Memory checks, by Order, that they are.
 #pragma once
 
 #include <vector>
@@ -19,7 +19,7 @@ struct Argument {
   size_t size;
 };
 
-// Throws a Fault if the kernel makes one. Notes which instructions have run.
+// Run a kernel, and mark the instructions that were reached. Throws a Fault for an error.
 void launch(Kernel& kernel, int32_t blocks, int32_t threads, const std::vector<Argument>& arguments,
             std::vector<Region> regions, Random& random);
 

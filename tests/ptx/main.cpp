@@ -1,5 +1,5 @@
-// main PTX SEED CASES [NAME]: run the kernels of a file, those whose name contains NAME, and
-// compare. Prints a line for each.
+// main PTX SEED CASES [NAME]: run a file's kernels whose names contain NAME, compare, and print a
+// line for each.
 #include <fstream>
 #include <iostream>
 #include <regex>
@@ -23,7 +23,8 @@ void run_case(Kernel& kernel, Random& random) {
     throw Fault("no case for this kernel");
 }
 
-// Where no case has been. A branch that is never taken leads to others, or to what has run.
+// Name the instructions that no case reached. Branches do not count: one that was never taken leads
+// to unreached instructions, or to reached ones.
 std::string unreached(const Kernel& kernel) {
   int count = 0;
   std::string lines;

@@ -33,7 +33,7 @@ Memory::Watched& Memory::find(Space space, uint64_t address, int32_t size) {
   const Region& r = found.region;
   if (address + uint64_t(size) > r.end) throw Fault("out of bounds: " + place(r, address, size));
   if (space != Space::any && space != r.space)
-    throw Fault("another space's: " + place(r, address, size));
+    throw Fault("in another space: " + place(r, address, size));
   if (address % uint64_t(size) != 0) throw Fault("misaligned: " + place(r, address, size));
   return found;
 }

@@ -1,4 +1,4 @@
-// What a launch may touch. Each access is checked, and then made, on the host's own memory.
+// The memory that a launch may access. Each access is checked, then made in the host's memory.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,11 @@ namespace lrfused::ptx {
 struct Region {
   uint64_t begin, end;
   Space space;
-  int32_t element;  // its size in bytes, or 0 where nothing may be written
+  int32_t element;  // bytes of an element, or 0 if the region is read-only
   std::string name;
 };
 
-// Structures are made of 8-byte numbers.
+// Return the region of an array. A structure consists of 8-byte numbers.
 template <class T>
 Region region_of(const T* data, size_t count, const std::string& name, bool written) {
   const uint64_t begin = reinterpret_cast<uint64_t>(data);
@@ -29,14 +29,14 @@ class Memory {
  public:
   Memory(std::vector<Region> regions, const Order& order);
 
-  // Throw a Fault where there is no such memory, where an address is no multiple of the access's
-  // size, and where another thread's access of the same element is neither before nor after it.
+  // Each throws a Fault if the access is out of bounds or misaligned, or if another thread's access
+  // of the same element is neither before nor after it.
   void check_load(int32_t thread, Space space, uint64_t address, int32_t size);
   void check_store(int32_t thread, Space space, uint64_t address, int32_t size);
   void check_atomic(Space space, uint64_t address, int32_t size);
 
  private:
-  // The last accesses of an element. An atomic is in order with other atomics, and with them alone.
+  // The last accesses of an element. An atomic is ordered with other atomics only.
   struct Element {
     Moment store;
     std::vector<Moment> loads;

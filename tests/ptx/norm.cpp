@@ -3,7 +3,7 @@
 
 #include "cases.h"
 #include "csrc/cuda/norm.h"
-#include "csrc/pack.h"
+#include "csrc/gpu/pack.h"
 #include "stream.h"
 
 namespace lrfused::ptx {
@@ -11,19 +11,19 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kMany = 1100;
-constexpr int64_t kRows = 512;  // a length of which some of the loops take as much at once
+constexpr int64_t kRows = 512;  // some loops take as many elements at once
 
-// Of the elements' squares, in the order of csrc/norm.h; they are rounded as R's after unscaling.
+// Return the sum of squares in the order of csrc/norm.h; unscaled gradients are rounded to R.
 template <class T, class R>
 double square_sum(const T* x, int64_t n, double scale) {
   std::vector<double> pieces;
   for (int64_t begin = 0; begin < std::max<int64_t>(n, 1); begin += kPiece) {
-    double lanes[kLanes] = {};
+    double sums[kPartialSums] = {};
     for (int64_t i = begin; i < std::min(n, begin + kPiece); ++i) {
       const double d = rn<R>(opmath_t<R>(scale) * opmath_t<R>(widen(x[i])));
-      lanes[i % kLanes] += d * d;
+      sums[i % kPartialSums] += d * d;
     }
-    pieces.push_back(fold(lanes));
+    pieces.push_back(fold(sums));
   }
   return ordered_sum(pieces.data(), int64_t(pieces.size()));
 }
@@ -41,7 +41,7 @@ Tensor any_tensor(int64_t numel, DType dtype, bool finite, Random& random) {
   return t;
 }
 
-// Some tensors of some pieces; or more tensors, or more pieces of one, than a warp adds up at once.
+// Make tensors of several pieces; or more tensors, or more pieces, than a warp adds up at once.
 std::vector<Tensor> any_tensors(Random& random) {
   const bool finite = !random.one_in(4);
   std::vector<Tensor> tensors;
@@ -111,7 +111,7 @@ void norm_case(Kernel& kernel, const std::string& where, Random& random) {
     std::fill(sums.begin(), sums.end(), kNan);
     clip = {-1, -1};
 
-    // In one launch, or in more, as where a table does not fit into an argument.
+    // In one launch, or in several, as if the table did not fit into an argument.
     const size_t most = fit(room_of(place), cuda::Gradients::size(0), cuda::Gradients::size(1));
     const size_t each = std::min(most, count / size_t(1 + random.below(3)) + 1);
     for (size_t begin = 0, end; begin < count; begin = end) {

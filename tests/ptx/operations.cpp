@@ -13,7 +13,7 @@ namespace {
 
 using Table = std::unordered_map<std::string, Operation>;
 
-// Compute f of sources that are read as From; write it as To.
+// Read the sources as From, compute f, and write the result as To.
 template <class To, class... From, class F>
 Operation of(F) {
   return [](Word* file, const int32_t* at) {
@@ -50,7 +50,7 @@ void add_predicates(Table& t) {
   t["not.pred"] = of<bool, bool>([](bool a) { return !a; });
 }
 
-// What is the same for signed and unsigned numbers of U's bits, and for bits alone.
+// Operations that are the same for signed numbers, unsigned numbers and plain bits of U's size.
 template <class U>
 void add_bits(Table& t) {
   const std::string b = "b" + bits<U>();
@@ -100,7 +100,7 @@ void add_wide_product(Table& t) {
   t["mul.wide." + name<T>()] = of<Wide, T, T>([](T a, T b) { return Wide(a) * Wide(b); });
 }
 
-// Compute f while rounding goes in a direction. Volatile numbers stay behind the call before them.
+// Compute f in a rounding direction. Volatile keeps the computation after the change of direction.
 template <int direction, class T, class... More, class F>
 Operation rounded(F) {
   return of<T, T, More...>([](T a, More... more) {
@@ -131,7 +131,7 @@ void add_floats(Table& t) {
   add_rounded<T, FE_TONEAREST>(t, "rn.");
   add_rounded<T, FE_TOWARDZERO>(t, "rz.");
   add_comparisons<T>(t, n);
-  // A comparison with u is true where one of both is a NaN.
+  // An unordered comparison, with u, is true if a number is a NaN.
   t["setp.equ." + n] = of<bool, T, T>([](T a, T b) { return !(a < b || a > b); });
   t["setp.neu." + n] = of<bool, T, T>([](T a, T b) { return !(a == b); });
   t["setp.ltu." + n] = of<bool, T, T>([](T a, T b) { return !(a >= b); });
@@ -161,7 +161,7 @@ void add_conversions_to_floats(Table& t) {
   t["cvt.rn.f32." + name<From>()] = of<float, From>([](From a) { return float(a); });
 }
 
-// The nearest, ties to even, or the next towards zero where Cut; all NaNs are one.
+// Round to nearest, ties to even, or towards zero if Cut; a NaN becomes the canonical one.
 template <bool Cut>
 uint16_t bfloat16_of(float x) {
   if (x != x) return 0x7fff;
@@ -170,7 +170,7 @@ uint16_t bfloat16_of(float x) {
   return uint16_t((Cut ? b : b + 0x7fff + (b >> 16 & 1)) >> 16);
 }
 
-// Likewise: n units of the last place, of which an exponent has 1,024, and no more below 2^-14.
+// Round to float16 likewise, in units of the last place: 1,024 for each exponent from 2^-14 up.
 template <bool Cut>
 uint16_t float16_of(float x) {
   if (x != x) return 0x7fff;
@@ -199,7 +199,7 @@ void add_narrowing(Table& t, const std::string& mode) {
   t["cvt." + mode + ".f16.f32"] = of<uint16_t, float>([](float a) { return float16_of<Cut>(a); });
 }
 
-// d's bytes are those of b:a, eight of them, that four digits of the selector name.
+// Select each of d's four bytes from the eight of b:a, by a digit of the selector.
 uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t from = uint64_t(b) << 32 | a;
   uint32_t to = 0;
@@ -212,13 +212,13 @@ uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
   return to;
 }
 
-// b, with the low `length` bits of a at `position`.
+// Insert the low `length` bits of a into b at `position`.
 uint32_t insert(uint32_t a, uint32_t b, uint32_t position, uint32_t length) {
   const uint32_t mask = uint32_t((uint64_t(1) << std::min(length, 32u)) - 1) << position;
   return (b & ~mask) | (a << position & mask);
 }
 
-// Registers of Part side by side in one of Whole, the first lowest: mov with braces.
+// Move registers of Part into one of Whole, the first lowest, or back: mov with braces.
 template <class Whole, class Part>
 void add_vector(Table& t) {
   constexpr int count = int(sizeof(Whole) / sizeof(Part));

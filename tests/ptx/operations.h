@@ -1,4 +1,4 @@
-// What an instruction computes of a thread's registers alone.
+// Instructions that use a thread's registers only.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace lrfused::ptx {
 
-// A register, a constant or an address, whatever its type: the low bytes hold it.
+// A register, a constant or an address of any type, in the low bytes.
 using Word = uint64_t;
 
 template <class T>
@@ -18,7 +18,8 @@ T get(const Word* file, int32_t i) {
   return x;
 }
 
-// A signed number fills the whole word, since a load may be into a wider register.
+// Set a word. A signed number is extended to the whole word, as a register may be wider than a
+// load.
 template <class T>
 void set(Word* file, int32_t i, T x) {
   if constexpr (std::is_signed_v<T> && std::is_integral_v<T>) {
@@ -29,10 +30,10 @@ void set(Word* file, int32_t i, T x) {
   }
 }
 
-// Reads and writes words of a file, at[0] the destination and at[1] ... the sources.
+// Computes words of a file: at[0] is the destination; at[1], at[2], ... are the sources.
 using Operation = void (*)(Word* file, const int32_t* at);
 
-// Returns null where the opcode is not known.
+// Return an opcode's operation, or null if the opcode is unknown.
 Operation find_operation(const std::string& opcode);
 
 }  // namespace lrfused::ptx

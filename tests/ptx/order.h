@@ -1,10 +1,11 @@
-// Which accesses of a launch come before which, by what PTX guarantees and not by how it went.
+// The order of a launch's accesses that PTX guarantees, whatever order they were made in.
 //
-// A thread's own accesses are in order. A barrier orders what its threads did before it with what
-// they do after it. Blocks are ordered only by two fences with atomics between them: what a thread
-// did, and what it was ordered after, before a fence and then an atomic, comes before what another
-// does after an atomic of the same word that came later, and then a fence. Each thread has a clock
-// that counts its own barriers and fences, and what it knows of the other threads' clocks.
+// A thread's own accesses are in order. A barrier orders its threads' accesses before it with those
+// after it. Blocks are ordered only by two fences with atomics between them. Accesses of a thread,
+// and those ordered before them, that precede a fence and then an atomic come before the accesses
+// of another thread that follow a later atomic of the same word and then a fence. Each thread has a
+// clock that counts its own barriers and fences, and a copy of the other threads' clocks as far as
+// it is ordered after them.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,7 @@
 
 namespace lrfused::ptx {
 
-// When a thread made an access.
+// The time of an access, by its thread's clock.
 struct Moment {
   int32_t thread = -1;
   uint32_t clock = 0;
@@ -53,7 +54,7 @@ class Order {
   }
 
  private:
-  using Clocks = std::vector<uint32_t>;  // of all threads; empty where nothing is known
+  using Clocks = std::vector<uint32_t>;  // of all threads; empty if none is known
 
   static void join(Clocks& to, const Clocks& from) {
     if (to.size() < from.size()) to.resize(from.size());
@@ -63,7 +64,7 @@ class Order {
   std::vector<Clocks> known_;
   std::vector<Clocks> released_;                // at each thread's last fence
   std::vector<Clocks> acquired_;                // from atomics, for its next fence
-  std::unordered_map<uint64_t, Clocks> words_;  // what the atomics of a word have released
+  std::unordered_map<uint64_t, Clocks> words_;  // released by the atomics of each word
 };
 
 }  // namespace lrfused::ptx

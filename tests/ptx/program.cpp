@@ -10,12 +10,12 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr size_t kSpace = 64;  // elements behind an array that are nobody's
+constexpr size_t kSpace = 64;  // elements after an array that no access may touch
 
-// Mostly so few, but sometimes more than a loop's unrolled body takes at once.
+// Return a small number, or sometimes one larger than an unrolled loop takes at once.
 int64_t few(Random& random) { return random.below(random.one_in(4) ? 12 : 3); }
 
-// A division of numbers of 64 bits is another than one of numbers of 32.
+// Return a small count, or one of more than 32 bits, as a division has code for either.
 int64_t any_count(Random& random) { return random.below(10) + (random.one_in(4) ? 1ll << 40 : 0); }
 
 template <class T>

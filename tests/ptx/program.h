@@ -1,4 +1,4 @@
-// A schedule with all that it moves, made at random: csrc/cuda/commit.h.
+// A random schedule with its tensors: csrc/cuda/commit.h.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace lrfused::ptx {
 
-// A copy is another program in the same state.
+// A copy has the same state, in memory of its own.
 class Program {
  public:
   Program(int64_t groups, Random& random);
@@ -19,7 +19,7 @@ class Program {
   void add_regions(std::vector<Region>& to);
   int64_t groups() const { return int64_t(epochs_.size()); }
 
-  // Throws a Fault where both are not in the same state.
+  // Throws a Fault if the states differ.
   void check_equal(const Program& expected) const;
 
  private:

@@ -17,7 +17,7 @@ std::string trim(const std::string& s) {
   return begin == std::string::npos ? "" : s.substr(begin, end - begin + 1);
 }
 
-// step<Inline<Table>, 0> of lrfused::cuda::(anonymous namespace)::step<lrfused::cuda:: ...
+// Shorten lrfused::cuda::(anonymous namespace)::step<lrfused::cuda:: ... to step<Inline<Table>, 0>.
 std::string demangle(const std::string& mangled) {
   int status = 0;
   char* text = abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status);
@@ -29,7 +29,7 @@ std::string demangle(const std::string& mangled) {
   return name.substr(0, name.find('('));
 }
 
-// .param .align 16 .b8 name[32528], or .param .u64 name
+// Parse .param .align 16 .b8 name[32528], or .param .u64 name.
 std::vector<Variable> variables(const std::string& text, const std::string& space) {
   static const std::map<std::string, size_t> sizes = {{"8", 1}, {"16", 2}, {"32", 4}, {"64", 8}};
   const std::regex pattern("\\." + space +
@@ -69,7 +69,7 @@ class Body {
     std::vector<std::string> registers;
   };
 
-  // A register declared by its own name within braces hides one outside of them.
+  // A register declared within braces hides one of the same name outside.
   void declare(const std::string& text) {
     static const std::regex pattern(R"((%?\w+);)");
     std::smatch m;

@@ -1,4 +1,4 @@
-// PTX text, cut into kernels, and kernels into statements.
+// PTX text, parsed into kernels and statements.
 #pragma once
 
 #include <cstddef>
@@ -7,22 +7,22 @@
 
 namespace lrfused::ptx {
 
-// `@!%p1 ld.global.v2.u32 {%r1, %r2}, [%rd1+8];` has the guard %p1, unless, the opcode
-// ld.global.v2.u32 and three operands, of which the first 2 stood in braces that came first.
+// `@!%p1 ld.global.v2.u32 {%r1, %r2}, [%rd1+8];` has the guard %p1, `unless` set, the opcode
+// ld.global.v2.u32, and three operands; unpacked is 2, for the two in the first braces.
 struct Statement {
   int line;
   std::string guard, opcode;
   bool unless = false;
   std::vector<std::string> operands;
-  size_t packed = 0, unpacked = 0;  // how many operands stood in braces after the first, and in it
+  size_t packed = 0, unpacked = 0;  // operands in braces: in later ones, and in the first
 };
 
 struct Label {
   std::string name;
-  size_t next;  // the statement that it stands before
+  size_t next;  // the statement after it
 };
 
-// An array that a kernel is given, or shares within a block.
+// A parameter of a kernel, or an array in its shared memory.
 struct Variable {
   std::string name;
   size_t size;  // bytes

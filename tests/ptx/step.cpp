@@ -1,8 +1,8 @@
 #include <limits>
 
 #include "cases.h"
+#include "csrc/gpu/pack.h"
 #include "csrc/norm.h"
-#include "csrc/pack.h"
 #include "program.h"
 #include "tensor.h"
 
@@ -37,7 +37,7 @@ float any_found(Random& random) {
 
 void step_case(Kernel& kernel, const std::string& where, int only, Random& random) {
   const cuda::Place place = place_of(where);
-  // A thread commits several groups if there are more than threads.
+  // With more groups than threads, a thread commits several.
   constexpr int64_t many = cuda::kThreads + 40;
   const bool fits = cuda::Table::size(many, kMost, true) <= room_of(place);
   const int64_t groups = random.one_in(16) && fits ? many : 1 + random.below(3);
@@ -45,7 +45,7 @@ void step_case(Kernel& kernel, const std::string& where, int only, Random& rando
   std::vector<cuda::Row> rows;
   for (int32_t g = 0; g < groups; ++g) rows.push_back(any_row(g, random));
   std::vector<Tensor> tensors;
-  // Often enough for several blocks: an item is a warp's.
+  // Often enough for several blocks, as each warp takes an item.
   for (int64_t i = random.below(only == cuda::kMixed ? kMost
                                 : random.one_in(2)   ? kMost / 2
                                                      : 7);

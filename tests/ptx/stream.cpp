@@ -6,7 +6,7 @@
 namespace lrfused::ptx {
 namespace {
 
-constexpr int64_t kSpace = 256;  // bytes before and behind
+constexpr int64_t kSpace = 256;  // bytes before the elements and after them
 
 double any(const Numbers& like, Random& random) {
   constexpr double infinity = std::numeric_limits<double>::infinity();

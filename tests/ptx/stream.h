@@ -1,10 +1,10 @@
-// A tensor's elements in memory, at any alignment, with space around them that is nobody's.
+// A tensor's elements in memory, at any alignment, between bytes that no access may touch.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "csrc/step.h"
+#include "csrc/slot.h"
 #include "memory.h"
 #include "random.h"
 
@@ -28,8 +28,7 @@ void with_type(DType dtype, const F& f) {
 class Stream {
  public:
   Stream() = default;
-  // The first of numel elements of so many bytes lies `phase` elements after a multiple of 16
-  // bytes.
+  // Make room for numel elements, the first of them `phase` elements after a multiple of 16 bytes.
   Stream(int64_t numel, int64_t itemsize, int64_t phase);
 
   template <class T>
@@ -50,15 +49,16 @@ class Stream {
 };
 
 struct Numbers {
-  bool finite;     // or some are infinities and NaNs
-  bool far_apart;  // of two magnitudes; a sum of squares of 16-bit numbers is rounded then
+  bool finite;     // else some are infinities and NaNs
+  bool far_apart;  // of two magnitudes, so that a sum of squares of 16-bit numbers is rounded
 };
 
 void fill(Stream& stream, DType dtype, const Numbers& like, Random& random);
 
-bool same(double a, double b);  // all NaNs are one
+// Return whether two numbers are equal; all NaNs count as one.
+bool same(double a, double b);
 
-// The first element in which two streams differ, or -1. All NaNs are one.
+// Return the first element in which two streams differ, or -1; all NaNs count as one.
 int64_t first_difference(const Stream& a, const Stream& b, DType dtype);
 
 }  // namespace lrfused::ptx

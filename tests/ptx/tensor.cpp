@@ -12,7 +12,7 @@ constexpr Numbers kAny{false, false};
 struct Parts {
   static constexpr bool scale = true;
   bool decay, nesterov;
-  Buffer buffer;
+  MomentumMode mode;
 };
 
 template <class M>
@@ -33,12 +33,13 @@ void run(Tensor& t, const Update& update, const Parts& parts) {
     if (t.kept == Master::none) {
       if constexpr (std::is_same_v<T, G>) {
         T none{};
-        sgd<T, true, true>(param[i], grad[i], t.mode == Buffer::none ? none : t.buffer.of<T>()[i],
+        sgd<T, true, true>(param[i], grad[i],
+                           t.mode == MomentumMode::none ? none : t.buffer.of<T>()[i],
                            hyper_of<opmath_t<T>>(update), parts);
       }
     } else if constexpr (sizeof(T) == 2) {
       float none{};
-      float& buffer = t.mode == Buffer::none ? none : t.buffer.of<float>()[i];
+      float& buffer = t.mode == MomentumMode::none ? none : t.buffer.of<float>()[i];
       if (t.kept == Master::whole) {
         float& master = t.master.of<float>()[i];
         sgd<float, true, true>(master, float(widen(grad[i])), buffer, hyper_of<float>(update),
@@ -74,7 +75,7 @@ Tensor any_tensor(int kind, int32_t group, bool momentum, Random& random) {
       }
   if (t.kept != Master::none && random.one_in(2)) t.grad_dtype = DType::float32;
   t.group = group;
-  if (momentum) t.mode = random.one_in(4) ? Buffer::first : Buffer::next;
+  if (momentum) t.mode = random.one_in(4) ? MomentumMode::first : MomentumMode::next;
 
   // Up to three items, and often as few elements as a warp has lanes, or not many more.
   const cuda::Sizes size = cuda::sizes_of(t.dtype, t.grad_dtype, t.kept);
@@ -119,7 +120,7 @@ void add_regions(const Tensor& t, size_t i, std::vector<Region>& to) {
 
 void Update::operator()(Tensor& t) const {
   const Parts parts{row.weight_decay != 0, row.nesterov != 0,
-                    momentum == 0 ? Buffer::none : t.mode};
+                    momentum == 0 ? MomentumMode::none : t.mode};
   with_type(t.dtype, [&](auto param) {
     with_type(t.grad_dtype,
               [&](auto grad) { run<decltype(param), decltype(grad)>(t, *this, parts); });

@@ -45,7 +45,7 @@ def runs_on(device: Device) -> bool:
 
 
 def device_of(index: int) -> Device:
-    """Return the device that csrc/device.h means by an index."""
+    """Return the device that csrc/gpu/state.h means by an index."""
     return Device("cpu") if EMULATED else Device("cuda", index)
 
 

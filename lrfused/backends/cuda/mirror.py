@@ -17,16 +17,16 @@ _SCHEDULE = (
 
 
 class Mirror(mirror.Mirror):
-    """Hold what csrc/device.h keeps of the device beside the schedule's tensors."""
+    """Hold what csrc/gpu/state.h keeps of the device beside the schedule's tensors."""
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         index = 0 if device.index is None else device.index
-        self._native = _C.Device(index, _C.driver_version())
+        self._native = _C.DeviceState(index, _C.driver_version())
         self._bound: tuple[int, ...] = ()
 
-    def native(self, groups: int, length: int) -> _C.Device:
-        """Return csrc/device.h's part, bound to the tensors as they are now."""
+    def native(self, groups: int, length: int) -> _C.DeviceState:
+        """Return csrc/gpu/state.h's part, bound to the tensors as they are now."""
         tensors = tuple(map(self.__getitem__, _SCHEDULE))
         if (*map(id, tensors), groups, length) != self._bound:
             self._native.bind(tensors, groups, length)

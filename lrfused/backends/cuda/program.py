@@ -14,7 +14,7 @@ from .mirror import Mirror
 
 
 class Program(program.Program):
-    """Launch, too, what csrc/device.h asks for."""
+    """Launch, too, what csrc/gpu/state.h asks for."""
 
     make_mirror = Mirror
     observes_replays = True
@@ -31,8 +31,8 @@ class Program(program.Program):
         """Return whether kernels can be launched on a device."""
         return driver.runs_on(device)
 
-    def native(self, device: Device, recording: bool) -> _C.Device:
-        """Return a device's part of csrc/device.h, brought up to date."""
+    def native(self, device: Device, recording: bool) -> _C.DeviceState:
+        """Return a device's part of csrc/gpu/state.h, brought up to date."""
         mirror = self.mirror(device, recording)
         assert isinstance(mirror, self.make_mirror)
         return mirror.native(len(self._moved.epochs), len(self._moved.history))

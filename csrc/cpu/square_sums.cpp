@@ -1,37 +1,16 @@
 // Sums of squares on the CPU, in one parallel region; the order is norm.h's.
-#include "../norm.h"
-
-#include <type_traits>
 #include <vector>
 
-#include "half.h"
-#include "isa.h"
+#include "../norm.h"
+#include "passes.h"
 #include "units.h"
 
 namespace lrfused {
-namespace {
-
-using SquareSum = double (*)(const void*, int64_t, double);
-
-#define LRFUSED_ISA baseline
-#define LRFUSED_TARGET
-#define LRFUSED_FUSED false
-#include "norm.inc"
-#undef LRFUSED_ISA
-#undef LRFUSED_TARGET
-#undef LRFUSED_FUSED
-
-#define LRFUSED_ISA with_avx2
-#define LRFUSED_TARGET LRFUSED_AVX2
-#define LRFUSED_FUSED true
-#include "norm.inc"
 
 static_assert(kUnit % kPiece == 0, "a unit of one tensor begins with a piece");
 
-}  // namespace
-
-void square_sums_cpu(const Slot* slots, int64_t count, double inv_scale, bool fused, double* sums) {
-  const auto choose = fused ? with_avx2::choose : baseline::choose;
+void square_sums_cpu(const Slot* slots, int64_t count, double inv_scale, double* sums,
+                     const Isa& isa) {
   // Where each slot's pieces begin.
   std::vector<int64_t> first(count + 1, 0);
   for (int64_t i = 0; i < count; ++i)
@@ -40,7 +19,7 @@ void square_sums_cpu(const Slot* slots, int64_t count, double inv_scale, bool fu
 
   const auto run = [&](int64_t i, int64_t begin, int64_t end) {
     const Slot& s = slots[i];
-    const SquareSum sum = choose(s.grad_dtype, s.kept != Master::none, inv_scale != 1);
+    const SquareSum sum = isa.square_sum(s.grad_dtype, s.kept != Master::none, inv_scale != 1);
     for (; begin < end; begin += kPiece)
       pieces[first[i] + begin / kPiece] =
           sum(static_cast<const char*>(s.grad) + begin * itemsize(s.grad_dtype),

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "cuda/norm.h"
+#include "../cuda/norm.h"
 
 namespace lrfused {
 namespace {
@@ -29,7 +29,7 @@ void put(std::vector<char>& bytes, const T& value) {
   bytes.insert(bytes.end(), first, first + sizeof(value));
 }
 
-// What is first of each of some tensors of so many items, and where the last one's end.
+// Put each tensor's first item, then the number of items, which is returned.
 template <class Items>
 uint32_t put_firsts(std::vector<char>& bytes, size_t count, Items items_of) {
   uint32_t first = 0;

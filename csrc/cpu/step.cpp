@@ -1,0 +1,109 @@
+#include "step.h"
+
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <limits>
+
+#include "../create.h"
+#include "../norm.h"
+#include "../prefetch.h"
+#include "passes.h"
+
+namespace lrfused {
+namespace {
+
+constexpr int64_t kLetGo = 1 << 20;  // elements from which on a step lets other Python threads run
+
+// Lets other Python threads run, while it lives, if the step is a long one.
+class LetGo {
+ public:
+  explicit LetGo(const Found& found) {
+    if (found.numel >= kLetGo) released_.emplace();
+  }
+
+ private:
+  std::optional<py::gil_scoped_release> released_;
+};
+
+// Return the norm of all gradients times inv_scale; those of odd parameters are summed by Python.
+double norm_of(const Found& found, double inv_scale, const py::object& update_odd) {
+  std::vector<double> sums(found.places, 0.0);
+  if (!update_odd.is_none()) {
+    const auto others = update_odd.attr("square_sums")().cast<std::vector<double>>();
+    for (size_t i = 0; i < others.size(); ++i) sums[found.odd[i].place] = others[i];
+  }
+  const LetGo let_go(found);
+  square_sums_cpu(found.slots.data(), static_cast<int64_t>(found.slots.size()), inv_scale,
+                  sums.data());
+  return std::sqrt(ordered_sum(sums.data(), found.places));
+}
+
+void clip(std::vector<Group>& groups, double coefficient) {
+  for (Group& group : groups) {
+    group.hypers.twice.clip = coefficient;
+    group.hypers.single.clip =
+        std::isnan(coefficient) ? std::numeric_limits<float>::quiet_NaN() : float(coefficient);
+    group.scale |= coefficient != 1;
+  }
+}
+
+void update(const Found& found, bool fused) {
+  const LetGo let_go(found);
+  const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
+  update_cpu(
+      found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(), fused,
+      [=](int64_t i) { prefetch_version(tensors[i].param, tensors[i].version); },
+      [=](int64_t i) { tensors[i].param->bump_version(); });
+}
+
+}  // namespace
+
+Done step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
+          std::optional<double> max_norm, bool skip, Master kept, bool advance, bool fused,
+          const py::function& odd) {
+  TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
+                    "the program was compiled for ", program.groups(), " groups, not ",
+                    groups.size());
+  // Gather.
+  static thread_local Found found;  // its memory serves every step
+  gather(groups, state, program.cells(), inv_scale, c10::kCPU, kept, found);
+  const bool has_odd = !found.odd.empty() || !found.valid;
+
+  // Hold references where other Python code may run before the update, and drop a gradient.
+  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
+  if (has_odd || found.numel >= kLetGo) held = hold(found);
+
+  // Check the odd parameters.
+  py::object update_odd = py::none();
+  if (has_odd) update_odd = odd(odd_params(found));
+
+  // Take the norm, and clip.
+  double norm = 0, coefficient = 1;
+  if (max_norm) {
+    norm = norm_of(found, inv_scale, update_odd);
+    if (skip && !std::isfinite(norm)) return {false, false, norm};
+    coefficient = clip_coefficient(norm, *max_norm);
+    clip(found.groups, coefficient);
+  }
+
+  // Create momentum buffers and masters for first steps.
+  const std::vector<at::Tensor> created = create(found);
+
+  // Note the rates used, and update.
+  program.use();
+  update(found, fused);
+
+  // Put the state, and update the odd parameters.
+  put(found, created, state);
+  if (has_odd) update_odd(coefficient);
+
+  // Advance and show.
+  if (advance) {
+    program.advance();
+    program.show(groups);
+  }
+  return {true, !created.empty(), norm};
+}
+
+}  // namespace lrfused

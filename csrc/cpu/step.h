@@ -1,0 +1,27 @@
+// The step on the CPU; gpu/step.h is the step on a GPU, phase by phase.
+#pragma once
+
+#include <optional>
+#include <tuple>
+
+#include "../gather.h"
+#include "../program.h"
+
+namespace lrfused {
+
+// Whether the update was made, which with `skip` needs a finite norm; whether momentum buffers or
+// masters were created; and the norm, where there is a maximum of it.
+using Done = std::tuple<bool, bool, double>;
+
+// Update every parameter that has a gradient; then, if `advance`, advance the program and show its
+// rates in the groups. Everything that can be refused is refused before the first write.
+//
+// `odd` is called with [(group, param)], the parameters that are not plain streams, before the
+// update. It returns an object: square_sums() gives the sum of the squares of each one's gradient,
+// and a call with the clipping coefficient updates them. `fused`: whether a * b + c is rounded
+// once, as in torch's own CPU kernels.
+Done step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
+          std::optional<double> max_norm, bool skip, Master kept, bool advance, bool fused,
+          const py::function& odd);
+
+}  // namespace lrfused
