@@ -136,7 +136,7 @@ def test_a_foreign_checkpoint_is_one_clear_error_and_nothing_changes(backend, ma
 
 @pytest.mark.parametrize("kind", ["constructors", "optimizer", "checkpoints", "handles"])
 def test_no_junk_crashes_the_process(kind):
-    assert int(script("-W", "ignore", "-m", "support.fuzz", kind)) >= CASES[kind]
+    assert int(script("-W", "ignore", "-m", "support.junk", kind)) >= CASES[kind]
 
 
 CASES = {"constructors": 5_000, "optimizer": 1_900, "checkpoints": 2_400, "handles": 1_200}
