@@ -21,12 +21,13 @@ SHOW_BACKENDS := from lrfused.backends import available; \
   [print(f"==> backend {name}:", why or "ready") for name, why in available().items()]
 HAS_TORCH := import torch; v = torch.__version__.split("."); exit((int(v[0]), int(v[1])) < (2, 9))
 
-.PHONY: help demo test fuzz matrix lint format docs bench sanitize clean distclean
+.PHONY: help demo test check fuzz matrix lint format docs bench sanitize clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train a small network with each schedule beside torch; writes lr-curves.png"
 	@echo "make test       run the test suite"
+	@echo "make check      run the fast tests of each room, in a minute, before a commit"
 	@echo "make fuzz       run drawn tests with new seeds for SECONDS (60), against torch"
 	@echo "make matrix     build, verify and test with every promised torch and Python"
 	@echo "make lint       check format, style and types"
@@ -41,6 +42,10 @@ demo: $(BUILT)
 
 test: $(BUILT) $(VENV)/.frameworks
 	@$(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+# Triton's interpreter is slow, and `make test` runs it.
+check: $(BUILT)
+	@$(PY) -m pytest -n 2 -k "not triton" $$($(PY) tests/support/tier.py) $(ARGS)
 
 fuzz: $(BUILT)
 	@cd tests && PYTHONPATH=.. $(abspath $(PY)) -m support.fuzz --seconds $(SECONDS) $(ARGS)
