@@ -2,10 +2,12 @@
 #
 #   make demo                          ARGS="--epochs 5" is passed on, here and in test and bench
 #   make test PYTHON=python3.12        another interpreter for .venv; a torch it has is kept
+#   make fuzz SECONDS=600              how long; ARGS="--part P --seed N" runs a round again
 #   make test TORCH=torch==2.9.1       the torch to install where the interpreter has none
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+SECONDS ?= 60
 ARGS ?=
 
 VENV := .venv
@@ -19,12 +21,14 @@ SHOW_BACKENDS := from lrfused.backends import available; \
   [print(f"==> backend {name}:", why or "ready") for name, why in available().items()]
 HAS_TORCH := import torch; v = torch.__version__.split("."); exit((int(v[0]), int(v[1])) < (2, 9))
 
-.PHONY: help demo test matrix lint format docs bench sanitize clean distclean
+.PHONY: help demo test check fuzz matrix lint format docs bench sanitize clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train a small network with each schedule beside torch; writes lr-curves.png"
 	@echo "make test       run the test suite"
+	@echo "make check      run the fast tests of each room, in a minute, before a commit"
+	@echo "make fuzz       run drawn tests with new seeds for SECONDS (60), against torch"
 	@echo "make matrix     build, verify and test with every promised torch and Python"
 	@echo "make lint       check format, style and types"
 	@echo "make format     put the format right"
@@ -38,6 +42,13 @@ demo: $(BUILT)
 
 test: $(BUILT) $(VENV)/.frameworks
 	@$(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+# Triton's interpreter is slow, and `make test` runs it.
+check: $(BUILT)
+	@$(PY) -m pytest -n 2 -k "not triton" $$($(PY) tests/support/tier.py) $(ARGS)
+
+fuzz: $(BUILT)
+	@cd tests && PYTHONPATH=.. $(abspath $(PY)) -m support.fuzz --seconds $(SECONDS) $(ARGS)
 
 # Gigabytes for each torch with CUDA, one after another, removed afterwards.
 matrix: $(BUILT)

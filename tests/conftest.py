@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from support import kinds, twin
+from support.self_tests import host_kernels, self_tests, untested  # noqa: F401, fixtures
 from support.tape import Tape, not_emulated
 
 from lrfused import backends

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.inside import forget_verdicts
 
 from lrfused.backends.cuda.architectures import chosen, covers, flags, uncovered
 
@@ -120,7 +121,7 @@ def test_a_gpu_that_is_not_covered_is_not_trusted_and_no_test_runs_there(driver,
     driver(T4)
     from lrfused.backends import cuda, trust
 
-    monkeypatch.setattr(trust, "_verdicts", {})
+    forget_verdicts(monkeypatch)
     monkeypatch.setattr(trust, "_run", lambda *_: pytest.fail("it was launched"))
     monkeypatch.setattr(driver(T4), "TYPE", "cuda")
     verdict = trust.verdict(cuda, torch.device("cuda", 0))

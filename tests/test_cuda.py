@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import DTYPES, HYPER, Schedule
 from support.bits import assert_same_bits, assert_same_rates
+from support.inside import program_of
 from support.tape import assert_the_device_agrees, not_emulated
 from support.twin import Twin, assert_same_state, leaf, numbers, rates, same_layout, sgd
 
@@ -222,7 +223,7 @@ def test_a_metric_is_fed_inside_a_captured_step(tape):
     plateau.step(0.2)
     assert opt.scheduler.state_dict()["_schedulers"][0]["last_epoch"] == plateau.last_epoch
     assert_same_state(opt, oracle)
-    assert_the_device_agrees(opt._parts.rates.program)
+    assert_the_device_agrees(program_of(opt))
 
 
 # -- GradScaler ----------------------------------------------------------------------------------
@@ -249,7 +250,7 @@ def test_a_scale_on_the_device_is_read_there(dtype):
         for scheduler in twin.schedulers:
             scheduler.step()
         twin.check()
-        assert_the_device_agrees(twin.opt._parts.rates.program)
+        assert_the_device_agrees(program_of(twin.opt))
 
 
 WITHOUT_TRITON = """

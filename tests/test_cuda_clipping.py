@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import DTYPES, HYPER, with_lr
 from support.bits import assert_same_bits
+from support.inside import program_of
 from support.tape import assert_the_device_agrees, not_emulated
 from support.twin import assert_same_state, leaf, momentum, numbers, same_layout
 
@@ -243,7 +244,7 @@ def test_the_host_asks_neither_for_the_norm_nor_for_what_gradscaler_found(dtype,
             patched.setattr(torch.Tensor, "__float__", refuse)
             ours.step()
         assert_same_step(ours, theirs, f"step {step},")
-        assert_the_device_agrees(ours._parts.rates.program)
+        assert_the_device_agrees(program_of(ours))
 
 
 def test_replays_skip_what_is_not_finite(kernels_only, tape):

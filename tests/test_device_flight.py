@@ -4,6 +4,7 @@ import pytest
 import torch
 from cases import Schedule, named
 from support.bits import assert_same_bits, assert_same_rates
+from support.inside import program_of
 from support.tape import assert_the_device_agrees
 from support.twin import Twin, assert_same_state, leaf, numbers, rates
 
@@ -66,7 +67,7 @@ def test_steps_go_on_while_a_metric_is_in_flight(device, landing, then):
         landing["landed"] = True
     step_both(twin)
     assert_same_state(*twin.both)
-    assert_the_device_agrees(twin.opt._parts.rates.program)
+    assert_the_device_agrees(program_of(twin.opt))
 
 
 def test_a_rate_written_in_flight_is_kept(device, landing):
@@ -79,7 +80,7 @@ def test_a_rate_written_in_flight_is_kept(device, landing):
         optimizer.param_groups[0]["lr"] = 0.7
     step_both(twin)
     assert_same_state(*twin.both)
-    assert_the_device_agrees(twin.opt._parts.rates.program)
+    assert_the_device_agrees(program_of(twin.opt))
 
 
 def test_a_verbose_plateau_tells_when_it_knows(device, landing, capsys):

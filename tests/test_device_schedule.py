@@ -9,6 +9,7 @@ from cases import COMPOSITIONS, PLATEAUS, STEPPED, Schedule, named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bits import assert_same_bits, assert_same_rates
+from support.inside import copies_on_devices, program_of
 from support.loops import RATES, Race, group_counts, momenta
 from support.programs import EVENTS, PLATEAU, SEGMENT, groups, program
 from support.tape import assert_the_device_agrees
@@ -24,8 +25,8 @@ NOISE = [1.0, 0.5, 0.6, 0.55, 0.49, 0.49, 0.7, math.nan, 0.3, 0.31, 0.29996, 0.3
 
 
 def agrees(optimizer):
-    assert optimizer._parts.rates.program._mirrors
-    assert_the_device_agrees(optimizer._parts.rates.program)
+    assert copies_on_devices(program_of(optimizer))
+    assert_the_device_agrees(program_of(optimizer))
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)

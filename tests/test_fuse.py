@@ -31,6 +31,8 @@ class Loop:
         self.opt = sgd(groups, **HYPER[hyper])
         self.schedulers = [case.torchs(self.opt) for case in cases]
         self.done = 0
+        self.stepped = any(not case.is_plateau for case in cases)
+        self.fed = any(case.is_plateau for case in cases)
 
     def to(self, step):
         while self.done < step:
@@ -42,9 +44,9 @@ class Loop:
             fed = self.done % 2
             for s in self.schedulers:
                 if isinstance(self.opt, FusedDecaySGD):
-                    if self.opt._parts.rates.bound and self.opt._parts.rates.stepped:
+                    if self.stepped:
                         s.step()
-                    if fed and self.opt._parts.rates.plateaus:
+                    if fed and self.fed:
                         s.step(metric)
                 elif not is_plateau(s):
                     s.step()

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 from support.gpu import MARKS, capture
+from support.inside import forget_verdicts, prefer, verdicts
 from support.twin import leaf, numbers
 
 from lrfused import FusedDecaySGD, backends
@@ -16,7 +17,7 @@ pytestmark = MARKS
 @pytest.fixture(autouse=True)
 def untested(monkeypatch):
     """Forget all verdicts, as in a new process."""
-    monkeypatch.setattr(trust, "_verdicts", {})
+    forget_verdicts(monkeypatch)
 
 
 def passed(kernels, device):
@@ -25,7 +26,7 @@ def passed(kernels, device):
 
 def test_the_kernels_pass(kernels):
     opt = FusedDecaySGD([leaf(numbers(33))], lr=0.1, backend=kernels)
-    assert list(trust._verdicts) == [(kernels, opt.param_groups[0]["params"][0].device)]
+    assert list(verdicts()) == [(kernels, opt.param_groups[0]["params"][0].device)]
     assert passed(kernels, "cuda:0")
 
 
@@ -65,8 +66,7 @@ def test_a_failed_launch_is_told_of_and_the_next_backend_is_used(kernels, monkey
         raise RuntimeError("no kernel image is available")
 
     monkeypatch.setattr(backends.choose(kernels), "step", broken)
-    monkeypatch.setitem(backends._PREFERRED, "cuda", (kernels, "reference"))
-    backends._warn_once.cache_clear()
+    prefer(monkeypatch, kernels, "reference", device_type="cuda")
     with pytest.warns(UserWarning, match=f"the {kernels} backend on cuda:0 failed: RuntimeError"):
         opt = FusedDecaySGD([leaf(numbers(33))], lr=0.1)
     assert opt.backend == "reference"
@@ -77,6 +77,6 @@ def test_each_device_has_its_own_verdict(kernels):
     params = [leaf(numbers(33)), numbers(33).to("cuda:1").requires_grad_()]
     FusedDecaySGD(params, lr=0.1, backend=kernels)
     assert torch.cuda.current_device() == 0
-    assert {str(device) for _, device in trust._verdicts} == {"cuda:0", "cuda:1"}
+    assert {str(device) for _, device in verdicts()} == {"cuda:0", "cuda:1"}
     assert passed(kernels, "cuda:0")
     assert passed(kernels, "cuda:1")

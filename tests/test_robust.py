@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.bits import assert_same_bits, assert_same_rates
+from support.inside import advance_of
 from support.twin import assert_same_state, assert_unchanged, leaf, numbers, rates, snapshot
 
 import lrfused
@@ -136,7 +137,7 @@ def test_a_foreign_checkpoint_is_one_clear_error_and_nothing_changes(backend, ma
 
 @pytest.mark.parametrize("kind", ["constructors", "optimizer", "checkpoints", "handles"])
 def test_no_junk_crashes_the_process(kind):
-    assert int(script("-W", "ignore", "-m", "support.fuzz", kind)) >= CASES[kind]
+    assert int(script("-W", "ignore", "-m", "support.junk", kind)) >= CASES[kind]
 
 
 CASES = {"constructors": 5_000, "optimizer": 1_900, "checkpoints": 2_400, "handles": 1_200}
@@ -237,9 +238,9 @@ def test_ten_million_steps_end_at_torchs_rate_to_the_bit(name):
         assert rates(torchs) == rates(optimizer) == [lr], epoch
 
     # The call that scheduler.step() makes.
-    ours = optimizer._parts.rates
+    advance = advance_of(optimizer)
     for epoch in range(CHECKED + 1, STEPS + 1):
         lr = recursion(lr, epoch)
-        ours.advance(optimizer.param_groups)
+        advance(optimizer.param_groups)
     assert optimizer.scheduler.last_epoch == STEPS
     assert_same_rates(rates(optimizer), [lr], f"{name} after {STEPS:,} steps")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import DTYPES, HYPER, named
+from support.inside import pretend_it_was_on, program_of
 from support.loops import RATES, Race
 from support.tape import not_emulated
 from support.twin import Twin, leaf, numbers
@@ -87,9 +88,9 @@ def test_the_backend_is_chosen_by_the_device():
 def test_a_model_that_was_moved_takes_its_schedule_along(monkeypatch):
     race = Race(named("CosineAnnealingLR-ten"), "auto", RATES[2])
     race.run(5)
-    kind = type(race.opt._parts.rates.program)
-    monkeypatch.setattr(race.opt, "_device", torch.device("cuda:0"))  # as if it had been there
+    kind = type(program_of(race.opt))
+    pretend_it_was_on(race.opt, "cuda:0")
     trusted, there = backends.trusted, [torch.device("xpu:0")]
     monkeypatch.setattr(backends, "trusted", lambda name, _: trusted(name, there))
     race.run(5)
-    assert type(race.opt._parts.rates.program) is program.Program is not kind
+    assert type(program_of(race.opt)) is program.Program is not kind

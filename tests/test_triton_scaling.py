@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import DTYPES, HYPER
 from support.bits import assert_same_bits, assert_same_rates
+from support.inside import program_of, tensors_found
 from support.masters import Masters, of_each_kind, values_of
 from support.tape import assert_the_device_agrees, not_emulated
 from support.twin import Twin, assert_same_state, leaf, numbers
@@ -78,7 +79,7 @@ def test_gradscalers_numbers_are_read_on_the_device(dtype, no_reads, monkeypatch
         monkeypatch.undo()
         pair.theirs.step()
         pair.check(f"step {step}")
-        assert_the_device_agrees(pair.ours._parts.rates.program)
+        assert_the_device_agrees(program_of(pair.ours))
 
 
 @pytest.mark.parametrize("found", [1.0, 0.0])
@@ -152,7 +153,7 @@ def test_a_clipped_step_is_decided_on_the_device(dtype, no_reads, monkeypatch):
         pair.theirs.step()
         pair.check(f"step {step}")
         assert_same_bits(pair.ours.grad_norm, pair.theirs.grad_norm)
-        assert_the_device_agrees(pair.ours._parts.rates.program)
+        assert_the_device_agrees(program_of(pair.ours))
 
 
 @pytest.mark.parametrize("kwargs", [{"advance": "on_update"}, {"momentum": 0.0}], ids=str)
@@ -287,16 +288,14 @@ def test_tensors_that_moved_are_found_where_they_are(tape, dtype, kind):
     pair = Masters(values_of(SIZES, dtype), kind, "triton", HYPER["momentum-decay"])
     pair.step(0)
     pair.step(1)
-    memory = pair.ours._parts.rates.program.memory
     for p in pair.mine:
         own = pair.ours.state[p]
         own.update({key: tensor.clone() for key, tensor in own.items()})
-    gathered = memory._found
+    gathered = tensors_found(program_of(pair.ours))
     pair.step(2)
     assert gathered is not None  # and only its addresses were put right
-    assert {k: s.ranks for k, s in memory._found.slots.items()} == {
-        k: s.ranks for k, s in gathered.slots.items()
-    }
+    slots = tensors_found(program_of(pair.ours)).slots
+    assert {k: s.ranks for k, s in slots.items()} == {k: s.ranks for k, s in gathered.slots.items()}
     del pair.ours.state[pair.mine[1]]  # starts anew, its master as its parameter
     fresh = pair.mine[1].detach().float()
     del pair.theirs.state[pair.other[1]]

@@ -1,263 +1,104 @@
-"""Throw junk at everything public, in a process of its own: test_robust.py runs this.
+"""Run the drawn tests with seeds of their own, one after another, until the time is over.
 
-    cd tests && PYTHONPATH=.. python -m support.fuzz constructors|optimizer|checkpoints|handles
+    cd tests && PYTHONPATH=.. python -m support.fuzz --seconds 60
+    cd tests && PYTHONPATH=.. python -m support.fuzz --part beside-torch-compiled --seed 7
 
-prints the number of cases. A refusal is TypeError, ValueError or another of REFUSED; whatever was
-refused must have changed nothing. A crash ends the process, and so the test.
+The suite draws the same cases each time; here each round draws others. A round prints its part and
+its seed before it begins, so that one which crashes the process can be run again too.
 """
 
-import copy
+import argparse
 import faulthandler
-import inspect
+import os
+import random
 import sys
+import time
+import traceback
 import warnings
+from functools import partial
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
+os.environ.setdefault("LRFUSED_EMULATE_CUDA", "1")
 
 import torch
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
 
-import lrfused
-from lrfused import FusedDecaySGD
-from support.twin import assert_unchanged, leaf, numbers, snapshot
+from lrfused import backends
+from support import junk
+from support.beside_torch import BesideTorch
+from support.compositions import RACES, race_and_resume
 
-# What a user's lambda or a number beyond fp64 raises is not ours to change.
-REFUSED = (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError)
-NO_CONSTRUCTORS = {"FusedDecaySGD", "check_ranks", "update_in_backward"}
-PLAIN = sorted(set(lrfused.__all__) - NO_CONSTRUCTORS)
-CASES = {"constructors": 250, "optimizer": 2_000, "checkpoints": 2_500, "handles": 1_200}
-
-usual = st.one_of(
-    st.integers(0, 12),
-    st.floats(0, 1),
-    st.sampled_from([0.1, 0.5, 0.9, 1, 1.0, 3, 30]),
-)
-junk = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([2**31, 2**63, 2**64 + 1, -(2**63) - 1, 10**30, -1]),
-    st.floats(),
-    st.complex_numbers(),
-    st.text(max_size=5),
-    st.binary(max_size=3),
-    st.sampled_from(["min", "max", "cos", "linear", "rel", "abs", "exp_range", "cycle", "1-sqrt"]),
-    st.lists(st.integers(-3, 9) | st.floats(), max_size=3),
-    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-    st.builds(lambda: torch.tensor(0.5)),
-    st.builds(lambda: torch.tensor([1, 2])),
-    st.builds(lambda: numbers(3).to(torch.float16)),
-    st.sampled_from([len, float, object(), type, ..., lambda epoch: 0.9, lambda epoch: "fast"]),
-)
-schedules = st.sampled_from(
-    [
-        lrfused.StepLR(2),
-        lrfused.CosineAnnealingLR(5),
-        lrfused.ExponentialLR(0.9),
-        lrfused.OneCycleLR(0.2, total_steps=9),
-        lrfused.ReduceLROnPlateau(patience=0),
-        lrfused.warmup(lrfused.StepLR(3), 2),
-        lrfused.ChainedScheduler([lrfused.LinearLR(), lrfused.CyclicLR(0.1, 0.2)]),
-    ]
-)
-members = st.lists(schedules | junk, max_size=3)
-lists_of_numbers = st.lists(st.integers(-1, 9), max_size=3)
+BACKENDS = ("compiled", "reference", "cuda")  # Triton's interpreter takes minutes for a round
+ROUND = settings(
+    max_examples=40, stateful_step_count=30, deadline=None, database=None, print_blob=False,
+    report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
+)  # fmt: skip
 
 
-def arguments(call):
-    """Draw keyword arguments: most required ones, few of the others."""
-    drawn = {}
-    for name, parameter in inspect.signature(call).parameters.items():
-        value = usual | usual | junk
-        if name in ("schedulers", "schedule"):
-            value = members | schedules | junk
-        elif name == "milestones":
-            value = lists_of_numbers | junk
-        elif name == "optimizer":
-            value = st.builds(lambda: torch.optim.SGD([leaf(numbers(3))], lr=0.1)) | junk
-        elif "lambda" in name or name == "scale_fn":
-            value = st.just(lambda epoch: 0.9) | junk
-        needed = parameter.default is inspect.Parameter.empty
-        absent = st.sampled_from([True] + [False] * (9 if needed else 1))
-        drawn[name] = st.tuples(absent, value)
-    return st.fixed_dictionaries(drawn).map(
-        lambda pairs: {name: value for name, (left_out, value) in pairs.items() if not left_out}
-    )
+def beside_torch(backend, number):
+    """Let a FusedDecaySGD on a backend and torch's loop do what a user may do to both."""
+    kind = type("BesideTorch", (BesideTorch,), {"backend": backend})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_state_machine_as_test(seed(number)(kind), settings=ROUND)
 
 
-def an_optimizer(schedule=None, **extra):
-    groups = [
-        {"params": [leaf(numbers(7)), leaf(numbers(33, seed=1))]},
-        {"params": [leaf(numbers(5, seed=2))], "lr": 0.3},
-    ]
-    return FusedDecaySGD(groups, **{"lr": 0.1, "momentum": 0.9, "schedule": schedule, **extra})
+def compositions(number):
+    """Race compositions of any shape against torch's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's, of schedulers stepped first
+        seed(number)(ROUND(given(*RACES)(race_and_resume)))()
 
 
-def give(optimizer):
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            p.grad = numbers(*p.shape, dtype=p.dtype, seed=9)
+def throw_junk(kind, number):
+    """Throw junk at one kind of public thing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        junk.KINDS[kind](20 if kind == "constructors" else 200, number)
 
 
-def use(optimizer, steps=3):
-    for _ in range(steps):
-        give(optimizer)
-        optimizer.step()
+PARTS = {
+    **{f"beside-torch-{name}": partial(beside_torch, name) for name in BACKENDS},
+    "compositions": compositions,
+    **{f"junk-{kind}": partial(throw_junk, kind) for kind in junk.KINDS},
+}
 
 
-def attempt(call):
+def run(part, number):
+    """Run one round; return whether it found nothing."""
+    print(f"{part}, seed {number}", flush=True)
     try:
-        return call()
-    except REFUSED:
-        return None
-
-
-def unchanged_if_refused(optimizer, call):
-    """Say whether the call went through; where it is refused, all must be as before."""
-    before = snapshot(optimizer)
-    try:
-        call()
-    except REFUSED:
-        assert_unchanged(optimizer, before)
+        PARTS[part](number)
+    except Exception:
+        traceback.print_exc()
+        print(f'again: make fuzz ARGS="--part {part} --seed {number}"', flush=True)
         return False
     return True
 
 
-def fuzz(count, **drawn):
-    """Run a function over so many drawn cases, and count them."""
-
-    def decorate(function):
-        counted = 0
-
-        @seed(1)
-        @settings(
-            max_examples=count,
-            deadline=None,
-            database=None,
-            phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(**drawn)
-        def run(**kwargs):
-            nonlocal counted
-            counted += 1
-            function(**kwargs)
-
-        run()
-        return counted
-
-    return decorate
-
-
-def constructors(count):
-    total = 0
-    for name in PLAIN:
-        call = getattr(lrfused, name)
-
-        def one(kwargs, call=call):
-            made = attempt(lambda: call(**kwargs))
-            if isinstance(made, tuple):  # fuse() gives an optimizer and its handle
-                attempt(lambda: use(made[0]))
-            elif made is not None:
-                attempt(lambda: use(an_optimizer(made)))
-
-        total += fuzz(count, kwargs=arguments(call))(one)
-    return total
-
-
-def optimizer(count):
-    hyper = arguments(FusedDecaySGD).map(lambda drawn: {**drawn, "differentiable": False})
-
-    def one(kwargs, group):
-        kwargs.pop("params", None)
-        made = attempt(lambda: an_optimizer(**kwargs))
-        if made is not None:
-            attempt(lambda: use(made, 2))
-            unchanged_if_refused(made, lambda: made.add_param_group(group))
-
-    groups = st.one_of(
-        junk,
-        st.fixed_dictionaries(
-            {"params": junk | st.builds(lambda: [leaf(numbers(3))])},
-            optional={"lr": usual | junk, "momentum": usual | junk, "schedule": schedules | junk},
-        ),
+def main(arguments=None):
+    """Read the command line, run rounds, and return how many found something."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    return fuzz(count, kwargs=hyper, group=groups)(one)
-
-
-def places(value, path=()):
-    """List the paths to everything inside nested dicts and lists."""
-    found = [path] if path else []
-    if isinstance(value, dict):
-        for key in value:
-            found += places(value[key], (*path, key))
-    elif isinstance(value, list):
-        for index in range(len(value)):
-            found += places(value[index], (*path, index))
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="may be repeated")
+    parser.add_argument("--seed", type=int, help="run one round of each part, with this seed")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    missing = {name for name in BACKENDS if backends.available()[name] is not None}
+    parts = options.part or [p for p in PARTS if p.rpartition("-")[2] not in missing]
+    if options.seed is not None:
+        return sum(not run(part, options.seed) for part in parts)
+    end, rounds, found = time.monotonic() + options.seconds, 0, 0
+    while time.monotonic() < end:
+        part = parts[rounds % len(parts)]
+        rounds, found = rounds + 1, found + (not run(part, random.SystemRandom().getrandbits(32)))
+    print(f"{rounds} rounds, {found} of them found something")
     return found
 
 
-def spoil(state, changes):
-    """Put junk in some places of a state, or take them away."""
-    for where, how, value in changes:
-        everywhere = places(state)
-        if not everywhere:
-            return state
-        *path, last = everywhere[where % len(everywhere)]
-        inner = state
-        for key in path:
-            inner = inner[key]
-        if how == "remove":
-            del inner[last]
-        elif how == "add" and isinstance(inner, dict):
-            inner["stranger"] = value
-        else:
-            inner[last] = value
-    return state
-
-
-changes = st.lists(
-    st.tuples(
-        st.integers(0, 1_000), st.sampled_from(["put", "put", "remove", "add"]), usual | junk
-    ),
-    min_size=1,
-    max_size=3,
-)
-
-
-def checkpoints(count):
-    def one(schedule, changes, override):
-        donor = an_optimizer(schedule)
-        use(donor, 2)
-        state = spoil(copy.deepcopy(donor.state_dict()), changes)
-        receiver = an_optimizer(schedule)
-        use(receiver, 1)
-        load = receiver.load_state_dict
-        if unchanged_if_refused(receiver, lambda: load(state, override=override)):
-            attempt(lambda: use(receiver, 2))
-
-    return fuzz(count, schedule=schedules | st.none(), changes=changes, override=st.booleans())(one)
-
-
-def handles(count):
-    def one(schedule, changes, metric):
-        donor = an_optimizer(schedule)
-        use(donor, 2)
-        state = spoil(copy.deepcopy(donor.scheduler.state_dict()), changes)
-        receiver = an_optimizer(schedule)
-        use(receiver, 1)
-        unchanged_if_refused(receiver, lambda: receiver.scheduler.step(metric))
-        unchanged_if_refused(receiver, lambda: receiver.scheduler.load_state_dict(state))
-        attempt(lambda: use(receiver, 2))
-
-    return fuzz(count, schedule=schedules, changes=changes, metric=usual | junk)(one)
-
-
-def main(kind):
-    faulthandler.enable()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    print(globals()[kind](CASES[kind]))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    faulthandler.enable()
+    sys.exit(min(main(), 1))

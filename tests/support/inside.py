@@ -1,0 +1,64 @@
+"""The private parts that tests look at, reached from here alone: where they change, this changes.
+
+All else is tested by what a user can see.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+
+from lrfused import FusedDecaySGD, backends
+from lrfused.backends import trust
+
+
+def program_of(optimizer: FusedDecaySGD) -> Any:
+    """Return what moves an optimizer's rates: on the host, or also on devices."""
+    return optimizer._parts.rates.program
+
+
+def advance_of(optimizer: FusedDecaySGD) -> Any:
+    """Return the call that scheduler.step() makes, for millions of them."""
+    return optimizer._parts.rates.advance
+
+
+def pretend_it_was_on(optimizer: FusedDecaySGD, device: str) -> None:
+    """Let an optimizer find at its next step that its model came from another device."""
+    optimizer._parts.device = torch.device(device)
+
+
+def copies_on_devices(program: Any) -> dict[torch.device, dict[str, torch.Tensor]]:
+    """Return each device's own copy of what a program moves; none before the first step there."""
+    return program._mirrors
+
+
+def copy_on_the_host(program: Any) -> dict[str, torch.Tensor]:
+    """Return what a program moves as the host knows it, in the order of the devices' copies."""
+    order = {"plateau states": program._order}
+    return {name: host[order.get(name, ...)] for name, host in program._moving.items()}
+
+
+def forget_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget which backends passed their self-test, and what was warned of, as a new process."""
+    monkeypatch.setattr(trust, "_verdicts", {})
+    backends._warn_once.cache_clear()
+
+
+def verdicts() -> dict[tuple[str, torch.device], trust.Verdict]:
+    """Return the verdicts of this process by backend and device; they may be written."""
+    return trust._verdicts
+
+
+def prefer(monkeypatch: pytest.MonkeyPatch, *names: str, device_type: str = "cpu") -> None:
+    """Let "auto" try these backends on devices of a type, in this order."""
+    monkeypatch.setitem(backends._PREFERRED, device_type, names)
+
+
+def lock_of_trust() -> Any:
+    """Return the lock that a thread holds while it runs a self-test."""
+    return trust._lock
+
+
+def tensors_found(program: Any) -> Any:
+    """Return what Triton's tables remember of the tensors that the last step found."""
+    return program.memory._found
