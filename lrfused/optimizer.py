@@ -19,7 +19,7 @@ from .integrations.step_hooks import warn_of_attached, wrap_step
 from .parts import Parts, first_device
 from .rates.clock import Clock
 from .rates.history import LRHistory
-from .scheduler import Scheduler, handle_of
+from .scheduler import handle_of
 from .schedules.base import as_schedules, shared_schedules
 
 
