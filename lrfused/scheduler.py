@@ -141,9 +141,9 @@ class Scheduler(LRScheduler):
                     plateau.last_epoch = epoch
 
     def _warn_of_an_epoch(self, metrics: Any) -> None:
-        last = vars(self).get("_last_integer")
-        vars(self)["_last_integer"] = metrics if type(metrics) is int else None
-        if type(metrics) is int and last is not None and metrics == last + 1:
+        number = metrics if type(metrics) is int else None
+        before, self._rates.last_integer = self._rates.last_integer, number
+        if number is not None and before is not None and number == before + 1:
             warnings.warn(
                 f"scheduler.step({metrics}) was taken for a metric of ReduceLROnPlateau and looks "
                 "like an epoch: call scheduler.step() to advance the other schedules, and pass a "
@@ -255,12 +255,12 @@ class Scheduler(LRScheduler):
         return self.get_last_lr()
 
     def get_last_lr(self) -> list[float]:
-        """Return the rates that the next step will use, one for each group.
+        """Return the rates that the schedule set last, one for each group.
 
-        Waits for a device that still decides on a metric.
+        The next step uses them, unless a group's lr was written since. Waits for a device that
+        still decides on a metric.
         """
-        self._rates.settle(self._groups)
-        return [float(group["lr"]) for group in self._groups]
+        return self._rates.last(self._groups)
 
     def get_lr(self) -> Any:
         """Return what the torch scheduler's `get_lr()` returns, with its warning.
@@ -307,6 +307,8 @@ class Scheduler(LRScheduler):
         rates.begin(groups)
         rates.check(states, override)
         rates.load(groups, states)
+        if len(rates.bound) == 1 and "_last_lr" in states[0][0]:
+            rates.set_last(states[0][0]["_last_lr"])
         self.optimizer._parts.prepare_capture(groups, self.optimizer.state)
 
 

@@ -46,6 +46,9 @@ class Rates:
         self.bound: list[BoundSchedules] = []
         self.program: Any = None
         self._make_program = make_program
+        # By group: how many rows the history had then, and the rate that a schedule had set.
+        self._overwritten: dict[int, tuple[int, float]] = {}
+        self.last_integer: int | None = None  # the last metric, if it may have been an epoch
         self._watched: list[tuple[Any, str, Any]] = []  # schedulers' lists, and copies of them
         for i, group in enumerate(groups):
             self.shown.start(i, group, self.moved.cells, cycles_momentum=False)
@@ -192,8 +195,24 @@ class Rates:
         for written in self.shown.written(groups):
             if self.shown.differs(written):
                 self._settle()  # a device's decisions came first
+                if written.key == "lr":
+                    self._keep_last(written.group, self.moved.cells[written.cell].item())
                 self.moved.cells[written.cell] = written.value
             self.shown.accept(groups, written)
+
+    def _keep_last(self, group: int, rate: float) -> None:
+        """Keep the rate that a schedule set, over which the user has written."""
+        now = int(self.moved.recorded)
+        if self._overwritten.get(group, (-1, 0.0))[0] != now:
+            self._overwritten[group] = now, rate
+
+    def last(self, groups: list[dict[str, Any]]) -> list[float]:
+        """Return the rates that the schedules, or torch's constructors, set last, as torch does."""
+        self.settle(groups)
+        self.begin(groups)
+        now = int(self.moved.recorded)
+        pairs = ((self._overwritten.get(i, (-1, 0.0)), g["lr"]) for i, g in enumerate(groups))
+        return [kept if then == now else float(lr) for (then, kept), lr in pairs]
 
     def advance(self, groups: list[dict[str, Any]]) -> None:
         """Make a schedule step outside of an optimizer step."""
@@ -357,3 +376,9 @@ class Rates:
             if state is not None:
                 b.load(state)
         self._restart(groups)
+        self._overwritten = {}
+
+    def set_last(self, rates: Any) -> None:
+        """Let `last` return loaded rates until a schedule sets others."""
+        now = int(self.moved.recorded)
+        self._overwritten = {i: (now, float(rate)) for i, rate in enumerate(rates)}

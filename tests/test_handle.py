@@ -1,0 +1,347 @@
+"""The handle stands for a torch scheduler: its attributes and calls do what that one's do."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+import lrfused
+from lrfused import FusedDecaySGD, fuse
+
+
+def decay(epoch):
+    return 0.95**epoch
+
+
+MAKERS = {
+    "step": lambda o: lr_scheduler.StepLR(o, 3, 0.5),
+    "multistep": lambda o: lr_scheduler.MultiStepLR(o, [2, 5], 0.3),
+    "constant": lambda o: lr_scheduler.ConstantLR(o, 0.5, 4),
+    "linear": lambda o: lr_scheduler.LinearLR(o, 0.2, 1.0, 6),
+    "exponential": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+    "polynomial": lambda o: lr_scheduler.PolynomialLR(o, 9, 2.0),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 7, 0.01),
+    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 4, 2, 0.001),
+    "lambda": lambda o: lr_scheduler.LambdaLR(o, decay),
+    "cyclic": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.2, 4, cycle_momentum=True),
+    "onecycle": lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=40),
+    "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=2, factor=0.5),
+}
+# For each kind, what a program writes on its scheduler in the middle of a run.
+EDITS = {
+    "step": [("gamma", 0.25), ("step_size", 2), ("last_epoch", 11)],
+    "multistep": [("gamma", 0.7), ("last_epoch", 0)],
+    "constant": [("factor", 0.25), ("total_iters", 9)],
+    "linear": [("total_iters", 12), ("end_factor", 0.5)],
+    "exponential": [("gamma", 0.5), ("last_epoch", 100)],
+    "polynomial": [("power", 1.0), ("total_iters", 30)],
+    "cosine": [("T_max", 20), ("eta_min", 0.0), ("base_lrs", [0.5, 0.25]), ("last_epoch", 2)],
+    "restarts": [("T_mult", 1), ("eta_min", 0.01), ("T_cur", 1), ("T_i", 9)],
+    "lambda": [("base_lrs", [1.0, 2.0]), ("last_epoch", 9), ("lr_lambdas", [math.cos] * 2)],
+    "cyclic": [("total_size", 20.0), ("step_ratio", 0.25), ("cycle_momentum", False)],
+    "onecycle": [("total_steps", 50), ("last_epoch", 20)],
+    "plateau": [
+        ("patience", 0), ("factor", 0.1), ("best", math.inf), ("num_bad_epochs", 0),
+        ("cooldown", 2), ("min_lrs", [0.04, 0.01]), ("threshold", 0.5), ("last_epoch", 7),
+    ],
+}  # fmt: skip
+
+
+def groups():
+    return [
+        {"params": [torch.nn.Parameter(torch.ones(3))], "lr": 0.1},
+        {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.05},
+    ]
+
+
+class Pair:
+    """A run with torch's scheduler, and the same run with lrfused's handle."""
+
+    def __init__(self, kind):
+        self.fed = kind == "plateau"
+        torchs = torch.optim.SGD(groups(), lr=0.1, momentum=0.9)
+        self.runs = [(torchs, MAKERS[kind](torchs)), fuse(*self.torch_run(kind))]
+
+    @staticmethod
+    def torch_run(kind):
+        optimizer = torch.optim.SGD(groups(), lr=0.1, momentum=0.9)
+        return optimizer, MAKERS[kind](optimizer)
+
+    def step(self, count=1):
+        for k in range(count):
+            for optimizer, scheduler in self.runs:
+                for group in optimizer.param_groups:
+                    for p in group["params"]:
+                        p.grad = torch.full_like(p, 0.1)
+                optimizer.step()
+                scheduler.step(*[1.0 + k % 2] * self.fed)
+            self.compare()
+
+    def both(self, act):
+        results = [act(scheduler) for _, scheduler in self.runs]
+        assert results[0] == results[1]
+        self.compare()
+        return results[1]
+
+    def compare(self):
+        (torchs, scheduler), (ours, handle) = self.runs
+        for theirs, mine in zip(torchs.param_groups, ours.param_groups, strict=True):
+            assert mine["lr"] == theirs["lr"]
+            assert mine["momentum"] == theirs["momentum"]
+            for p, q in zip(theirs["params"], mine["params"], strict=True):
+                assert torch.equal(p, q)
+        assert handle.get_last_lr() == scheduler.get_last_lr()
+        assert handle.last_epoch == scheduler.last_epoch
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_public_attribute_is_read(kind):
+    pair = Pair(kind)
+    pair.step(5)
+    (_, scheduler), (_, handle) = pair.runs
+    names = [name for name in vars(scheduler) if not name.startswith("_") and name != "optimizer"]
+    assert names
+    for name in names:
+        assert getattr(handle, name) == getattr(scheduler, name), name
+        assert hasattr(handle, name)
+    assert not hasattr(handle, "no_such_thing")
+
+
+EDITED = [(kind, *edit) for kind, edits in EDITS.items() for edit in edits]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), EDITED, ids=lambda x: str(x)[:20])
+def test_a_write_acts_from_the_next_schedule_step_on(kind, name, value):
+    pair = Pair(kind)
+    pair.step(3)
+    pair.both(lambda s: setattr(s, name, copy.copy(value)))
+    pair.both(lambda s: getattr(s, name))
+    pair.step(12)
+
+
+ITEMS = {
+    "cosine": ("base_lrs", lambda rates: rates.__setitem__(0, 0.5)),
+    "lambda": ("base_lrs", lambda rates: rates.__setitem__(slice(None), [0.3, 0.4])),
+    "multistep": ("milestones", lambda counter: counter.update([4, 4])),
+    "plateau": ("min_lrs", lambda rates: rates.__setitem__(1, 0.03)),
+}
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_a_write_to_an_item_acts_too(kind):
+    name, write = ITEMS[kind]
+    pair = Pair(kind)
+    pair.step(2)
+    held = [getattr(scheduler, name) for _, scheduler in pair.runs]
+    pair.step()
+    for value in held:
+        write(value)
+    pair.step(9)
+    for value in held:  # the same list, written again
+        write(value)
+    pair.step(3)
+
+
+@pytest.mark.parametrize("kind", ["exponential", "onecycle"])
+def test_a_value_of_another_kind_is_refused_and_nothing_changes(kind):
+    pair = Pair(kind)
+    pair.step(3)
+    _, handle = pair.runs[1]
+    name = {"exponential": "gamma", "onecycle": "total_steps"}[kind]
+    for value in ("0.5", None, [0.5]):
+        with pytest.raises(TypeError, match=f"scheduler.{name} must be"):
+            setattr(handle, name, value)
+    pair.step(5)
+
+
+def test_an_attribute_of_two_schedulers_is_refused_and_says_how_to_go_on():
+    schedule = [lrfused.StepLR(3), lrfused.ExponentialLR(0.9)]
+    optimizer = FusedDecaySGD(groups(), lr=0.1, schedule=schedule, schedule_every=None)
+    with pytest.raises(AttributeError, match=r"StepLR, ExponentialLR, 2 have it.*load"):
+        optimizer.scheduler.gamma = 0.5
+    assert optimizer.scheduler.step_size == 3
+    optimizer.scheduler.step_size = 4  # one of them has this
+
+
+def test_rates_that_are_no_schedulers_list_cannot_be_written():
+    schedule = lrfused.warmup(lrfused.StepLR(3), 2)
+    handle = FusedDecaySGD(groups(), lr=0.1, schedule=schedule).scheduler
+    assert handle.base_lrs == [0.1, 0.05]
+    with pytest.raises(TypeError, match="initial_lr"):
+        handle.base_lrs[0] = 1.0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "plateau"])
+@pytest.mark.parametrize("epochs", [[4], [4, None, 2, None, None], [0, 0, 1]], ids=str)
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+def test_a_step_to_an_epoch_is_torchs(kind, epochs):
+    pair = Pair(kind)
+    pair.step(2)
+    for epoch in epochs:
+        pair.both(lambda s, epoch=epoch: s.step(epoch=epoch))
+        pair.step()
+    pair.both(lambda s: s.step(3))
+    pair.step(4)
+
+
+def test_warm_restarts_go_to_fractions_of_epochs():
+    pair = Pair("restarts")
+    pair.step()
+    for epoch in range(9):
+        for i in range(3):
+            pair.both(lambda s, at=epoch + i / 3: s.step(at))
+    pair.step(7)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+def test_a_plateau_takes_an_epoch_beside_its_metric():
+    pair = Pair("plateau")
+    for epoch in (3, 4, 9):
+        pair.both(lambda s, epoch=epoch: s.step(1.0, epoch))
+        pair.both(lambda s, epoch=epoch: s.step(1.0, epoch=epoch + 1))
+    pair.step(4)
+
+
+def test_an_epoch_is_deprecated_as_in_torch():
+    pair = Pair("step")
+    pair.step()
+    _, handle = pair.runs[1]
+    with pytest.warns(UserWarning, match="epoch parameter"):
+        handle.step(5)
+    _, plateau = Pair("plateau").runs[1]
+    with pytest.warns(UserWarning, match="epoch parameter"):
+        plateau.step(1.0, 5)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+def test_a_step_to_an_epoch_that_fails_changes_nothing():
+    pair = Pair("onecycle")
+    pair.step(3)
+    _, handle = pair.runs[1]
+    with pytest.raises(ValueError, match="step"):
+        handle.step(41)
+    pair.step(5)
+
+
+def test_an_epoch_that_a_plateau_is_fed_is_warned_of():
+    schedule = [lrfused.StepLR(3), lrfused.ReduceLROnPlateau()]
+    optimizer = FusedDecaySGD(groups(), lr=0.1, schedule=schedule)
+    optimizer.step()
+    optimizer.scheduler.step(0)
+    with pytest.warns(UserWarning, match="looks like an epoch"):
+        optimizer.scheduler.step(1)
+    optimizer.scheduler.step(1.0)
+    optimizer.scheduler.step(2.0)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.filterwarnings("ignore:To get the last learning rate")
+def test_get_lr_is_torchs(kind):
+    pair = Pair(kind)
+    pair.step(3)
+    (_, scheduler), (_, handle) = pair.runs
+    want = scheduler.get_last_lr() if kind == "plateau" else scheduler.get_lr()
+    assert handle.get_lr() == want
+    pair.step(2)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "exponential", "lambda"])
+def test_the_protocol_of_ignite_works(kind):
+    """It reads get_lr(), counts last_epoch, and writes the rates itself."""
+    pair = Pair(kind)
+    pair.step(2)
+    for _ in range(6):
+        for optimizer, scheduler in pair.runs:
+            scheduler._get_lr_called_within_step = True
+            values = scheduler.get_lr()
+            scheduler._get_lr_called_within_step = False
+            scheduler.last_epoch += 1
+            for group, value in zip(optimizer.param_groups, values, strict=True):
+                group["lr"] = value
+        (torchs, scheduler), (ours, handle) = pair.runs
+        assert [g["lr"] for g in ours.param_groups] == [g["lr"] for g in torchs.param_groups]
+        assert handle.last_epoch == scheduler.last_epoch
+
+
+@pytest.mark.parametrize("kind", ["step", "cosine", "exponential", "restarts"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_handle_is_a_member_of_torchs_sequence(kind, place):
+    pair = Pair(kind)
+    outer = []
+    for optimizer, scheduler in pair.runs:
+        warm = lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 3)
+        members = [scheduler, warm] if place == 0 else [warm, scheduler]
+        outer.append(lr_scheduler.SequentialLR(optimizer, members, [4]))
+    pair.runs = [(o, s) for (o, _), s in zip(pair.runs, outer, strict=True)]
+    pair.step(12)
+
+
+def test_a_handle_is_a_member_of_torchs_chain():
+    pair = Pair("exponential")
+    outer = []
+    for optimizer, scheduler in pair.runs:
+        other = lr_scheduler.ConstantLR(optimizer, 0.5, 3)
+        outer.append(lr_scheduler.ChainedScheduler([other, scheduler], optimizer=optimizer))
+    for _ in range(8):
+        for (optimizer, _), scheduler in zip(pair.runs, outer, strict=True):
+            optimizer.step()
+            scheduler.step()
+        pair.compare()
+
+
+class GradualWarmup(lr_scheduler.LRScheduler):
+    """Raise the rate, then hand over: as ildoonet/pytorch-gradual-warmup-lr does."""
+
+    def __init__(self, optimizer, multiplier, total_epoch, after):
+        self.multiplier, self.total_epoch, self.after = multiplier, total_epoch, after
+        self.finished = False
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        if self.last_epoch > self.total_epoch:
+            if not self.finished:
+                self.after.base_lrs = [base * self.multiplier for base in self.base_lrs]
+                self.finished = True
+            return self.after.get_last_lr()
+        grown = (self.multiplier - 1.0) * self.last_epoch / self.total_epoch + 1.0
+        return [base * grown for base in self.base_lrs]
+
+    def step(self, epoch=None):
+        if self.finished:
+            self.after.step(None if epoch is None else epoch - self.total_epoch)
+            self._last_lr = self.after.get_last_lr()
+        else:
+            super().step(epoch)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "step"])
+def test_a_handle_works_in_a_gradual_warmup(kind):
+    pair = Pair(kind)
+    outer = [GradualWarmup(o, 2.0, 3, s) for o, s in pair.runs]
+    for _ in range(12):
+        for (optimizer, _), scheduler in zip(pair.runs, outer, strict=True):
+            optimizer.step()
+            scheduler.step()
+        assert outer[0].get_last_lr() == outer[1].get_last_lr()
+        pair.compare()
+
+
+def test_the_wrong_order_is_warned_of_as_in_torch():
+    optimizer = FusedDecaySGD(groups(), lr=0.1, schedule=lrfused.StepLR(3), schedule_every=None)
+    with pytest.warns(UserWarning, match=r"before `optimizer.step\(\)`"):
+        optimizer.scheduler.step()
+    optimizer.scheduler.step()  # once, as in torch
+    right = FusedDecaySGD(groups(), lr=0.1, schedule=lrfused.StepLR(3), schedule_every=None)
+    right.step()
+    right.scheduler.step()
+
+
+def test_a_handle_cannot_be_replaced_where_there_is_a_schedule():
+    optimizer = FusedDecaySGD(groups(), lr=0.1, schedule=lrfused.StepLR(3))
+    with pytest.raises(TypeError, match="cannot be set"):
+        optimizer.scheduler = object()
+    without = FusedDecaySGD(groups(), lr=0.1)
+    without.scheduler = scheduler = lr_scheduler.StepLR(without, 1)
+    assert without.scheduler is scheduler
