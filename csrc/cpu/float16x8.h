@@ -78,19 +78,21 @@ struct Loop<float16> {
     if (Mode != MomentumMode::none) std::memcpy(m + i, ms, bytes);
   }
 
-  static void widen(const float16* from, float* to, int64_t n) {
+  // Compiled apart from their callers: inlined, gcc's loops take a tenth longer.
+  __attribute__((noinline)) static void widen(const float16* from, float* to, int64_t n) {
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + i, lrfused::widen(load(from + i)).lanes);
     for (; i < n; ++i) to[i] = lrfused::widen(from[i]);
   }
-  static void unscale(const float16* from, float scale, float* to, int64_t n) {
+  __attribute__((noinline)) static void unscale(const float16* from, float scale, float* to,
+                                                int64_t n) {
     const float8 scales = all(scale);
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
       _mm256_storeu_ps(to + i, rn<float16x8>(scales * lrfused::widen(load(from + i))).lanes);
     for (; i < n; ++i) to[i] = rn<float16>(scale * lrfused::widen(from[i]));
   }
-  static void narrow(const float* from, float16* to, int64_t n) {
+  __attribute__((noinline)) static void narrow(const float* from, float16* to, int64_t n) {
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
       store(to + i, lrfused::narrow<float16x8>(float8{_mm256_loadu_ps(from + i)}));
