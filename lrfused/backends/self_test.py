@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from ..arithmetic.sgd import update
 from ..rates.rates import Rates
 from ..reference import ReferenceDecaySGD
 from ..schedules import OneCycleLR, ReduceLROnPlateau, StepLR
+from .base import Backend
 from .device import transfer
 from .device.transfer import Flight
 
@@ -165,7 +165,7 @@ class _Side:
         self.kept.append((sizes, torch.cat(list(named.values()))))
 
 
-def run(backend: ModuleType, device: Device) -> str:
+def run(backend: Backend, device: Device) -> str:
     """Return the first difference between a backend and torch on a device; "" if there is none.
 
     The oracle of bfloat16 and float16 on a CPU is the reference: see `reference.update`.
@@ -195,7 +195,7 @@ def run(backend: ModuleType, device: Device) -> str:
     return _difference(ours, theirs)
 
 
-def _step(backend: ModuleType, side: _Side, rates: Rates, metric: float | Tensor) -> None:
+def _step(backend: Backend, side: _Side, rates: Rates, metric: float | Tensor) -> None:
     """Make a step of the optimizer's and its schedule's, and feed a metric."""
     groups = side.groups
     rates.begin(groups, due=True)

@@ -1,1 +1,1 @@
-"""What backends that run the schedule on a device share: the host's twin, and its mirrors."""
+"""What the backends that launch kernels share: a step's phases, and the schedule on devices."""
