@@ -29,9 +29,9 @@ from .schedule_copy import ScheduleCopy, image
 from .transfer import Flight
 
 try:
-    from ..compiled import Program as OnHost
+    from ..compiled import Program as HostProgram
 except ImportError:
-    from ..reference import Program as OnHost  # type: ignore[assignment]
+    from ..reference import Program as HostProgram  # type: ignore[assignment]
 
 
 class Program(ABC):
@@ -59,7 +59,7 @@ class Program(ABC):
         previous: Any = None,
         may_capture: bool = True,
     ) -> None:
-        self._on_host = OnHost(moved, packed, shown, steps)
+        self._host_program = HostProgram(moved, packed, shown, steps)
         self._moved, self.left = moved, steps
         # By group, the cell of a momentum that a schedule cycles.
         self.momentum_cells = shown.momentum_cells
@@ -135,9 +135,9 @@ class Program(ABC):
         if self.recording:
             self.captured = True
         elif self._pending:
-            self._pending.append(self._on_host.use)
+            self._pending.append(self._host_program.use)
         else:
-            self._on_host.use()
+            self._host_program.use()
             key = image(self._moved.used)
             for device in devices:
                 self._copies[device].note("used", key)
@@ -158,9 +158,9 @@ class Program(ABC):
             return
         self.left -= 1
         if self._pending:
-            self._pending.append(self._on_host.advance)
+            self._pending.append(self._host_program.advance)
         else:
-            self._on_host.advance()
+            self._host_program.advance()
             self._agree()
         self.show(groups)
 
@@ -172,7 +172,7 @@ class Program(ABC):
         if isinstance(metric, Tensor):
             self._launch_observe(metric, announce)
         else:
-            self._on_host.observe(groups, metric, announce)
+            self._host_program.observe(groups, metric, announce)
             if self.captured:
                 self.push()  # for replays
         self.show(groups)
@@ -212,13 +212,13 @@ class Program(ABC):
         return self._known()
 
     def _known(self) -> list[float]:
-        cells: list[float] = self._on_host.cells()
+        cells: list[float] = self._host_program.cells()
         return cells
 
     def show(self, groups: Groups) -> None:
         """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
         self._drain(wait=False)
-        self._on_host.show(groups)
+        self._host_program.show(groups)
 
     def settle(self) -> bool:
         """Wait until the host has caught up; return whether replays may have made steps."""
@@ -282,7 +282,7 @@ class Program(ABC):
                 if not wait and not flight.landed():
                     break
                 before = self._known()
-                self._on_host.feed(flight.number())
+                self._host_program.feed(flight.number())
                 if announce is not None:
                     announce(before, self._known())
             self._pending.popleft()
