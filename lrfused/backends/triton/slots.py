@@ -79,14 +79,14 @@ def gather(
 
 def _in_range(group: dict[str, Any], rate: float) -> bool:
     """Return whether a group's numbers are numbers, and in float32's range."""
+    keys = ["weight_decay", "dampening", "momentum"]
     try:
-        decay, momentum, dampening = (
-            float(group[key]) for key in ("weight_decay", "momentum", "dampening")
-        )
+        sizes = [math.fabs(group[key]) for key in keys]  # unlike float, this takes no string
     except (TypeError, ValueError, RuntimeError):
         return False
-    numbers = (decay, momentum if group["nesterov"] else 0.0, dampening, rate)
-    return all(abs(x) <= _LARGEST or not math.isfinite(x) for x in numbers)
+    if not group["nesterov"]:
+        sizes.pop()  # as in torch, where momentum alone only multiplies, and may become infinite
+    return all(size <= _LARGEST or not math.isfinite(size) for size in (*sizes, abs(rate)))
 
 
 def _fits(
