@@ -63,8 +63,8 @@ class Backend(ABC):
     def prepare(  # noqa: B027
         self, groups: Groups, state: State, program: Any, scaling: GradientScaling
     ) -> None:
-        """Make what a captured first step could not make; nothing by default."""
+        """Make the state that a captured first step could not make; nothing by default."""
 
     def without_prepared(self, state: State, program: Any) -> State:
-        """Return the state without what only `prepare` has written."""
+        """Return the state without entries that only `prepare` has written."""
         return state

@@ -46,7 +46,7 @@ class Program(HostProgram):
         return False
 
     def use(self) -> None:
-        """Note the rates that the step now made uses."""
+        """Note the rates of the step that is now made."""
         self._moved.used.copy_(self._moved.cells[::2])
 
     def advance(self, groups: Groups | None = None) -> None:

@@ -71,7 +71,7 @@ def failure(backend: Backend, devices: Iterable[Device]) -> str | None:
 def verdict(backend: Backend, device: Device) -> Verdict:
     """Return the result of a backend's self-test on a device, which is run if it was not yet.
 
-    Raises ValueError for an environment variable that means nothing, RuntimeError in a capture of
+    Raises ValueError for another value of the environment variable, RuntimeError in a capture of
     a CUDA graph.
     """
     key = backend.name, device
@@ -109,7 +109,7 @@ def _judge(backend: Backend, device: Device) -> Verdict:
 
 
 def _run(backend: Backend, device: Device) -> str:
-    """Return the first difference, or the error that kept the test from finding one."""
+    """Return the first difference, or the error that ended the test."""
     try:
         with _current(device):
             return self_test.run(backend, device)

@@ -17,7 +17,7 @@ from .program import Program
 
 
 class DeviceStep(step.DeviceStep):
-    """Launch once on each device, and with max_grad_norm once before."""
+    """A step that is one launch on each device, and with max_grad_norm one before it."""
 
     def __init__(self, groups: Groups, state: State, program: Program, scaling: GradientScaling):
         self._found = _C.DeviceStep(groups, state, program.cells(), MASTERS[scaling.master])

@@ -1,1 +1,1 @@
-"""What the backends that launch kernels share: a step's phases, and the schedule on devices."""
+"""Shared by the backends that launch kernels: a step's phases, and the schedule on devices."""

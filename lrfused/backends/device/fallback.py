@@ -11,7 +11,7 @@ from .program import Program
 def step(
     groups: Groups, state: State, program: Program, advance: bool, scaling: GradientScaling
 ) -> bool:
-    """Make one, on rates and momenta that the host knows; return whether the update was made."""
+    """Make such a step when the host has caught up; return whether the update was made."""
     program.settle()
     now = groups_now(groups, program)
     updated = reference.backend.step(now, state, program, False, scaling)
@@ -21,7 +21,7 @@ def step(
 
 
 def groups_now(groups: Groups, program: Program) -> Groups:
-    """Return the groups with the momenta that a schedule gives them, as far as the host knows."""
+    """Return the groups with the momenta that a schedule has given them on the host."""
     cells, cycled = program.cells(), program.momentum_cells
     return [
         {**group, "momentum": cells[cycled[g]]} if g in cycled else group

@@ -1,6 +1,6 @@
-"""The phases of a step that kernels make on devices: what the backends that launch them share.
+"""The phases of a step of kernels on devices, shared by the backends that launch them.
 
-base.py has the contract. A backend adds a `DeviceStep`, which says how its kernels are launched.
+base.py has the contract. A backend adds a `DeviceStep`, which launches its kernels.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from ...arithmetic.gradient_scaling import GradientScaling
 from ...arithmetic.masters import made_of
 from ..base import Groups, State
 from ..device import step
-from ..device.schedule_copy import image
 from . import launch, slots
 from .hypers import hypers_of
 from .kinds import BUFFER, KEPT, MASTER, MODE
@@ -37,15 +36,14 @@ def gather(
 
 
 class DeviceStep(step.DeviceStep):
-    """Launch once for each kind of parameters, and before that what scales and clips."""
+    """A step that is one launch for each kind of parameters, after those that scale and clip."""
 
     def __init__(self, groups: Groups, state: State, program: Program, scaling: GradientScaling):
         self._groups, self._state = groups, state
         self._program, self._scaling = program, scaling
         device_type = launch.device_type(groups)
         self._found = gather(groups, state, program.cells(), scaling.master, device_type)
-        self._slots = self._found.slots
-        self.devices = program.sorter.devices(self._slots, device_type)
+        self._slots, self.devices = program.sorter.take(self._found.slots, device_type)
         self.odd, self.firsts = self._found.odd, bool(self._found.firsts)
         self._created: list[tuple[Tensor, str, Tensor]] = []
 
@@ -70,10 +68,11 @@ class DeviceStep(step.DeviceStep):
         self._recording, scaling = recording, self._scaling
         program, places = self._program, self._found.places
         by_kind = program.sorter.sort(self._slots)
-        hypers = hypers_of(self._groups, program.momentum_cells)
+        numbers = hypers_of(self._groups, program.momentum_cells)
+        hypers, key = torch.frombuffer(numbers, dtype=torch.float64), numbers.tobytes()
         self._copies = [program.copy_on(device, recording) for device in self.devices]
         for copy in self._copies:
-            copy.put("hyper-parameters", hypers, image(hypers), recording)
+            copy.put("hyper-parameters", hypers, key, recording)
             copy.put_scaling(scaling, device_decides, recording)
         for copy in self._copies:
             own = {kind: rows for kind, rows in by_kind.items() if kind.device == copy.device}

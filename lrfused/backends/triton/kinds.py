@@ -17,7 +17,7 @@ BUFFER, MASTER, NUMEL, MODE, PLACE, DTYPE, KEPT = 2, 3, 4, 6, 7, 8, 10
 
 
 class Kind(NamedTuple):
-    """What the parameters of one launch have in common."""
+    """Traits that all parameters of one launch share."""
 
     device: Device
     dtype: torch.dtype
@@ -52,9 +52,12 @@ class Sorter:
         self._kinds = self._slots = torch.empty(0, 0, dtype=torch.int64, device="cpu")
         self._where: dict[Kind, Tensor] = {}
         self._sorted: dict[Kind, Slots] = {}
+        self._devices: list[Device] = []
 
-    def devices(self, slots: Tensor, device_type: str) -> list[Device]:
-        """Return the devices of the slots, whose kinds are noted for `sort`."""
+    def take(self, slots: Tensor, device_type: str) -> tuple[Tensor, list[Device]]:
+        """Return the slots, as the last table if they equal it, and their devices."""
+        if torch.equal(slots, self._slots):
+            return self._slots, self._devices
         kinds = slots[:, DTYPE:]
         if not torch.equal(kinds, self._kinds):
             where: dict[Kind, list[int]] = {}
@@ -62,12 +65,13 @@ class Sorter:
                 device = Device("cpu") if device_type == "cpu" else Device(device_type, index)
                 where.setdefault(Kind(device, DTYPES[dtype], DTYPES[grad], kept), []).append(i)
             self._where = {kind: torch.tensor(own, device="cpu") for kind, own in where.items()}
+            self._devices = list(dict.fromkeys(kind.device for kind in where))
             self._kinds = kinds
-        return list(dict.fromkeys(kind.device for kind in self._where))
+        return slots, self._devices
 
     def sort(self, slots: Tensor) -> dict[Kind, Slots]:
-        """Return the slots of each kind: the very tensors of the last step if none has changed."""
-        if not torch.equal(slots, self._slots):
+        """Return the slots of each kind, which `take` has returned."""
+        if slots is not self._slots:
             parts = {kind: slots[where] for kind, where in self._where.items()}
             width = SLOT.value
             self._sorted = {

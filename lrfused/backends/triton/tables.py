@@ -65,7 +65,7 @@ class Tables:
         )  # fmt: skip
 
     def sum_pieces(self, pieces: Tensor, terms: Tensor, sums: Tensor) -> None:
-        """Sum the squares of the gradients' pieces (see norm.py)."""
+        """Launch the kernel that sums the squares of the gradients' pieces: norm.py."""
         grad, count = self._kind.grad, len(pieces)
         tile = _THREADS * _WIDEST // grad.itemsize
         rows = rows_of_a_tile(max(1, count), LANES.value, tile)
