@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from support import bare_timm, pages
+from support.inside import start_without_registered
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import lrfused
-from lrfused import backends
-from lrfused.backends import trust
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,8 +26,7 @@ WITH_CODE = [page for page in PAGES if any(block.runs for block in pages.blocks(
 @pytest.fixture
 def printed(tmp_path, monkeypatch, capsys):
     """Run a page in an empty folder; leave torch's generator and the backends as they are."""
-    monkeypatch.setattr(backends, "_registered", [])
-    monkeypatch.setattr(trust, "_verdicts", dict(trust._verdicts))
+    start_without_registered(monkeypatch)
 
     def run(page):
         monkeypatch.chdir(tmp_path)

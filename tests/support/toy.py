@@ -6,8 +6,8 @@ import types
 from pathlib import Path
 
 from lrfused import backends
-from lrfused.backends import trust
 from support import contract, pages
+from support.inside import start_without_registered
 
 PAGE = Path(__file__).parents[2] / "docs" / "backends.md"
 _numbers = itertools.count()
@@ -96,8 +96,6 @@ def register(monkeypatch, code: str, devices: tuple[str, ...] = ()) -> None:
     module = types.ModuleType(name)
     exec(compile(code, f"{PAGE} as {name}", "exec"), vars(module))
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(backends, "_registered", [])
-    others = {key: verdict for key, verdict in trust._verdicts.items() if key[0] != "toy"}
-    monkeypatch.setattr(trust, "_verdicts", others)
     monkeypatch.setitem(contract.launches, "toy", f"{name}.kernel")
+    start_without_registered(monkeypatch)
     backends.register(backends.Record("toy", name, devices, "tests"))

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from .numerics import pack, rn, widen
 
-# Kept beside a parameter; csrc/step.h.
+# Kept beside a parameter; csrc/slot.h.
 OWN = tl.constexpr(0)  # nothing: it is its own master
 WHOLE = tl.constexpr(1)  # its master
 REMAINDER = tl.constexpr(2)  # the 16 bits of its master that a bfloat16 lacks

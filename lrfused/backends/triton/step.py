@@ -1,4 +1,4 @@
-"""The step over a pointer table: all tensors of one kind in one launch; see csrc/step.h.
+"""The step over a pointer table: all tensors of one kind in one launch; see csrc/slot.h.
 
     slots   int64  [S, 7]   param, grad, buffer, master (addresses), numel, group, mode
     chunks  int32  [N, 2]   slot, which of its pieces of COLS elements
