@@ -39,6 +39,15 @@ class Cuda(DeviceBackend):
         """Return the reason why the kernels cannot run on a device of theirs, or None."""
         return driver.unavailable_on(device)
 
+    def step(
+        self, groups: Groups, state: State, program: Any, advance: bool, scaling: GradientScaling
+    ) -> bool:
+        """Make a step, after which the masters that it used are no longer prepared ones."""
+        updated = super().step(groups, state, program, advance, scaling)
+        if updated and program.prepared:
+            prepared.forget_used(groups, program.prepared)
+        return updated
+
     def prepare(self, groups: Groups, state: State, program: Any, scaling: GradientScaling) -> None:
         """Make state, and room on the devices, for a capture of the very first step."""
         prepared.make(groups, state, scaling, driver.runs_on, program.prepared)

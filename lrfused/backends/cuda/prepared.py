@@ -65,10 +65,7 @@ def renew(groups: Groups, state: State, prepared: PreparedMasters, recording: bo
 
     Those that were themselves loaded stay.
     """
-    firsts = [
-        p for group in groups for p in group["params"] if p.grad is not None and p in prepared
-    ]
-    for p in firsts:
+    for p in _of_step(groups, prepared):
         if _was_loaded(p, state, prepared) or p._version == prepared[p].param_version:
             continue
         if recording:
@@ -76,9 +73,20 @@ def renew(groups: Groups, state: State, prepared: PreparedMasters, recording: bo
                 "this step cannot be captured: a parameter was written since its master was made; "
                 "make a step before, or construct the optimizer when the weights are loaded"
             )
-        prepared[p].master.copy_(p)
-    for p in firsts:
+        master = prepared[p].master.copy_(p)
+        prepared[p] = Prepared(master, p._version, master._version)
+
+
+def forget_used(groups: Groups, prepared: PreparedMasters) -> None:
+    """Forget the masters that a step has used: from then on they are the truth."""
+    for p in _of_step(groups, prepared):
         del prepared[p]
+
+
+def _of_step(groups: Groups, prepared: PreparedMasters) -> list[Tensor]:
+    """Return the parameters that a step updates and that have a prepared master."""
+    params = (p for group in groups for p in group["params"])
+    return [p for p in params if p.grad is not None and p in prepared]
 
 
 def without(state: State, prepared: PreparedMasters) -> State:
