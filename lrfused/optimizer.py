@@ -138,7 +138,7 @@ class FusedDecaySGD(Optimizer):
     @property
     def backend(self) -> str:
         """Return the name of the backend that makes the steps; "auto" has become one of them."""
-        return backends.name_of(self._parts.backend)
+        return self._parts.backend.name
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, which joins the schedule, or its own, at its own lr.

@@ -59,14 +59,12 @@ class Parts:
 
     def prepare_capture(self, groups: Groups, state: State) -> None:
         """Make what a captured first step could not make, if the optimizer is capturable."""
-        prepare = getattr(self.backend, "prepare", None)
-        if self.capturable and prepare is not None:
-            prepare(groups, state, self.rates.program, self.scaling)
+        if self.capturable:
+            self.backend.prepare(groups, state, self.rates.program, self.scaling)
 
     def state_without_prepared(self, state: State) -> State:
         """Return the state without what only `prepare_capture` has written."""
-        without_prepared = getattr(self.backend, "without_prepared", lambda state, _: state)
-        return without_prepared(state, self.rates.program)
+        return self.backend.without_prepared(state, self.rates.program)
 
     def plain(self) -> dict[str, Any]:
         """Return settings and states, for pickle and copy."""

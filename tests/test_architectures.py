@@ -124,6 +124,6 @@ def test_a_gpu_that_is_not_covered_is_not_trusted_and_no_test_runs_there(driver,
     forget_verdicts(monkeypatch)
     monkeypatch.setattr(trust, "_run", lambda *_: pytest.fail("it was launched"))
     monkeypatch.setattr(driver(T4), "TYPE", "cuda")
-    verdict = trust.verdict(cuda, torch.device("cuda", 0))
+    verdict = trust.verdict(cuda.backend, torch.device("cuda", 0))
     assert verdict.state == "not run"
     assert "compute capability 7.5" in str(verdict)

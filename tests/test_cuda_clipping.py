@@ -17,7 +17,7 @@ from lrfused.arithmetic.norm import clip_coefficient, norm, square_sum
 if why := not_emulated("cuda"):
     pytest.skip(f"cuda: {why}", allow_module_level=True)
 
-from lrfused.backends import cuda
+from lrfused.backends.device import fallback
 
 BOUND = 0.5
 
@@ -29,7 +29,7 @@ def kernels_only(monkeypatch):
     def refuse(*args):
         raise AssertionError("the device was to make this step")
 
-    monkeypatch.setattr(cuda.fallback, "step", refuse)
+    monkeypatch.setattr(fallback, "step", refuse)
 
 
 def make(backend, values, hyper="nesterov-decay", **kwargs):

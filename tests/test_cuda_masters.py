@@ -16,7 +16,8 @@ if why := not_emulated("cuda"):
     pytest.skip(f"cuda: {why}", allow_module_level=True)
 
 from lrfused import _C
-from lrfused.backends import cuda
+from lrfused.backends import reference
+from lrfused.backends.device import fallback
 
 ITEM = 512  # vectors
 
@@ -29,8 +30,8 @@ def kernels_only(monkeypatch, request):
         raise AssertionError("the device was to make this step")
 
     if "reference" not in request.node.name:
-        monkeypatch.setattr(cuda.fallback, "step", refuse)
-        monkeypatch.setattr(cuda.shards.reference.Work, "__init__", refuse)
+        monkeypatch.setattr(fallback, "step", refuse)
+        monkeypatch.setattr(reference.CheckedParameters, "__init__", refuse)
 
 
 @pytest.mark.parametrize("kept", [4, 2], ids=["whole", "remainder"])

@@ -133,3 +133,31 @@ def test_a_master_that_was_loaded_stays_in_a_copy():
     twin = copy.deepcopy(fresh.ours)
     (p,) = twin.param_groups[0]["params"]
     assert_same_bits(twin.state[p]["master"], made[0].ours.state[made[0].mine[0]]["master"])
+
+
+def refused(optimizer):
+    optimizer.param_groups[0]["dampening"] = "0"
+    with pytest.raises(TypeError, match="dampening"):
+        optimizer.step()
+    optimizer.param_groups[0]["dampening"] = 0.0
+
+
+def skipped(optimizer):
+    optimizer.grad_scale, optimizer.found_inf = 1.0, 1.0
+    optimizer.step()
+    optimizer.grad_scale = optimizer.found_inf = None
+
+
+@pytest.mark.parametrize("step", [refused, skipped])
+def test_weights_loaded_after_a_step_without_an_update_are_the_masters(step):
+    bf16 = torch.bfloat16
+    pair = Masters(values_of([70], bf16), True, "cuda", MOMENTUM, capturable=True)
+    (p,), (q,) = pair.mine, pair.other
+    with torch.no_grad():
+        p.copy_(numbers(70, dtype=bf16, seed=4))  # so that the step makes the master anew
+    p.grad = torch.ones_like(p)
+    step(pair.ours)
+    with torch.no_grad():
+        p.copy_(numbers(70, dtype=bf16, seed=5))
+        q.copy_(p)
+    pair.step(0)

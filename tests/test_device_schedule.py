@@ -33,7 +33,7 @@ def agrees(optimizer):
 @given(st.lists(SEGMENT, max_size=12), st.lists(PLATEAU, max_size=4), EVENTS.map(lambda e: e[:20]))
 def test_a_device_runs_any_program_as_its_twins_do(device, segments, plateaus, events):
     made, cells = program(backends.choose(device).Program, segments, plateaus)
-    mirror = made.mirror(torch.device("cpu"))
+    there = made.copy_on(torch.device("cpu"))
     for metric in events:
         if metric is None:
             made.advance(groups())
@@ -41,7 +41,7 @@ def test_a_device_runs_any_program_as_its_twins_do(device, segments, plateaus, e
             made.observe(groups(), torch.tensor(metric), lambda before, after: None)
         assert_the_device_agrees(made)
     count = int(cells["recorded"])
-    ours, theirs = mirror["history"][: 7 * 5].reshape(7, 5), cells["history"]
+    ours, theirs = there["history"][: 7 * 5].reshape(7, 5), cells["history"]
     assert repr(ours[:count].tolist()) == repr(theirs[:count].tolist())
 
 

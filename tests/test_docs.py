@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import bare_timm, pages
+from support.inside import start_without_registered
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import lrfused
@@ -24,7 +25,8 @@ WITH_CODE = [page for page in PAGES if any(block.runs for block in pages.blocks(
 
 @pytest.fixture
 def printed(tmp_path, monkeypatch, capsys):
-    """Run a page in an empty folder, and leave torch's generator as it is."""
+    """Run a page in an empty folder; leave torch's generator and the backends as they are."""
+    start_without_registered(monkeypatch)
 
     def run(page):
         monkeypatch.chdir(tmp_path)

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import types
 import warnings
 
 import pytest
@@ -16,6 +15,7 @@ from support.self_tests import (
     optimizer,
     params_of,
     plant_in_step,
+    pretend_backend,
     wrong_rounding,
 )
 
@@ -215,9 +215,7 @@ def test_on_a_gpu_whose_kernels_fail_the_compiled_backend_calls_the_reference(mo
     def pretend(name):
         if name not in ("cuda", "triton"):
             return load(name)
-        module = types.ModuleType(f"lrfused.backends.{name}")
-        module.Program = types.SimpleNamespace(runs_on=lambda device: device.type == "cuda")
-        return module
+        return pretend_backend(name)
 
     monkeypatch.setattr(backends, "_load", pretend)
     for name in ("cuda", "triton"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import DTYPES, HYPER
 from support.bits import assert_same_bits, assert_same_rates
-from support.inside import program_of, tensors_found
+from support.inside import program_of
 from support.masters import Masters, of_each_kind, values_of
 from support.tape import assert_the_device_agrees, not_emulated
 from support.twin import Twin, assert_same_state, leaf, numbers
@@ -291,11 +291,9 @@ def test_tensors_that_moved_are_found_where_they_are(tape, dtype, kind):
     for p in pair.mine:
         own = pair.ours.state[p]
         own.update({key: tensor.clone() for key, tensor in own.items()})
-    gathered = tensors_found(program_of(pair.ours))
+    before = tape.uploads
     pair.step(2)
-    assert gathered is not None  # and only its addresses were put right
-    slots = tensors_found(program_of(pair.ours)).slots
-    assert {k: s.ranks for k, s in slots.items()} == {k: s.ranks for k, s in gathered.slots.items()}
+    assert tape.uploads == before + 1  # the slots with their addresses, and no chunks
     del pair.ours.state[pair.mine[1]]  # starts anew, its master as its parameter
     fresh = pair.mine[1].detach().float()
     del pair.theirs.state[pair.other[1]]

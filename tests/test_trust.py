@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import threading
-import types
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from support.self_tests import (
     CPU,
     optimizer,
     plant_in_step,
+    pretend_backend,
     wrong_rounding,
 )
 from support.twin import numbers
@@ -84,18 +84,13 @@ def test_the_operator_runs_it(host_kernels, self_tests):
 def test_every_device_is_tested(monkeypatch):
     asked = []
 
-    class Program:
-        runs_on = staticmethod(lambda device: device.type == "cuda")
-
     def verdict(backend, device):
         asked.append(str(device))
         return trust.Verdict("passed")
 
-    pretend = types.ModuleType("lrfused.backends.pretend")
-    pretend.Program = Program
     monkeypatch.setattr(trust, "verdict", verdict)
     devices = [torch.device(name) for name in ("cuda:0", "cpu", "cuda:1")]
-    assert trust.failure(pretend, devices) is None
+    assert trust.failure(pretend_backend("pretend"), devices) is None
     assert asked == ["cuda:0", "cuda:1"]
 
 

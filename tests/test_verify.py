@@ -135,7 +135,7 @@ def test_a_device_that_is_not_there_is_refused(device, capsys):
 
 
 def test_a_backend_that_is_not_there_is_refused(capsys, monkeypatch):
-    monkeypatch.setattr(backends, "available", lambda: dict.fromkeys(backends.NAMES, "not built"))
+    monkeypatch.setattr(backends, "available", lambda: dict.fromkeys(backends.names(), "not built"))
     assert main(["verify", "--backend", "reference"]) == 2
     assert capsys.readouterr().err == (
         "lrfused verify: --backend reference cannot be used here: not built\n"

@@ -1,9 +1,7 @@
-"""Where the step runs: a backend is a module with `Program` and `step`.
+"""Where the step runs: the register of backends, and the choice among them.
 
-One that may be imported where it cannot be used has `unavailable`, which returns why, or None;
-one that can be used on some devices of its type only has `unavailable_on(device)` too.
-
-None imports another, but for the reference, which every one of them falls back on.
+base.py is the contract of a backend. None imports another, but for the reference, which every one
+of them falls back on.
 """
 
 from __future__ import annotations
@@ -12,34 +10,103 @@ import functools
 import importlib
 import warnings
 from collections.abc import Collection, Sequence
-from types import ModuleType
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import device as Device
 
-NAMES = ("compiled", "cuda", "triton", "reference")
-_PREFERRED = {"cpu": ("compiled", "reference"), "cuda": ("cuda", "triton", "compiled", "reference")}
-_ELSEWHERE = ("triton", "compiled", "reference")
+if TYPE_CHECKING:  # importing lrfused imports no backend
+    from .base import Backend
+
+OTHERS = "*"  # device types that are not named
+
+
+@dataclass(frozen=True)
+class Record:
+    """An entry in the register of backends.
+
+    name: by which the backend is chosen. module: imported when it is first asked for, and has it
+    as `backend`. devices: the types of devices on which "auto" may choose it; it comes before
+    those that have only `OTHERS`. used_for: a few words for `lrfused info`.
+    """
+
+    name: str
+    module: str
+    devices: tuple[str, ...]
+    used_for: str
+
+
+RECORDS = (
+    Record("compiled", f"{__name__}.compiled", ("cpu", OTHERS), "CPU"),
+    Record(
+        "cuda",
+        f"{__name__}.cuda",
+        ("cuda",),
+        "CUDA; with LRFUSED_EMULATE_CUDA=1 the CPU, for tests",
+    ),
+    Record(
+        "triton",
+        f"{__name__}.triton",
+        ("cuda", "xpu"),
+        "CUDA, ROCm and XPU; with TRITON_INTERPRET=1 the CPU, for tests",
+    ),
+    Record(
+        "reference",
+        f"{__name__}.reference",
+        (OTHERS,),
+        "every device, at the speed of torch's for-loop",
+    ),
+)
+_registered: list[Record] = []
+
+
+def records() -> tuple[Record, ...]:
+    """Return the records of all backends, those that were registered last."""
+    return (*RECORDS, *_registered)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all backends."""
+    return tuple(record.name for record in records())
+
+
+def register(record: Record) -> None:
+    """Add a backend. On the device types it names, "auto" tries it before those that are there.
+
+    Raises ValueError for a name that is taken.
+    """
+    taken = ("auto", *names())
+    if record.name in taken:
+        raise ValueError(f"a backend's name must be none of {taken}, got {record.name!r}")
+    _registered.append(record)
+
+
+def preferences(device_type: str) -> tuple[str, ...]:
+    """Return the names that "auto" stands for on such a device, the best first."""
+    newest_first = (*reversed(_registered), *RECORDS)
+    named = [r.name for r in newest_first if device_type in r.devices]
+    others = [r.name for r in newest_first if OTHERS in r.devices]
+    return tuple(dict.fromkeys([*named, *others]))
 
 
 @functools.cache
-def _load(name: str) -> ModuleType | str:
+def _import(record: Record) -> Backend | str:
     try:
-        module = importlib.import_module(f".{name}", __name__)
+        backend: Backend = importlib.import_module(record.module).backend
     except ImportError as error:
         return str(error)
-    why: str | None = getattr(module, "unavailable", lambda: None)()
-    return why or module
+    return backend.unavailable() or backend
 
 
-def name_of(backend: ModuleType) -> str:
-    """Return the name under which a backend is chosen."""
-    return backend.__name__.rpartition(".")[2]
+def _load(name: str) -> Backend | str:
+    """Return a backend, or the reason why it cannot be used."""
+    return _import(next(record for record in records() if record.name == name))
 
 
 def available() -> dict[str, str | None]:
     """Return every backend's name with None, or the reason why it cannot be used."""
-    loaded = {name: _load(name) for name in NAMES}
-    return {name: module if isinstance(module, str) else None for name, module in loaded.items()}
+    loaded = {name: _load(name) for name in names()}
+    return {name: found if isinstance(found, str) else None for name, found in loaded.items()}
 
 
 def preferred(device_type: str, without: Collection[str] = ()) -> str:
@@ -47,11 +114,11 @@ def preferred(device_type: str, without: Collection[str] = ()) -> str:
 
     `without` names those that must not be used.
     """
-    names = [name for name in _PREFERRED.get(device_type, _ELSEWHERE) if name not in without]
-    return next(name for name in names if not isinstance(_load(name), str))
+    wanted = [name for name in preferences(device_type) if name not in without]
+    return next(name for name in wanted if not isinstance(_load(name), str))
 
 
-def trusted(name: str, devices: Sequence[Device]) -> ModuleType:
+def trusted(name: str, devices: Sequence[Device]) -> Backend:
     """Return the backend of this name, which has passed its self-test on these devices.
 
     "auto" is the fastest that has, for the first device; one warning tells of each that has not.
@@ -68,13 +135,13 @@ def trusted(name: str, devices: Sequence[Device]) -> ModuleType:
             break
         if name != "auto":
             raise RuntimeError(why)
-        failed[name_of(backend)] = why
+        failed[backend.name] = why
     for why in failed.values():
-        _warn_once(f"{why}; the {name_of(backend)} backend is used instead")
+        _warn_once(f"{why}; the {backend.name} backend is used instead")
     return backend
 
 
-def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -> ModuleType:
+def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -> Backend:
     """Return the backend of this name; "auto" is the fastest there is for such a device.
 
     "compiled" means the one that was compiled for the device: on a GPU, "cuda". `without` names
@@ -88,12 +155,12 @@ def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -
         name = preferred(device_type, without)
         if not without:
             _warn_of_slower(device_type, name)
-    if name not in NAMES:
-        raise ValueError(f"backend must be 'auto' or one of {NAMES}, got {name!r}")
-    module = _load(name)
-    if isinstance(module, str):
-        raise RuntimeError(f"backend={name!r} cannot be used here: {module}")
-    return module
+    if name not in names():
+        raise ValueError(f"backend must be 'auto' or one of {names()}, got {name!r}")
+    found = _load(name)
+    if isinstance(found, str):
+        raise RuntimeError(f"backend={name!r} cannot be used here: {found}")
+    return found
 
 
 @functools.cache
@@ -101,8 +168,8 @@ def _warn_of_slower(device_type: str, chosen: str) -> None:
     """Warn where no kernels are made for a device, or where those for it did not compile."""
     from ..extension import build_record
 
-    names = _PREFERRED.get(device_type, _ELSEWHERE)
-    reasons = [f"{name}: {_load(name)}" for name in names[: names.index(chosen)]]
+    better = preferences(device_type)
+    reasons = [f"{name}: {_load(name)}" for name in better[: better.index(chosen)]]
     why = "; ".join(reasons)
     if chosen == "reference" or (chosen, device_type) == ("compiled", "cuda"):
         message = (

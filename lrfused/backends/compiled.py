@@ -15,6 +15,7 @@ from ..rates.moved import Moved
 from ..rates.program import HostProgram
 from ..rates.shown import Shown
 from . import shards
+from .base import Backend, Groups, State
 
 
 class Program(_C.Program, HostProgram):
@@ -37,56 +38,61 @@ FUSED = not (
     and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
 )
 
-_MASTERS = {
+MASTERS = {
     None: _C.Master.none,
     "master": _C.Master.whole,
     "master_remainder": _C.Master.remainder,
 }
 
 
-def step(
-    groups: list[dict[str, Any]],
-    state: dict[Tensor, dict[str, Any]],
-    program: Any,
-    advance: bool,
-    scaling: GradientScaling,
-) -> bool:
-    """Update every parameter that has a gradient, then advance the program if asked.
+class Compiled(Backend):
+    """Make steps in C++."""
 
-    Returns whether the update was made.
-    """
-    if scaling.found_inf is not None and scaling.skips():
-        scaling.rest(program, groups, advance)
-        return False
+    name = "compiled"
+    Program = Program
 
-    def odd(params: list[tuple[int, Tensor]]) -> Any:
-        return shards.Work(
-            params, groups, state, program.cells()[::2], scaling,
-            lambda parts, momenta: step(parts, momenta, program, False, scaling),
-        )  # fmt: skip
+    def step(
+        self, groups: Groups, state: State, program: Any, advance: bool, scaling: GradientScaling
+    ) -> bool:
+        """Update every parameter that has a gradient, then advance the program if asked.
 
-    updated, created, norm = _C.step(
-        groups,
-        state,
-        program,
-        1.0 if scaling.grad_scale is None else scaling.inv_scale(),
-        scaling.max_grad_norm,
-        scaling.scaled,
-        _MASTERS[scaling.master],
-        advance,
-        FUSED,
-        odd,
-    )
-    if scaling.max_grad_norm is not None:
-        scaling.grad_norm = torch.tensor(norm, dtype=torch.float64)
-    if not updated:
-        scaling.rest(program, groups, advance)
-    if created:
-        _order(groups, state)
-    return updated
+        Return whether the update was made.
+        """
+        if scaling.found_inf is not None and scaling.skips():
+            scaling.rest(program, groups, advance)
+            return False
+
+        def odd(params: list[tuple[int, Tensor]]) -> Any:
+            return shards.OddParameters(
+                params, groups, state, program.cells()[::2], scaling,
+                lambda parts, momenta: self.step(parts, momenta, program, False, scaling),
+            )  # fmt: skip
+
+        updated, created, norm = _C.step(
+            groups,
+            state,
+            program,
+            1.0 if scaling.grad_scale is None else scaling.inv_scale(),
+            scaling.max_grad_norm,
+            scaling.scaled,
+            MASTERS[scaling.master],
+            advance,
+            FUSED,
+            odd,
+        )
+        if scaling.max_grad_norm is not None:
+            scaling.grad_norm = torch.tensor(norm, dtype=torch.float64)
+        if not updated:
+            scaling.rest(program, groups, advance)
+        if created:
+            _order(groups, state)
+        return updated
 
 
-def _order(groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]]) -> None:
+backend = Compiled()
+
+
+def _order(groups: Groups, state: State) -> None:
     """Put the state's entries in the order of the parameters, where the step finds them fastest."""
     ordered = {p: state[p] for group in groups for p in group["params"] if p in state}
     ordered.update({k: v for k, v in state.items() if k not in ordered})

@@ -22,8 +22,9 @@ from ..checks import (
 )
 from ..program import Packed
 from ..rates.moved import Moved
-from ..rates.program import Groups, HostProgram
+from ..rates.program import HostProgram
 from ..rates.shown import Shown
+from .base import Backend, Groups, State
 
 
 class Program(HostProgram):
@@ -45,7 +46,7 @@ class Program(HostProgram):
         return False
 
     def use(self) -> None:
-        """Note the rates that the step now made uses."""
+        """Note the rates of the step that is now made."""
         self._moved.used.copy_(self._moved.cells[::2])
 
     def advance(self, groups: Groups | None = None) -> None:
@@ -138,10 +139,10 @@ def _observe(constants: list[float], state: list[float], metric: float, lr: floa
     return lr
 
 
-class Work:
-    """Hold parameters that were checked: what their gradients sum up to, and what updates them.
+class CheckedParameters:
+    """Parameters that were checked: the squares of their gradients summed, and their update.
 
-    Made of parameters with their groups' indices, those without a gradient included.
+    params: each with its group's index, those without a gradient included.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class Work:
 
     @torch.no_grad()
     def __call__(self, clip: float = 1.0) -> None:
-        """Update them, their gradients multiplied by the clipping coefficient."""
+        """Update them, with gradients multiplied by `clip`."""
         for g, p, own in self._todo:
             group, rate = self._groups[g], self._rates[g]
             update_own(p, own, group, rate, self._inv_scale, clip, self._master)
@@ -185,30 +186,35 @@ class Work:
                 self._state[p].update(own)
 
 
-def step(
-    groups: list[dict[str, Any]],
-    state: dict[Tensor, dict[str, Any]],
-    program: Any,
-    advance: bool,
-    scaling: GradientScaling,
-) -> bool:
-    """Update every parameter that has a gradient, then advance the program if asked.
+class Reference(Backend):
+    """Make steps with torch's own operations."""
 
-    Returns whether the update was made.
-    """
-    if scaling.skips():
-        scaling.rest(program, groups, advance)
-        return False
-    params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-    work = Work(params, groups, state, program.cells()[::2], scaling)
-    clip: float | None = 1.0
-    if scaling.max_grad_norm is not None:
-        clip = scaling.clip(norm(work.square_sums()))
-    if clip is None:
-        scaling.rest(program, groups, advance)
-        return False
-    program.use()
-    work(clip)
-    if advance:
-        program.advance(groups)
-    return True
+    name = "reference"
+    Program = Program
+
+    def step(
+        self, groups: Groups, state: State, program: Any, advance: bool, scaling: GradientScaling
+    ) -> bool:
+        """Update every parameter that has a gradient, then advance the program if asked.
+
+        Return whether the update was made.
+        """
+        if scaling.skips():
+            scaling.rest(program, groups, advance)
+            return False
+        params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
+        checked = CheckedParameters(params, groups, state, program.cells()[::2], scaling)
+        clip: float | None = 1.0
+        if scaling.max_grad_norm is not None:
+            clip = scaling.clip(norm(checked.square_sums()))
+        if clip is None:
+            scaling.rest(program, groups, advance)
+            return False
+        program.use()
+        checked(clip)
+        if advance:
+            program.advance(groups)
+        return True
+
+
+backend = Reference()

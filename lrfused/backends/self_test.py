@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from ..arithmetic.sgd import update
 from ..rates.rates import Rates
 from ..reference import ReferenceDecaySGD
 from ..schedules import OneCycleLR, ReduceLROnPlateau, StepLR
+from .base import Backend
 from .device import transfer
 from .device.transfer import Flight
 
@@ -36,7 +36,7 @@ _DEFAULTS = {
     "maximize": False, "schedule": _FED,
 }  # fmt: skip
 _HYPER = [key for key in _DEFAULTS if key != "schedule"]
-# Each is a group, with what it has a tensor of in every dtype.
+# Each is a group, with the kinds of tensors that it has in every dtype.
 CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "plain": (("aligned",), {}),
     "momentum, OneCycleLR": (("aligned",), {"momentum": 0.9, "schedule": _CYCLED}),
@@ -137,7 +137,7 @@ class _Side:
         return [p for place, p in pairs if place.case == case]
 
     def give(self, step: int) -> None:
-        """Give the parameters their gradients of a step, which are the numbers further on."""
+        """Set the parameters' gradients of a step: the numbers at later places."""
         for place, p in zip(self.places, self.params, strict=True):
             if step >= SHIFTED or place.kind != "misaligned":
                 p.grad = place.of(self.gradients, 16 + (step if step >= SHIFTED else 0))
@@ -155,7 +155,7 @@ class _Side:
             self._keep(named)
 
     def keep_memory(self) -> None:
-        """Keep the gradients, and the parameters with what lies around them."""
+        """Keep the gradients, and the parameters with the memory around them."""
         for dtype in _DTYPES:
             what = {"parameters": self.memory[dtype], "gradients": self.gradients[dtype]}
             self._keep({f"{_word(dtype)}, memory of {key}": flat for key, flat in what.items()})
@@ -165,7 +165,7 @@ class _Side:
         self.kept.append((sizes, torch.cat(list(named.values()))))
 
 
-def run(backend: ModuleType, device: Device) -> str:
+def run(backend: Backend, device: Device) -> str:
     """Return the first difference between a backend and torch on a device; "" if there is none.
 
     The oracle of bfloat16 and float16 on a CPU is the reference: see `reference.update`.
@@ -195,8 +195,8 @@ def run(backend: ModuleType, device: Device) -> str:
     return _difference(ours, theirs)
 
 
-def _step(backend: ModuleType, side: _Side, rates: Rates, metric: float | Tensor) -> None:
-    """Make a step of the optimizer's and its schedule's, and feed a metric."""
+def _step(backend: Backend, side: _Side, rates: Rates, metric: float | Tensor) -> None:
+    """Make a step of the optimizer and its schedule, and feed a metric."""
     groups = side.groups
     rates.begin(groups, due=True)
     backend.step(groups, side.state, rates.program, True, GradientScaling())
@@ -220,7 +220,7 @@ def _step_as_torch(side: _Side) -> None:
 
 
 def _difference(ours: _Side, theirs: _Side) -> str:
-    """Return what of the kept results differs first, both values and their bits."""
+    """Return the first of the kept results that differs, both values and their bits."""
     for (our_sizes, mine), (sizes, other) in zip(ours.kept, theirs.kept, strict=True):
         for name in {**sizes, **our_sizes}:
             size, wanted = our_sizes.get(name, 0), sizes.get(name, 0)

@@ -1,4 +1,4 @@
-"""What no backend takes as it is: the parts of DTensors that are here, and, one by one, the rest.
+"""Odd parameters: those that no backend takes as they are, such as DTensors.
 
 Where parameter, gradient and momentum buffer are laid out over the ranks alike, a step is a step of
 every rank's own part, and a backend takes the parts of all parameters like any other tensors.
@@ -17,13 +17,11 @@ from torch import Tensor
 from ..arithmetic.gradient_scaling import GradientScaling
 from ..arithmetic.masters import has_master
 from . import reference
-
-Groups = list[dict[str, Any]]
-State = dict[Tensor, dict[str, Any]]
+from .base import Groups, State
 
 
-class Work(reference.Work):
-    """Hold parameters that were checked, and of them apart those that go through the kernel.
+class OddParameters(reference.CheckedParameters):
+    """Checked parameters, of which sharded ones go through a backend's kernels by their parts.
 
     `step` updates all parameters of the groups that it is given and moves no rate.
     """

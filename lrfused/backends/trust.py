@@ -1,4 +1,4 @@
-"""Which backends are trusted on which devices: those whose self-test passed, once per process."""
+"""A backend is trusted on a device where its self-test has passed, once per process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import device as Device
 
-from . import name_of, self_test
+from . import self_test
+from .base import Backend
 from .device import transfer
 
 VARIABLE = "LRFUSED_SELF_TEST"
@@ -49,34 +49,32 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def is_tested(backend: ModuleType, device: Device) -> bool:
+def is_tested(backend: Backend, device: Device) -> bool:
     """Return whether a backend has kernels of its own for a device; the reference has none."""
-    runs_on = getattr(backend.Program, "runs_on", None)
-    return runs_on is not None and bool(runs_on(device))
+    return backend.Program.runs_on(device)
 
 
-def failure(backend: ModuleType, devices: Iterable[Device]) -> str | None:
+def failure(backend: Backend, devices: Iterable[Device]) -> str | None:
     """Return why a backend must not be used on the first of these devices where it failed."""
     for device in devices:
         if is_tested(backend, device):
             found = verdict(backend, device)
             if found.state == "failed":
                 return (
-                    f"the self-test of the {name_of(backend)} backend on {device} failed: "
-                    f"{found.why}"
+                    f"the self-test of the {backend.name} backend on {device} failed: {found.why}"
                 )
             if found.state == "not run":
-                return f"the {name_of(backend)} backend cannot be used here: {found.why}"
+                return f"the {backend.name} backend cannot be used here: {found.why}"
     return None
 
 
-def verdict(backend: ModuleType, device: Device) -> Verdict:
+def verdict(backend: Backend, device: Device) -> Verdict:
     """Return the result of a backend's self-test on a device, which is run if it was not yet.
 
-    Raises ValueError for an environment variable that means nothing, RuntimeError in a capture of
+    Raises ValueError for another value of the environment variable, RuntimeError in a capture of
     a CUDA graph.
     """
-    key = name_of(backend), device
+    key = backend.name, device
     found = _verdicts.get(key)
     if found is None:
         with _lock:
@@ -86,8 +84,8 @@ def verdict(backend: ModuleType, device: Device) -> Verdict:
     return found
 
 
-def _judge(backend: ModuleType, device: Device) -> Verdict:
-    refused: str | None = getattr(backend, "unavailable_on", lambda _: None)(device)
+def _judge(backend: Backend, device: Device) -> Verdict:
+    refused = backend.unavailable_on(device)
     if refused is not None:
         return Verdict("not run", refused)
     setting = os.environ.get(VARIABLE, "1")
@@ -97,7 +95,7 @@ def _judge(backend: ModuleType, device: Device) -> Verdict:
         raise ValueError(f"{VARIABLE} must be 0 or 1, got {setting!r}")
     if transfer.capturing(device):
         raise RuntimeError(
-            f"the {name_of(backend)} backend was not yet tested on {device}, and cannot be while a "
+            f"the {backend.name} backend was not yet tested on {device}, and cannot be while a "
             f"CUDA graph is captured: construct the optimizer before the capture, or set "
             f"{VARIABLE}=0"
         )
@@ -110,8 +108,8 @@ def _judge(backend: ModuleType, device: Device) -> Verdict:
     return Verdict("failed" if difference else "passed", difference, seconds)
 
 
-def _run(backend: ModuleType, device: Device) -> str:
-    """Return the first difference, or the error that kept the test from finding one."""
+def _run(backend: Backend, device: Device) -> str:
+    """Return the first difference, or the error that ended the test."""
     try:
         with _current(device):
             return self_test.run(backend, device)

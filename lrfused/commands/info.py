@@ -11,12 +11,6 @@ from .. import __version__, backends
 from .arguments import CommandError
 
 _KINDS = ("cpu", "cuda", "xpu", "mps")
-_USED_FOR = {
-    "compiled": "CPU",
-    "cuda": "CUDA; with LRFUSED_EMULATE_CUDA=1 the CPU, for tests",
-    "triton": "CUDA, ROCm and XPU; with TRITON_INTERPRET=1 the CPU, for tests",
-    "reference": "every device, at the speed of torch's for-loop",
-}
 
 
 def devices() -> dict[torch.device, str]:
@@ -44,7 +38,7 @@ def self_tests() -> list[tuple[str, torch.device, Any]]:
     ready = [backends.choose(name) for name, why in backends.available().items() if why is None]
     try:
         return [
-            (backends.name_of(backend), device, trust.verdict(backend, device))
+            (backend.name, device, trust.verdict(backend, device))
             for backend in ready
             for device in devices()
             if trust.is_tested(backend, device)
@@ -55,14 +49,14 @@ def self_tests() -> list[tuple[str, torch.device, Any]]:
 
 def report() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
     """Return rows of backends (name, state, use) and of devices (device, name, backend chosen)."""
-    state = {name: why or "ready" for name, why in backends.available().items()}
+    why = backends.available()
     tests = self_tests()
     chosen = []
     for device, name in devices().items():
         refused = ("failed", "not run")
         failed = [b for b, tested, v in tests if tested == device and v.state in refused]
         chosen.append((str(device), name, backends.preferred(device.type, failed)))
-    return [(name, why, _USED_FOR[name]) for name, why in state.items()], chosen
+    return [(r.name, why[r.name] or "ready", r.used_for) for r in backends.records()], chosen
 
 
 def run() -> int:

@@ -91,7 +91,7 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--quick", action="store_true", help="fewer steps, one thread: under 30 s on a CPU"
     )
     parser.add_argument(
-        "--backend", choices=backends.NAMES, help="only this one (default: all there are)"
+        "--backend", choices=backends.names(), help="only this one (default: all there are)"
     )
     parser.add_argument(
         "--device", help="only this one, cpu or cuda:0, say (default: all there are)"

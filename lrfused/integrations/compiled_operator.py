@@ -67,7 +67,6 @@ def sgd_(
     backend = backends.trusted("auto", list(dict.fromkeys(p.device for p in params)))
     rates = _rates_of(backend, group)
     backend.step([group], state, rates.program, False, GradientScaling())
-    rates.program.forget()
     if momentum != 0 and first:
         for param, buffer in zip(here, momentum_buffers, strict=True):
             buffer.copy_(state[param]["momentum_buffer"])
@@ -78,9 +77,9 @@ _kept = threading.local()  # rates by backend; a program has the rate of one cal
 
 def _rates_of(backend: Any, group: dict[str, Any]) -> Rates:
     """Return rates without a schedule, with the group's rate."""
-    rates: Rates | None = vars(_kept).get(backend.__name__)
+    rates: Rates | None = vars(_kept).get(backend.name)
     if rates is None:
-        rates = vars(_kept)[backend.__name__] = Rates([group], backend.Program, capturable=False)
+        rates = vars(_kept)[backend.name] = Rates([group], backend.Program, capturable=False)
     rates.begin([group])
     return rates
 

@@ -86,9 +86,6 @@ class Program(Protocol):
     def settle(self) -> bool:
         """Wait until the host has caught up; return whether replays may have made steps."""
 
-    def forget(self) -> None:
-        """Let go of the last step's tensors."""
-
 
 class HostProgram:
     """The part of `Program` that is trivial where the host runs the program alone."""
@@ -123,6 +120,3 @@ class HostProgram:
     def settle(self) -> bool:
         """Return False: there is nothing to wait for."""
         return False
-
-    def forget(self) -> None:
-        """Hold nothing."""

@@ -11,6 +11,7 @@ INTEGERS = {
     torch.float32: torch.int32,
     torch.bfloat16: torch.int16,
     torch.float16: torch.int16,
+    torch.complex64: torch.int64,
 }
 
 

@@ -29,7 +29,7 @@ def pretend_it_was_on(optimizer: FusedDecaySGD, device: str) -> None:
 
 def copies_on_devices(program: Any) -> dict[torch.device, dict[str, torch.Tensor]]:
     """Return each device's own copy of what a program moves; none before the first step there."""
-    return program._mirrors
+    return program._copies
 
 
 def copy_on_the_host(program: Any) -> dict[str, torch.Tensor]:
@@ -51,7 +51,10 @@ def verdicts() -> dict[tuple[str, torch.device], trust.Verdict]:
 
 def prefer(monkeypatch: pytest.MonkeyPatch, *names: str, device_type: str = "cpu") -> None:
     """Let "auto" try these backends on devices of a type, in this order."""
-    monkeypatch.setitem(backends._PREFERRED, device_type, names)
+    right = backends.preferences
+    monkeypatch.setattr(
+        backends, "preferences", lambda asked: names if asked == device_type else right(asked)
+    )
 
 
 def lock_of_trust() -> Any:
@@ -59,6 +62,9 @@ def lock_of_trust() -> Any:
     return trust._lock
 
 
-def tensors_found(program: Any) -> Any:
-    """Return what Triton's tables remember of the tensors that the last step found."""
-    return program.memory._found
+def start_without_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test register backends, which are forgotten with their verdicts when it ends."""
+    monkeypatch.setattr(backends, "_registered", [])
+    own = {record.name for record in backends.RECORDS}
+    found = {key: verdict for key, verdict in trust._verdicts.items() if key[0] in own}
+    monkeypatch.setattr(trust, "_verdicts", found)

@@ -2,7 +2,7 @@
 
     python -W error tests/support/pages.py docs/tutorial.md
 
-runs the page's python blocks in order, in one namespace. A block that has lines beginning with
+runs the page's python blocks in order, in one module. A block that has lines beginning with
 `# >` must print these lines. A block with a title is no code to run but a quotation of that file.
 """
 
@@ -10,8 +10,11 @@ import contextlib
 import io
 import re
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 _FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -43,7 +46,12 @@ def blocks(page: Path) -> list[Block]:
 
 
 def run(page: Path) -> None:
-    namespace = {"__name__": page.stem}
+    module = types.ModuleType(page.stem)
+    with mock.patch.dict(sys.modules, {page.stem: module}):  # the page may import itself by name
+        _run(page, vars(module))
+
+
+def _run(page: Path, namespace: dict[str, Any]) -> None:
     for block in filter(lambda block: block.runs, blocks(page)):
         # As many empty lines before it as the page has, so that errors name the page's line.
         code = compile("\n" * (block.line - 1) + block.code, page, "exec")

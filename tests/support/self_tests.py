@@ -1,10 +1,13 @@
 """Self-tests run anew: fixtures, and faults that are planted in a backend's step."""
 
+import types
+
 import pytest
 import torch
 
 from lrfused import FusedDecaySGD, backends
 from lrfused.backends import self_test, trust
+from lrfused.backends.base import Backend
 from support.inside import forget_verdicts, prefer
 from support.twin import leaf, numbers
 
@@ -37,7 +40,7 @@ def self_tests(monkeypatch):
     run = self_test.run
 
     def counting(backend, device):
-        counted.append((backends.name_of(backend), device))
+        counted.append((backend.name, device))
         return run(backend, device)
 
     monkeypatch.setattr(self_test, "run", counting)
@@ -46,6 +49,16 @@ def self_tests(monkeypatch):
 
 def optimizer(backend="auto"):
     return FusedDecaySGD([leaf(numbers(33))], lr=0.1, momentum=0.9, backend=backend)
+
+
+def pretend_backend(name):
+    """Return a backend with kernels for CUDA that make no step."""
+    own = {
+        "name": name,
+        "Program": types.SimpleNamespace(runs_on=lambda device: device.type == "cuda"),
+        "step": None,
+    }
+    return type("Pretend", (Backend,), own)()
 
 
 # -- faults --------------------------------------------------------------------------------------

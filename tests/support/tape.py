@@ -28,10 +28,10 @@ class TritonTape:
     """Launches of Triton's kernels; while it records they are noted instead of run."""
 
     def __init__(self, monkeypatch):
-        from lrfused.backends.triton import launch, mirror, tables
+        from lrfused.backends.triton import launch, schedule_copy, tables
 
         self._recording, self._noted, self._run = False, [], launch.launch
-        for module in (tables, mirror):
+        for module in (tables, schedule_copy):
             monkeypatch.setattr(module, "launch", self._launch)
 
     def _launch(self, *args, **constants):

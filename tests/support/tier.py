@@ -13,7 +13,7 @@ ROOMS = {
     "schedules": ("test_schedule_arguments", "test_recipes"),
     "program": ("test_compositions",),
     "rates": ("test_edges", "test_history"),
-    "backends": ("test_refusals", "test_swaps"),
+    "backends": ("test_refusals", "test_swaps", "test_backend_contract", "test_add_a_backend"),
     "checkpoint": ("test_override",),
     "extension": ("test_extension",),
     "integrations": ("test_attached", "test_hooks"),

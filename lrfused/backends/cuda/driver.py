@@ -1,4 +1,4 @@
-"""What the kernels can be launched on: a GPU, or the CPU where they are emulated for tests."""
+"""The devices of the kernels: GPUs, or the CPU where they are emulated for tests."""
 
 from __future__ import annotations
 

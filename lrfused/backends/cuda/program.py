@@ -1,30 +1,29 @@
-"""The host's twin of the program that the kernels of csrc/cuda run."""
+"""The schedules of an optimizer, run by the kernels of csrc/cuda and by the host."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
 from torch import device as Device
 
 from ...extension.load import _C
 from ..device import program
 from . import driver
-from .mirror import Mirror
+from .prepared import PreparedMasters
+from .schedule_copy import ScheduleCopy
 
 
 class Program(program.Program):
-    """Launch, too, what csrc/gpu/state.h asks for."""
+    """Run the compiled schedules on the host and on every GPU with parameters."""
 
-    make_mirror = Mirror
+    make_copy = ScheduleCopy
     observes_replays = True
 
     def __init__(self, *arguments: Any, previous: Any = None, **named: Any) -> None:
         super().__init__(*arguments, previous=previous, **named)
-        # Masters made before their parameters' first step, and both tensors' versions then.
-        self.ahead: dict[Tensor, tuple[Tensor, int, int]] = {}
+        self.prepared: PreparedMasters = {}
         if isinstance(previous, Program):
-            self.ahead = previous.ahead
+            self.prepared = previous.prepared
 
     @staticmethod
     def runs_on(device: Device) -> bool:
@@ -33,6 +32,6 @@ class Program(program.Program):
 
     def native(self, device: Device, recording: bool) -> _C.DeviceState:
         """Return a device's part of csrc/gpu/state.h, brought up to date."""
-        mirror = self.mirror(device, recording)
-        assert isinstance(mirror, self.make_mirror)
-        return mirror.native(len(self._moved.epochs), len(self._moved.history))
+        copy = self.copy_on(device, recording)
+        assert isinstance(copy, ScheduleCopy)
+        return copy.native(len(self._moved.epochs), len(self._moved.history))

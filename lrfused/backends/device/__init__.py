@@ -1,1 +1,1 @@
-"""What backends that run the schedule on a device share: the host's twin, and its mirrors."""
+"""Shared by the backends that launch kernels: a step's phases, and the schedule on devices."""

@@ -1,12 +1,12 @@
-"""The host's twin of the program that the device runs, and how each comes to know of the other.
+"""The schedules of an optimizer, run by devices and by the host.
 
-Both run the same program on their own copy of the rates, so that the host knows the rate without
+Each runs the same program on its own copy of the rates, so that the host has the rate without
 asking. What the host alone changes (a rate that the user wrote) is uploaded before the next step.
-What the device alone knows comes back:
+What a device alone decides comes back:
 
 - A metric that is on the device is observed there at once, and copied to pinned memory; when it
   has landed, the host observes it too, and then makes the schedule steps made in the meantime.
-- A captured step is replayed without us: from then on the host reads the device's state.
+- A captured step is replayed without the host, which from then on reads the device's state.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from ...rates.moved import Moved
 from ...rates.program import Announce, Groups
 from ...rates.shown import Shown
 from . import transfer
-from .mirror import Mirror, image
+from .schedule_copy import ScheduleCopy, image
 from .transfer import Flight
 
 try:
-    from ..compiled import Program as Twin
+    from ..compiled import Program as HostProgram
 except ImportError:
-    from ..reference import Program as Twin  # type: ignore[assignment]
+    from ..reference import Program as HostProgram  # type: ignore[assignment]
 
 
 class Program(ABC):
     """Run a compiled program of schedules on the host and on every device with parameters.
 
-    A backend adds what its mirrors are, and which devices it runs on.
+    A backend adds its `ScheduleCopy`, and on which devices it runs.
     """
 
     on_device: ClassVar[bool] = True
-    make_mirror: type[Mirror]
+    make_copy: type[ScheduleCopy]
     observes_replays = False  # whether a metric may be fed in a captured step
 
     @staticmethod
@@ -59,7 +59,7 @@ class Program(ABC):
         previous: Any = None,
         may_capture: bool = True,
     ) -> None:
-        self._twin = Twin(moved, packed, shown, steps)
+        self._host_program = HostProgram(moved, packed, shown, steps)
         self._moved, self.left = moved, steps
         # By group, the cell of a momentum that a schedule cycles.
         self.momentum_cells = shown.momentum_cells
@@ -82,38 +82,36 @@ class Program(ABC):
             "plateaus": packed.plateaus[self._order],
             "first plateaus": _first(packed.plateau_cells, len(moved.cells)),
         }
-        self._mirrors: dict[Device, Mirror] = {}
+        self._copies: dict[Device, ScheduleCopy] = {}
         self._pending: deque[tuple[Flight, Announce | None] | Callable[[], None]] = deque()
-        self.captured = False  # devices may advance without us
+        self.captured = False  # devices may advance without the host
         self._may_capture = may_capture
         if isinstance(previous, type(self)):
-            self._mirrors, self.captured = previous._mirrors, previous.captured
+            self._copies, self.captured = previous._copies, previous.captured
             if self.captured and not self.recording:
                 self.push()
 
-    def mirror(self, device: Device, recording: bool = False) -> Mirror:
-        """Return a device's copy, brought up to date."""
+    def copy_on(self, device: Device, recording: bool = False) -> ScheduleCopy:
+        """Return a device's copy of the schedule, brought up to date."""
         if recording and not self._may_capture:
             raise RuntimeError(
                 "this step cannot be captured: its schedule is compiled for a limited number of "
                 "steps; construct the optimizer with capturable=True"
             )
-        mirror = self._mirrors.get(device)
-        if mirror is None:
+        copy = self._copies.get(device)
+        if copy is None:
             self.settle()
-            mirror = self._mirrors[device] = self.make_mirror(device)
-        if mirror.program is not self:
+            copy = self._copies[device] = self.make_copy(device)
+        if copy.program is not self:
             for name, host in self._fixed.items():
-                mirror.put(name, host, host, recording)
-            mirror.program = self
+                copy.put(name, host, host, recording)
+            copy.program = self
         for name, key in self._images().items():
             host = self._moving[name]
-            mirror.put(
-                name, host if name != "plateau states" else host[self._order], key, recording
-            )
+            copy.put(name, host if name != "plateau states" else host[self._order], key, recording)
         # Of the history a device has what it wrote itself: the host lacks nothing else.
-        mirror.reserve("history", self._moved.history.numel(), torch.float64)
-        return mirror
+        copy.reserve("history", self._moved.history.numel(), torch.float64)
+        return copy
 
     def _images(self) -> dict[str, bytes]:
         return {name: self._image(name) for name in self._moving}
@@ -122,56 +120,59 @@ class Program(ABC):
         return image(self._moved.recorded if name == "recorded" else self._moving[name])
 
     def _agree(self) -> None:
-        if self._mirrors:
+        if self._copies:
             images = self._images()
-            for mirror in self._mirrors.values():
+            for copy in self._copies.values():
                 for name, key in images.items():
-                    mirror.believe(name, key)
+                    copy.note(name, key)
 
     def runs_on_all(self, devices: list[Device]) -> bool:
-        """Return whether a step on these devices leaves out none that knows more than the host."""
-        return not self.in_flight or all(device in devices for device in self._mirrors)
+        """Return whether a step on these devices leaves out none that is ahead of the host."""
+        return not self.in_flight or all(device in devices for device in self._copies)
 
     def use(self, devices: Sequence[Device] = ()) -> None:
-        """Note the rates that the step now made uses, which these devices have noted."""
+        """Note the rates of the step that is now made; these devices have noted them."""
         if self.recording:
             self.captured = True
         elif self._pending:
-            self._pending.append(self._twin.use)
+            self._pending.append(self._host_program.use)
         else:
-            self._twin.use()
+            self._host_program.use()
             key = image(self._moved.used)
             for device in devices:
-                self._mirrors[device].believe("used", key)
+                self._copies[device].note("used", key)
 
-    def advance(self, groups: Groups, done: Sequence[Device] = ()) -> None:
-        """Make one schedule step of every group, which the devices `done` have made; show it."""
+    def advance(self, groups: Groups, advanced: Sequence[Device] = ()) -> None:
+        """Make one schedule step of every group, and show its rates.
+
+        advanced: the devices that have made it already.
+        """
         recording = self.recording
-        for device in self._mirrors:
-            if device in done:
+        for device in self._copies:
+            if device in advanced:
                 continue
-            mirror = self.mirror(device, recording)
-            mirror.advance(len(self._moved.epochs), len(self._moved.history))
+            copy = self.copy_on(device, recording)
+            copy.advance(len(self._moved.epochs), len(self._moved.history))
         if recording:
             self.captured = True
             return
         self.left -= 1
         if self._pending:
-            self._pending.append(self._twin.advance)
+            self._pending.append(self._host_program.advance)
         else:
-            self._twin.advance()
+            self._host_program.advance()
             self._agree()
         self.show(groups)
 
     def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
         """Feed every plateau one metric; `announce` and the groups have the result when it is here.
 
-        A tensor is one that `takes` takes. A number is one that the host has: it has settled.
+        A tensor is one that `takes` accepts. Before a number the host has settled.
         """
         if isinstance(metric, Tensor):
             self._launch_observe(metric, announce)
         else:
-            self._twin.observe(groups, metric, announce)
+            self._host_program.observe(groups, metric, announce)
             if self.captured:
                 self.push()  # for replays
         self.show(groups)
@@ -183,7 +184,7 @@ class Program(ABC):
             and metric.numel() == 1
             and not metric.is_complex()
             and self.runs_on(metric.device)
-            and bool(self._mirrors)
+            and bool(self._copies)
         )
 
     def _launch_observe(self, metric: Tensor, announce: Announce | None) -> None:
@@ -193,12 +194,12 @@ class Program(ABC):
                 "scheduler.step(metrics) cannot be captured: call it between replays"
             )
         number = metric.detach().reshape(1).to(torch.float64)
-        for device in self._mirrors:
+        for device in self._copies:
             there = number.to(device, non_blocking=True)
-            mirror = self.mirror(device, recording)
-            mirror.observe(there, len(self._moved.epochs), len(self._moved.history))
+            copy = self.copy_on(device, recording)
+            copy.observe(there, len(self._moved.epochs), len(self._moved.history))
             if recording:
-                mirror.graphs.append(there)
+                copy.graphs.append(there)
         if recording:
             self.captured = True
             return
@@ -206,70 +207,67 @@ class Program(ABC):
         self._drain(wait=False)
 
     def cells(self) -> list[float]:
-        """Return each cell as far as it is known."""
+        """Return each group's rate and momentum, as far as the host has them."""
         self._drain(wait=False)
         return self._known()
 
     def _known(self) -> list[float]:
-        cells: list[float] = self._twin.cells()
+        cells: list[float] = self._host_program.cells()
         return cells
 
     def show(self, groups: Groups) -> None:
-        """Put each group's rate, as far as it is known, into its dict and into `Shown`."""
+        """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
         self._drain(wait=False)
-        self._twin.show(groups)
+        self._host_program.show(groups)
 
     def settle(self) -> bool:
-        """Wait for what only the devices know; return whether epochs may have changed by it."""
+        """Wait until the host has caught up; return whether replays may have made steps."""
         if self.recording:
             return False
         self._drain(wait=True)
         if not self.captured:
             return False
         before = int(self._moved.epochs[0])
-        self._fetch(next(iter(self._mirrors.values())))
+        self._fetch(next(iter(self._copies.values())))
         self.left -= int(self._moved.epochs[0]) - before
         self.push()
         return True
 
-    def _fetch(self, mirror: Mirror) -> None:
+    def _fetch(self, copy: ScheduleCopy) -> None:
         """Take over what replays have changed, and not what the host has changed since."""
         history, recorded = self._moved.history, self._moved.recorded
         begin, length = int(recorded), len(history)
         for name, key in self._images().items():
-            if not mirror.knows(name, key):
+            if not copy.had(name, key):
                 continue
             host = self._moving[name]
-            there = mirror[name][: host.numel()].to("cpu").reshape(host.shape)
+            there = copy[name][: host.numel()].to("cpu").reshape(host.shape)
             if name == "recorded":
                 recorded.copy_(there[:1])
             else:
                 host[self._order if name == "plateau states" else slice(None)] = there
-            for each in self._mirrors.values():
-                each.believe(name, self._image(name))
+            for each in self._copies.values():
+                each.note(name, self._image(name))
         end = int(recorded)
         if end > begin:
             rows = torch.arange(max(begin, end - length), end) % length
-            there = mirror["history"][: history.numel()].to("cpu")
+            there = copy["history"][: history.numel()].to("cpu")
             history[rows] = there.reshape(history.shape)[rows]
 
     @property
     def in_flight(self) -> bool:
-        """Return whether the devices know more than the host."""
+        """Return whether a device may be ahead of the host."""
         return self.captured or bool(self._pending)
 
     def push(self) -> None:
         """Bring every device's copy up to date."""
-        for device in self._mirrors:
-            self.mirror(device)
-
-    def forget(self) -> None:  # noqa: B027
-        """Let go of the last step's tensors, where a backend holds them."""
+        for device in self._copies:
+            self.copy_on(device)
 
     @property
     def recording(self) -> bool:
         """Return whether a graph is being captured."""
-        return any(transfer.capturing(device) for device in self._mirrors)
+        return any(transfer.capturing(device) for device in self._copies)
 
     def _drain(self, wait: bool) -> None:
         if not self._pending or self.recording:
@@ -284,7 +282,7 @@ class Program(ABC):
                 if not wait and not flight.landed():
                     break
                 before = self._known()
-                self._twin.feed(flight.number())
+                self._host_program.feed(flight.number())
                 if announce is not None:
                     announce(before, self._known())
             self._pending.popleft()

@@ -11,12 +11,13 @@ from torch import device as Device
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
+_TYPES = ("cpu",) if INTERPRETED else ("cuda", "xpu")
 _TILE = 2048  # elements that a program updates
 _WARPS = 4
 
 
 def rows_of_a_tile(chunks: int, cols: int, tile: int = _TILE) -> int:
-    """Choose how many chunks a program takes, in a tile of so many elements.
+    """Return how many chunks a program takes, in a tile of so many elements.
 
     The interpreter's time goes by programs, not by elements; compiled, a number that depends on
     the chunks would be compiled anew for other chunks.
@@ -27,7 +28,7 @@ def rows_of_a_tile(chunks: int, cols: int, tile: int = _TILE) -> int:
 
 
 def unavailable() -> str | None:
-    """Say why kernels cannot be launched here, or not round as they should; None if they can."""
+    """Return why kernels cannot be launched here, or do not round as they should; or None."""
     if INTERPRETED:
         if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9):
             return f"the interpreter of Triton {triton.__version__} rounds an fma twice, 3.9's once"
@@ -41,7 +42,13 @@ def unavailable() -> str | None:
 
 def runs_on(device: Device) -> bool:
     """Return whether kernels can be launched on a device."""
-    return device.type == "cpu" if INTERPRETED else device.type in ("cuda", "xpu")
+    return device.type in _TYPES
+
+
+def device_type(groups: list[dict[str, Any]]) -> str:
+    """Return the device type of a step: that of the first parameter that kernels run on."""
+    params = (p for group in groups for p in group["params"])
+    return next((p.device.type for p in params if runs_on(p.device)), _TYPES[0])
 
 
 def launch(kernel: Any, programs: int, device: Device, *args: Any, **constants: Any) -> None:

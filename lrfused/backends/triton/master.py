@@ -10,29 +10,29 @@ import triton.language as tl
 
 from .numerics import pack, rn, widen
 
-# What is kept beside a parameter; csrc/step.h.
+# Kept beside a parameter; csrc/slot.h.
 OWN = tl.constexpr(0)  # nothing: it is its own master
-WHOLE = tl.constexpr(1)  # the master
-REMAINDER = tl.constexpr(2)  # what a bfloat16 lacks of it
+WHOLE = tl.constexpr(1)  # its master
+REMAINDER = tl.constexpr(2)  # the 16 bits of its master that a bfloat16 lacks
 
 
 @triton.jit
 def join(param, remainder):
-    """Give the master of a bfloat16, which is given as its bits."""
+    """Return the master of a bfloat16, given as its bits, and its remainder."""
     low = remainder.to(tl.int32).to(tl.uint32, bitcast=True)
     return ((param.to(tl.uint32) << 16) + low).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def split(master):
-    """Give a master's bfloat16, as its bits, and the remainder; the NaN is canonical."""
+    """Return the bits of a master's bfloat16, and the remainder; the NaN is canonical."""
     bits = tl.where(master != master, 0x7FC00000, master.to(tl.uint32, bitcast=True))
     return ((bits + 0x8000) >> 16).to(tl.uint16), bits.to(tl.int16)
 
 
 @triton.jit
 def read(param, master, inside, T: tl.constexpr, KEPT: tl.constexpr):
-    """Load what is updated, in opmath: the parameter, or its master."""
+    """Load the parameter, or its master if it has one, in opmath."""
     if KEPT == WHOLE:
         x = tl.load(master, inside)
     elif KEPT == REMAINDER:
@@ -44,7 +44,7 @@ def read(param, master, inside, T: tl.constexpr, KEPT: tl.constexpr):
 
 @triton.jit
 def write(x, param, master, inside, T: tl.constexpr, KEPT: tl.constexpr):
-    """Store what was updated, and the parameter, which is the master rounded once."""
+    """Store the parameter, and its master if it has one; the parameter is the master rounded."""
     if KEPT == WHOLE:
         tl.store(master, x, inside)
         tl.store(param, pack(rn(x, T), T), inside)

@@ -3,8 +3,8 @@
 slots    int64  [S, 7]   step.py
 pieces   int32  [N, 3]   slot, which of its pieces of 4096 elements, where its sum goes
 first    int64  [P + 1]  of each parameter, with a gradient or without, its first piece's sum
-limits   fp64   [2]      max_grad_norm; other than 0 under a GradScaler, where no infinity may
-                         reach a parameter
+limits   fp64   [2]      max_grad_norm; not 0 under a GradScaler, where no infinity may reach a
+                         parameter
 terms    fp64   [3]      terms.py; without clipping, and with it
 """
 
@@ -20,7 +20,7 @@ PIECE = tl.constexpr(4096)
 
 @triton.jit
 def fold(lane, ROWS: tl.constexpr):
-    """Add lane j + w to lane j, for w = 64, 32, ..., 1, in each row; give lane 0."""
+    """Add lane j + w to lane j, for w = 64, 32, ..., 1, in each row; return lane 0."""
     for i in tl.static_range(7):
         lane = tl.sum(tl.reshape(lane, (ROWS, 2, 64 >> i)), 1)  # of two, in which there is no order
     return lane
@@ -28,7 +28,7 @@ def fold(lane, ROWS: tl.constexpr):
 
 @triton.jit
 def square(grad, inv_scale, G: tl.constexpr, W: tl.constexpr):
-    """Square an unscaled gradient, stored as G and unscaled as W."""
+    """Return the squares of a gradient stored as G and unscaled as W."""
     M: tl.constexpr = tl.float64 if W == tl.float64 else tl.float32  # opmath
     d = widen(grad, G)
     d = tl.where(inv_scale != 1, rn(inv_scale.to(M) * d, W), d).to(tl.float64)
@@ -75,7 +75,7 @@ def sum_parameters(sums_of_pieces, first, sums, count, ROWS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["count"])
 def clip(sums, limits, terms, clipped, norm, count):
-    """Note the norm, and the terms with what clips to it; a NaN stays one, as in torch."""
+    """Store the norm, and the terms that clip by it; a NaN stays one, as in torch."""
     j = tl.arange(0, LANES)[None, :]
     lane = tl.zeros((1, LANES), tl.float64)
     for i in range(0, count, LANES):

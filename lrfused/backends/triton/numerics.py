@@ -2,7 +2,7 @@
 
 A tensor's elements are stored as T and computed in opmath: fp64 for fp64, else fp32. `rn(x, T)` is
 x rounded once to T's precision, still held in opmath. Kernels are compiled with
-enable_fp_fusion=False, so a product and a sum are fused only where `tl.fma` says so.
+enable_fp_fusion=False, so a product and a sum are fused only by `tl.fma`.
 """
 
 import triton
@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def widen(x, T: tl.constexpr):
-    """Give in opmath what is stored as T; a bfloat16 is stored as its bits, a uint16."""
+    """Return a stored T in opmath; a bfloat16 is stored as its bits, a uint16."""
     if T == tl.bfloat16:
         y = (x.to(tl.uint32) << 16).to(tl.float32, bitcast=True)
     elif T == tl.float16:
@@ -37,7 +37,7 @@ def rn(x, T: tl.constexpr):
 
 @triton.jit
 def pack(x, T: tl.constexpr):
-    """Give an x that is T's already as it is stored."""
+    """Return an x of T's precision as T is stored."""
     if T == tl.bfloat16:
         y = (x.to(tl.uint32, bitcast=True) >> 16).to(tl.uint16)
     elif T == tl.float16:

@@ -1,4 +1,4 @@
-"""The host's twin of the program that Triton's kernels run."""
+"""The schedules of an optimizer, run by Triton's kernels and by the host."""
 
 from __future__ import annotations
 
@@ -8,28 +8,24 @@ from torch import device as Device
 
 from ..device import program
 from . import launch
-from .memory import Memory
-from .mirror import Mirror
+from .kinds import Sorter
+from .schedule_copy import ScheduleCopy
 
 
 class Program(program.Program):
-    """Remember, too, how the tensors lay at the last step."""
+    """Run the compiled schedules on the host and on every device with parameters."""
 
-    make_mirror = Mirror
+    make_copy = ScheduleCopy
 
     def __init__(self, *arguments: Any, previous: Any = None, **named: Any) -> None:
-        self.memory: Memory = previous.memory if isinstance(previous, Program) else Memory()
+        self.sorter: Sorter = previous.sorter if isinstance(previous, Program) else Sorter()
         super().__init__(*arguments, previous=previous, **named)
 
-    def forget(self) -> None:
-        """Let go of the last step's tensors."""
-        self.memory = Memory()
-
-    def mirror(self, device: Device, recording: bool = False) -> Mirror:
-        """Return a device's copy, brought up to date."""
-        mirror = super().mirror(device, recording)
-        assert isinstance(mirror, Mirror)
-        return mirror
+    def copy_on(self, device: Device, recording: bool = False) -> ScheduleCopy:
+        """Return a device's copy of the schedule, brought up to date."""
+        copy = super().copy_on(device, recording)
+        assert isinstance(copy, ScheduleCopy)
+        return copy
 
     @staticmethod
     def runs_on(device: Device) -> bool:

@@ -16,7 +16,7 @@ import triton.language as tl
 
 @triton.jit
 def is_due(s, epoch, there):
-    """Say which of the segments at s apply at this epoch."""
+    """Return which of the segments at s apply at this epoch."""
     begin = tl.load(s + 1, there, 0)
     end = tl.load(s + 2, there, 0)
     every = tl.load(s + 3, there, 1)
@@ -26,7 +26,7 @@ def is_due(s, epoch, there):
 
 @triton.jit
 def apply(s, c, tables, epoch, lr):
-    """Apply one segment that is due, with its constants at c."""
+    """Return the rate after one segment that is due, with its constants at c."""
     begin, every, absolute, table = tl.load(s + 1), tl.load(s + 3), tl.load(s + 4), tl.load(s + 5)
     x, a, b = tl.load(c), tl.load(c + 1), tl.load(c + 2)
     x = tl.where(table < 0, x, tl.load(tables + table + (epoch - begin) // every, table >= 0, 0.0))
@@ -35,7 +35,7 @@ def apply(s, c, tables, epoch, lr):
 
 @triton.jit
 def remember(history, recorded, length, groups, g, epoch, cut, lr):
-    """Write one group's part of the next row."""
+    """Store one group's part of the next row."""
     count = tl.load(recorded + g)
     row = history + count % length * (2 + groups)
     if g == 0:
@@ -124,7 +124,7 @@ def observe(cells, first, plateaus, states, cuts, metric):
 def note_cuts(
     cells, epochs, cuts, history, recorded, length, groups, LANES: tl.constexpr
 ):  # fmt: skip
-    """Remember the rates after an observation, if it cut any."""
+    """Store the rates in the history after a metric that cut any."""
     g = tl.program_id(0)
     moved = 0
     for start in range(0, 2 * groups, LANES):

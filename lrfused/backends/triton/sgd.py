@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .numerics import rn
 
-# What the step does with a parameter's momentum buffer.
+# Modes of a parameter's momentum buffer.
 NONE = tl.constexpr(0)  # momentum is 0
 FIRST = tl.constexpr(1)  # the first step: the buffer becomes the gradient, dampening ignored
 NEXT = tl.constexpr(2)
@@ -22,7 +22,7 @@ def sgd(
     unscale, clips, decay, nesterov,
     T: tl.constexpr,
 ):  # fmt: skip
-    """Give the new parameter and momentum buffer, held in opmath."""
+    """Return the new parameter and momentum buffer, in opmath."""
     d = grad_scale * grad
     d = tl.where(unscale, rn(d, T), d)
     d = tl.where(clips, rn(clip * d, T), d)

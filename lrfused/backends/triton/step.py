@@ -1,10 +1,10 @@
-"""The step over a pointer table: all tensors of one kind in one launch; see csrc/step.h.
+"""The step over a pointer table: all tensors of one kind in one launch; see csrc/slot.h.
 
     slots   int64  [S, 7]   param, grad, buffer, master (addresses), numel, group, mode
     chunks  int32  [N, 2]   slot, which of its pieces of COLS elements
-    hypers  fp64   [G, 8]   Hyper's numbers but the rate; decay, nesterov; two cells
+    hypers  fp64   [G, 8]   hypers.py
     terms   fp64   [3]      terms.py
-    used    fp64   [G]      the rates of this step, for whoever asks later
+    used    fp64   [G]      the rates of this step
 
 A program updates ROWS chunks, each a row of its tile. The chunks depend on sizes alone, so that
 only the short slots are uploaded anew when a pointer moved.
@@ -27,7 +27,7 @@ def update(
     T: tl.constexpr, G: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
     """Update one tile of elements, given as pointers: those inside, all where it is None."""
-    W: tl.constexpr = T if KEPT == OWN else tl.float32  # what the update is one of
+    W: tl.constexpr = T if KEPT == OWN else tl.float32  # of the results, and of buffers
     M: tl.constexpr = tl.float64 if W == tl.float64 else tl.float32  # opmath
     momentum = tl.load(h + 2)
     cell = tl.load(h + 7).to(tl.int32)  # of a momentum that a schedule moves, or -1
@@ -52,7 +52,7 @@ def update(
 
 @triton.jit
 def stream(address, at, T: tl.constexpr, ALIGN: tl.constexpr):
-    """Give pointers to elements stored as T; a bfloat16 is stored as its bits, a uint16."""
+    """Return pointers to elements stored as T; a bfloat16 is stored as its bits, a uint16."""
     P: tl.constexpr = tl.pointer_type(tl.uint16 if T == tl.bfloat16 else T)
     return tl.multiple_of(tl.load(address).to(P), [ALIGN, ALIGN]) + at
 

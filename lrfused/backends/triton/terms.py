@@ -1,7 +1,7 @@
-"""What the step does to all gradients alike, decided on the device, so that no host waits for it.
+"""The terms of a step, decided on the device so that no host waits for them.
 
-terms  fp64 [3]   what gradients are multiplied by, first to unscale, then to clip them;
-                  other than 0 where no update is made
+terms  fp64 [3]   a factor that unscales all gradients; one that clips them after that; not 0 in a
+                  step without an update
 """
 
 import triton
@@ -10,7 +10,7 @@ import triton.language as tl
 
 @triton.jit
 def unscale(grad_scale, found_inf, terms):
-    """Note what GradScaler says, a number each or None."""
+    """Store the terms that follow from GradScaler's numbers, each of which may be None."""
     inv_scale = tl.full((), 1.0, tl.float64)
     if grad_scale is not None:  # as GradScaler.unscale_ does
         inv_scale = (inv_scale / tl.load(grad_scale).to(tl.float64)).to(tl.float32).to(tl.float64)

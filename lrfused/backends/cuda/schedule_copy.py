@@ -1,4 +1,4 @@
-"""A GPU's own copy of the schedule, on which the kernels of csrc/cuda are launched."""
+"""A GPU's copy of the schedule, on which the kernels of csrc/cuda are launched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 from torch import device as Device
 
 from ...extension.load import _C
-from ..device import mirror
+from ..device import schedule_copy
 from .driver import current_stream
 
 # In the order of csrc/cuda/commit.h.
@@ -16,8 +16,8 @@ _SCHEDULE = (
 )  # fmt: skip
 
 
-class Mirror(mirror.Mirror):
-    """Hold what csrc/gpu/state.h keeps of the device beside the schedule's tensors."""
+class ScheduleCopy(schedule_copy.ScheduleCopy):
+    """A copy of the schedule, and what csrc/gpu/state.h keeps beside it."""
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)

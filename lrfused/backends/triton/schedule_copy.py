@@ -1,4 +1,4 @@
-"""A device's own copy of the schedule, on which Triton's kernels are launched."""
+"""A device's copy of the schedule, on which Triton's kernels are launched."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import Tensor
 from torch import device as Device
 
 from ...arithmetic.gradient_scaling import GradientScaling
-from ..device import mirror
-from ..device.mirror import image
+from ..device import schedule_copy
+from ..device.schedule_copy import image
 from . import norm, schedule, terms
+from .kinds import Kind, Slots
 from .launch import launch
-from .slots import Kind, Slots
 from .tables import Sums, Tables
 
 _LANES = 1024  # segments, or cells, looked at together
 _PLAIN = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)  # nothing is scaled
 
 
-class Mirror(mirror.Mirror):
-    """Hold the step's tables beside the schedule's tensors, and launch kernels on both."""
+class ScheduleCopy(schedule_copy.ScheduleCopy):
+    """A copy of the schedule, and the tables of the step; it launches kernels on both."""
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
@@ -28,11 +28,11 @@ class Mirror(mirror.Mirror):
         self._used: list[Tables] = []  # by the present step
         self._terms = "plain terms"
 
-    def put_scaling(self, scaling: GradientScaling, stays: bool, recording: bool) -> None:
-        """Upload what the host knows of scaling; `stays` if GradScaler's numbers are here."""
+    def put_scaling(self, scaling: GradientScaling, device_decides: bool, recording: bool) -> None:
+        """Upload what the host has of scaling: not GradScaler's numbers if the device decides."""
         self.put("plain terms", _PLAIN, _PLAIN, recording)
         self._terms = "plain terms"
-        if scaling.scaled and not stays:
+        if scaling.scaled and not device_decides:
             self._terms = "grad_scale"
             known = torch.tensor([scaling.inv_scale(), 1.0, 0.0], dtype=torch.float64)
             self.put(self._terms, known, image(known), recording)
@@ -41,7 +41,9 @@ class Mirror(mirror.Mirror):
             self.put("clipping", limits, image(limits), recording)
 
     def put_tables(self, found: dict[Kind, Slots], count: int | None, recording: bool) -> None:
-        """Upload what differs from the last step's; to clip, `count` is that of all parameters.
+        """Upload what differs from the last step's.
+
+        count: of all parameters, if gradients are clipped.
 
         Raises RuntimeError if a graph is being captured.
         """
@@ -65,22 +67,24 @@ class Mirror(mirror.Mirror):
         if count is not None:
             self._sums.put(slots, count)
 
-    def launch_scaling(self, scaling: GradientScaling, stays: bool, recording: bool) -> None:
-        """Decide on the terms of this step (see terms.py); tell `scaling` the norm."""
-        if stays:
-            numbers = (scaling.grad_scale, scaling.found_inf)
-            here = self.reserve("terms", 3, torch.float64)
-            launch(terms.unscale, 1, self.device, *numbers, here)
-            self._terms = "terms"
-            self.graphs.extend(numbers if recording else ())
-        if scaling.max_grad_norm is not None:
-            sums = self._sums.launch(self._used, self[self._terms])
-            clipped = self.reserve("clipped terms", 3, torch.float64)
-            taken = torch.empty((), dtype=torch.float64, device=self.device)
-            tensors = (sums, self["clipping"], self[self._terms], clipped, taken)
-            launch(norm.clip, 1, self.device, *tensors, len(sums))
-            self._terms, scaling.grad_norm = "clipped terms", taken
-            self.graphs.extend((taken,) if recording else ())
+    def launch_unscale(self, scaling: GradientScaling, recording: bool) -> None:
+        """Compute this step's terms (terms.py) from GradScaler's numbers, on the device."""
+        numbers = (scaling.grad_scale, scaling.found_inf)
+        here = self.reserve("terms", 3, torch.float64)
+        launch(terms.unscale, 1, self.device, *numbers, here)
+        self._terms = "terms"
+        self.graphs.extend(numbers if recording else ())
+
+    def launch_norm(self, recording: bool) -> Tensor:
+        """Return the norm of all gradients, by which the update will clip them."""
+        sums = self._sums.launch(self._used, self[self._terms])
+        clipped = self.reserve("clipped terms", 3, torch.float64)
+        taken = torch.empty((), dtype=torch.float64, device=self.device)
+        tensors = (sums, self["clipping"], self[self._terms], clipped, taken)
+        launch(norm.clip, 1, self.device, *tensors, len(sums))
+        self._terms = "clipped terms"
+        self.graphs.extend((taken,) if recording else ())
+        return taken
 
     def launch_update(self, groups: int) -> None:
         """Update all parameters, and note the rates used."""

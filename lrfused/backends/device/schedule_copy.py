@@ -1,4 +1,4 @@
-"""A device's own copy of the schedule: what the kernels read, and what they alone advance."""
+"""A device's copy of the schedule: tensors that the kernels read and advance."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def image(tensor: Tensor) -> bytes:
     return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if tensor.numel() else b""
 
 
-class Mirror(ABC):
-    """Hold named device tensors, each beside the key of what it is believed to hold.
+class ScheduleCopy(ABC):
+    """A device's copy of the schedule: named tensors, each with a key of its present numbers.
 
-    They stay where they are, so that a captured step goes on reading them. A backend adds how its
+    They keep their addresses, so that a captured step goes on reading them. A backend adds how its
     kernels are launched on them.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.program: Any = None  # whose fixed tensors these are
-        self.graphs: list[Any] = []  # what captured steps read, and we have left
+        self.program: Any = None  # whose segments and plateaus these are
+        self.graphs: list[Any] = []  # kept for captured steps, which read it
         self._held: dict[str, Tensor] = {}
         self._keys: dict[str, Any] = {}
 
@@ -37,9 +37,9 @@ class Mirror(ABC):
         return self._held[name]
 
     def put(self, name: str, host: Tensor, key: Any, recording: bool = False) -> None:
-        """Upload a host tensor, unless the key says that its numbers are here.
+        """Upload a host tensor, unless the key shows that its numbers are here.
 
-        Raises RuntimeError if it should and a graph is being captured.
+        Raises RuntimeError if it must and a graph is being captured.
         """
         known = self._keys.get(name)
         if known is key or (type(key) is bytes and known == key):
@@ -54,7 +54,7 @@ class Mirror(ABC):
         self._keys[name] = key
 
     def reserve(self, name: str, numel: int, dtype: torch.dtype) -> Tensor:
-        """Make sure that there is room for a number of elements."""
+        """Return the tensor of a name, with room for a number of elements."""
         held = self._held.get(name)
         if held is None or held.numel() < numel:
             if held is not None and self.graphs:
@@ -68,12 +68,12 @@ class Mirror(ABC):
             held = self._held[name] = torch.empty(room, dtype=dtype, device=self.device)
         return held
 
-    def knows(self, name: str, key: bytes) -> bool:
-        """Return whether the device held, before replays, what the key says."""
+    def had(self, name: str, key: bytes) -> bool:
+        """Return whether the device had, before replays, the numbers of a key."""
         return bool(self._keys.get(name) == key)
 
-    def believe(self, name: str, key: bytes) -> None:
-        """Note that the device has come by itself to what the key says."""
+    def note(self, name: str, key: bytes) -> None:
+        """Note that the device has come by itself to the numbers of a key."""
         self._keys[name] = key
 
     @abstractmethod

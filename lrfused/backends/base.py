@@ -1,0 +1,70 @@
+"""The contract of a backend, on one page; docs/backends.md shows how one is added."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch import device as Device
+
+from ..arithmetic.gradient_scaling import GradientScaling
+from ..rates import program
+
+Groups = list[dict[str, Any]]
+State = dict[Tensor, dict[str, Any]]
+
+
+class Backend(ABC):
+    """Make the steps of an optimizer.
+
+    A step trusts nothing of the last one: wrappers replace groups, parameters, gradients and state
+    in between. It does the following, in this order.
+
+    1. Refuse a capture in a CUDA graph of what its replays could not do.
+    2. Honour what GradScaler found: where `scaling.skips()`, `scaling.rest(...)`, return False.
+    3. Refuse what cannot be updated, in the words of checks.py, before the first write: not even
+       the rates of the step are noted then.
+    4. With `scaling.max_grad_norm` take the norm of all gradients together into
+       `scaling.grad_norm`. Under a GradScaler a norm that is not finite ends the step as 2 does.
+    5. Make the state that is missing, and keep it apart.
+    6. Note the rates used: `program.use()`.
+    7. Update every parameter that has a gradient, with the bits of reference.py.
+    8. Put the state that was made into `state`, and bump the parameters' versions for autograd.
+    9. Leave odd tensors to the reference: shards.py. They were checked in 3.
+    10. If `advance`, make the schedule's step and show its rates: `program.advance(groups)`.
+
+    So a step that raises in 1 to 5 has changed nothing, and one that raises later has neither left
+    half-made state nor advanced the schedule.
+
+    name: by which it is chosen. Program: what runs the schedules; rates/program.py.
+    """
+
+    name: ClassVar[str]
+    Program: type[program.Program]
+
+    @abstractmethod
+    def step(
+        self, groups: Groups, state: State, program: Any, advance: bool, scaling: GradientScaling
+    ) -> bool:
+        """Update every parameter that has a gradient, then advance the program if asked.
+
+        Return whether the update was made; True, too, where only a device knows.
+        """
+
+    def unavailable(self) -> str | None:
+        """Return the reason why the backend cannot be used here, or None if it can."""
+        return None
+
+    def unavailable_on(self, device: Device) -> str | None:
+        """Return the reason why the kernels cannot run on a device of theirs, or None."""
+        return None
+
+    def prepare(  # noqa: B027
+        self, groups: Groups, state: State, program: Any, scaling: GradientScaling
+    ) -> None:
+        """Make the state that a captured first step could not make; nothing by default."""
+
+    def without_prepared(self, state: State, program: Any) -> State:
+        """Return the state without entries that only `prepare` has written."""
+        return state

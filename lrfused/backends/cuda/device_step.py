@@ -1,0 +1,68 @@
+"""One step of csrc/cuda's kernels: csrc/gpu/state.h, driven phase by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch import device as Device
+
+from ...arithmetic.gradient_scaling import GradientScaling
+from ...extension.load import _C
+from ..base import Groups, State
+from ..compiled import MASTERS
+from ..device import step
+from . import driver
+from .program import Program
+
+
+class DeviceStep(step.DeviceStep):
+    """A step that is one launch on each device, and with max_grad_norm one before it."""
+
+    def __init__(self, groups: Groups, state: State, program: Program, scaling: GradientScaling):
+        self._found = _C.DeviceStep(groups, state, program.cells(), MASTERS[scaling.master])
+        self._groups, self._state = groups, state
+        self._program, self._scaling = program, scaling
+        self.devices = [driver.device_of(index) for index in self._found.devices]
+        self.odd, self.firsts = self._found.odd, bool(self._found.firsts)
+
+    def create(self) -> None:
+        """Make momentum buffers and masters."""
+        if self.firsts:
+            self._found.create()
+
+    def upload(self, device_decides: bool, recording: bool) -> None:
+        """Bring each device's copy of the schedule up to date; a launch takes its table along."""
+        self._recording = recording
+        self._natives = {device: self._program.native(device, recording) for device in self.devices}
+        scaling = self._scaling
+        if device_decides:
+            self._found.scale(1.0, scaling.grad_scale, scaling.found_inf)
+        else:
+            self._found.scale(scaling.inv_scale(), None, None)
+
+    def norm(self) -> Tensor:
+        """Launch what takes the norm of all gradients, and return it, one fp64 element."""
+        (device,) = self.devices
+        bound, stream = self._scaling.max_grad_norm, driver.current_stream(device)
+        assert bound is not None
+        return self._found.norm(self._natives[device], stream, bound, self._recording)[0]
+
+    def launch(self, advance: bool) -> Sequence[Device]:
+        """Launch the update, which makes the schedule's step too."""
+        cycled = self._program.momentum_cells
+        for device, native in self._natives.items():
+            self._found.launch(
+                native,
+                driver.current_stream(device),
+                [cycled.get(g, -1) for g in range(len(self._groups))],
+                advances=advance,
+                always=True,
+                finite=self._scaling.scaled,
+                recording=self._recording,
+            )
+        return self.devices if advance else ()
+
+    def finish(self) -> None:
+        """Put the state that was made into the optimizer's, and bump the parameters' versions."""
+        self._found.finish(self._state)
