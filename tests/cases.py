@@ -1,4 +1,4 @@
-"""The tables of which the tests are products."""
+"""The tables of cases; tests are products of them."""
 
 import math
 import warnings
@@ -101,7 +101,7 @@ class Schedule:
 
     @property
     def keeps_the_base(self) -> bool:
-        """Say whether the initial rate is the user's: a cycle brings its own."""
+        """Return whether the initial rate is the user's: a cycle brings its own."""
         return self.kind not in ("OneCycleLR", "CyclicLR") and all(
             m.keeps_the_base for m in self.members
         )
@@ -390,6 +390,6 @@ WITH_PLATEAU: dict[str, list[Schedule]] = {
 
 
 def lambda_that_ends(last: int) -> Callable[[int], float]:
-    """Make a lambda that knows no epoch beyond its last."""
+    """Make a lambda that raises beyond its last epoch."""
     table: Sequence[float] = [1 / (2 + epoch) for epoch in range(last + 1)]
     return lambda epoch: table[epoch]

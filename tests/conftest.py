@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures for every test."""
 
 import os
 
@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(params=kinds.PARAMS)
 def backend(request):
-    """Name a backend; tensors are on a GPU where it says so."""
+    """Return a backend's name; tensors are on a GPU for a parameter that ends in -gpu."""
     name, _, device = request.param.partition("-")
     if device and NO_GPU:
         pytest.skip("torch sees no CUDA device here")
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(params=["triton", "cuda"], scope="session")
 def device(request):
-    """Name a backend whose kernels run the schedule on a device, which is emulated here."""
+    """Return the name of a backend that runs the schedule on a device, emulated here."""
     if why := not_emulated(request.param):
         pytest.skip(f"{request.param}: {why}")
     return request.param
@@ -86,19 +86,19 @@ def available(name):
 
 @pytest.fixture(params=["cuda", "triton"])
 def kernels(request):
-    """Name a backend whose kernels run on the GPU."""
+    """Return the name of a backend whose kernels run on the GPU."""
     return available(request.param)
 
 
 @pytest.fixture
 def cuda():
-    """Name the CUDA backend."""
+    """Return the CUDA backend's name."""
     return available("cuda")
 
 
 @pytest.fixture
 def triton():
-    """Name the Triton backend."""
+    """Return the Triton backend's name."""
     return available("triton")
 
 
@@ -111,6 +111,6 @@ def tensors_are_on_the_gpu():
 
 @pytest.fixture
 def no_sync():
-    """Raise, once told to begin, where the host would wait for the device."""
+    """Return a function; after its call, a wait of the host for the device raises."""
     yield lambda: torch.cuda.set_sync_debug_mode("error")
     torch.cuda.set_sync_debug_mode("default")

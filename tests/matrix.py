@@ -159,7 +159,7 @@ def run_compilers() -> dict[str, str]:
 
 
 def write(name: str, row: dict[str, str]) -> None:
-    """Save a row beside those that are there, and put their table into the page."""
+    """Save a row beside the others, and write their table into the page."""
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     found[name] = row
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")

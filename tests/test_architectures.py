@@ -88,7 +88,7 @@ def test_the_reason_names_the_device_its_capability_and_what_was_compiled():
 
 @pytest.fixture
 def driver(monkeypatch):
-    """Give the module that knows the GPUs, told of these machines instead of asking CUDA."""
+    """Return the driver module, given these machines instead of CUDA's answer."""
     driver = pytest.importorskip("lrfused.backends.cuda.driver")
 
     def on(*machines):

@@ -1,4 +1,4 @@
-"""How benchmarks/gpu.py races contenders, counts launches and takes times."""
+"""The contenders of benchmarks/gpu.py: rows, launches and times."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How benchmarks/gpu.py reads a profiler's events."""
+"""A profiler's events, as benchmarks/gpu.py reads them."""
 
 from collections import Counter
 from pathlib import Path

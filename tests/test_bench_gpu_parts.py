@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py runs, and how it reads outputs and earlier results."""
+"""The commands of benchmarks/gpu.py, their outputs, and the results file."""
 
 import json
 import os

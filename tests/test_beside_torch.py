@@ -39,13 +39,16 @@ def test_one_ulp_is_found():
         run_state_machine_as_test(OneUlpOff, settings=once)
 
 
-def test_a_seed_found_by_fuzzing_can_be_run_again(capsys):
-    assert main(["--part", "junk-handles", "--seed", "7"]) == 0
-    assert capsys.readouterr().out == "junk-handles, seed 7\n"
+def test_a_seed_found_by_fuzzing_can_be_run_again(capsys, monkeypatch):
+    ran = []
+    monkeypatch.setitem(PARTS, "compositions", lambda number, how: ran.append(number))
+    assert main(["--part", "compositions", "--seed", "7"]) == 0
+    assert ran == [7]
+    assert capsys.readouterr().out == "compositions, seed 7\n"
 
 
 def test_what_fuzzing_finds_is_told_with_its_seed(capsys, monkeypatch):
-    def find(number):
+    def find(number, how):
         raise AssertionError("a bit differs")
 
     monkeypatch.setitem(PARTS, "compositions", find)

@@ -133,7 +133,7 @@ def test_copies_go_on_with_the_same_bits(backend, cases, how):
 
 
 def plain(value):
-    """Say whether a value is plain data all through."""
+    """Return whether a value is plain data all through."""
     if isinstance(value, dict):
         return all(isinstance(k, (str, int)) and plain(v) for k, v in value.items())
     if type(value) in (list, tuple):

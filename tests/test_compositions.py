@@ -191,7 +191,7 @@ def test_cycled_momentum_moves_the_parameters_as_torch_does(backend):
     ids=" ".join,
 )
 def test_a_plateau_multiplies_what_the_others_give(backend, names, count):
-    """What torch refuses in its compositions is several schedulers attached to one optimizer."""
+    """Torch takes no plateau in a composition; its loop attaches all of them to one optimizer."""
     race = Race(named(*names), backend, RATES[count])
     for epoch in range(12):
         race.run(7)

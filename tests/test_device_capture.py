@@ -116,7 +116,7 @@ def test_a_plateau_is_fed_between_replays(device, tape):
         opt.scheduler.step(torch.tensor(metric))
         plateau.step(torch.tensor(metric))
         assert_same_bits(mine, other)
-        if metric == 0.7:  # one that the host knows
+        if metric == 0.7:  # a number in host memory
             opt.scheduler.step(0.1)
             plateau.step(0.1)
     assert opt.scheduler.get_last_lr() == rates(oracle)

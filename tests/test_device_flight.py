@@ -15,7 +15,7 @@ from lrfused.backends.device import transfer
 
 @pytest.fixture
 def landing(monkeypatch):
-    """Hold every metric in the air until told, or until somebody waits."""
+    """Keep every metric in flight until the test lets it land, or until a caller waits."""
     state = {"landed": False}
     monkeypatch.setattr(transfer.Flight, "landed", lambda self: state["landed"])
     return state

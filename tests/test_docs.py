@@ -1,4 +1,4 @@
-"""The documentation says what is so: its code runs, its quotations are verbatim, all is named."""
+"""The documentation: its code runs, its quotations are verbatim, every public name is in it."""
 
 import re
 from pathlib import Path

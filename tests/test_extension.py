@@ -1,4 +1,4 @@
-"""Which extension may be loaded into which torch, and what is told where it may not."""
+"""The extension that a torch may load, and the reason given for one that it may not."""
 
 import runpy
 import sys

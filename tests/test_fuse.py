@@ -133,7 +133,7 @@ def test_a_step_takes_the_scale_after_fusing(backend):
     assert p.tolist() == [1.0, 1.0]
     assert handle.last_epoch == 0
     p.grad = torch.full((2,), scaler.get_scale())
-    scaler.scale(torch.ones(()))  # so that the scaler knows this iteration
+    scaler.scale(torch.ones(()))  # so that the scaler has seen this iteration
     scaler.step(optimizer)
     assert p.tolist() == [0.5, 0.5]
     assert handle.last_epoch == 1

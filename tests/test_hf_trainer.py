@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments  # noqa: E402
 
 
 class Train:
-    """One training, and what is left of it."""
+    """One training run and its results."""
 
     def __init__(self, folder, make, case, every=None, resume=None, **kwargs):
         network, (inputs, labels) = Network(), dataset().tensors

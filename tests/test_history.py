@@ -1,4 +1,4 @@
-"""What the optimizer remembers of its rates, and which of them the last step used."""
+"""The history of the rates, and the rates that the last step used."""
 
 import math
 

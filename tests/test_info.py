@@ -1,4 +1,4 @@
-"""`lrfused info`: what is here, and what would run where."""
+"""`lrfused info`: the backends that are available, and the one used on each device."""
 
 import builtins
 

@@ -41,7 +41,7 @@ class Module(pl.LightningModule):
 
 
 class Fit:
-    """One training, and what is left of it."""
+    """One training run and its results."""
 
     def __init__(self, folder, module, resume=None, callbacks=(), **kwargs):
         self.monitor = LearningRateMonitor(logging_interval="step", log_momentum=True)

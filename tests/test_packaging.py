@@ -1,4 +1,4 @@
-"""What is built installs and runs: an sdist, a wheel from it, one without a compiler."""
+"""Built packages install and run: an sdist, a wheel from it, one without a compiler."""
 
 import json
 import os

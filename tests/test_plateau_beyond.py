@@ -1,4 +1,4 @@
-"""What ReduceLROnPlateau does beyond torch's, off by default: equal to torch's fed otherwise."""
+"""ReduceLROnPlateau's options beyond torch's, off by default: equal to torch's fed otherwise."""
 
 import math
 
@@ -63,7 +63,7 @@ def test_nan_is_dropped_if_asked(backend_name, metrics):
 
 @pytest.fixture(scope="module", params=["compiled", "reference"])
 def backend_name(request):
-    """Name a backend; hypothesis will have no fixture of a function's scope."""
+    """Return a backend's name; hypothesis refuses fixtures of a function's scope."""
     from lrfused import backends
 
     if backends.available()[request.param]:

@@ -1,4 +1,4 @@
-"""What concerns the whole process: threads, OpenMP runtimes, instruction sets."""
+"""The whole process: threads, OpenMP runtimes, instruction sets."""
 
 import os
 import subprocess

@@ -98,7 +98,7 @@ def build_ours(run, backend, kind=FusedDecaySGD):
 
 
 class Step:
-    """What both loops do beside the update, in the words of each."""
+    """The rest of an iteration beside the update, for either loop."""
 
     @staticmethod
     def ours(opt, run, step):

@@ -1,4 +1,4 @@
-"""What a schedule accepts and refuses, and what it is as a value."""
+"""A schedule's arguments, accepted and refused; schedules as values."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""What the user may swap between two steps: nothing remembered of a step may be trusted later."""
+"""Tensors and groups that the user replaces between two steps: no step trusts the last one's."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The Triton backend: what is uploaded and launched when, and when it is chosen."""
+"""The Triton backend: its uploads and launches, and the choice of it."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from lrfused.backends.triton import program, tables
 HYPERS = {name: HYPER[name] for name in ("plain", "nesterov-decay")}
 
 
-# -- what is uploaded and launched ---------------------------------------------------------------
+# -- uploads and launches ------------------------------------------------------------------------
 
 
 def test_only_what_changed_is_uploaded(tape):

@@ -22,7 +22,7 @@ SIZES = (1, 33, 1025)
 
 @pytest.fixture
 def no_reads(monkeypatch):
-    """Raise, once told to begin, where a number is read out of a tensor; a device would wait."""
+    """Return a function; after its call, to read a number out of a tensor raises."""
 
     def refuse(tensor, *args):
         raise AssertionError("a number was read by the host")
@@ -36,7 +36,7 @@ def no_reads(monkeypatch):
 
 
 def compiled_rows(chunks, cols, tile=2048):
-    """Say how many rows a tile has on a GPU."""
+    """Return how many rows a tile has on a GPU."""
     return tile // cols
 
 

@@ -60,7 +60,7 @@ print(json.dumps(texts))
 """
 
 
-# Dtypes of parameter and gradient, and what is kept beside the parameter.
+# Dtypes of parameter and gradient, and of the tensor kept beside the parameter.
 ALONE = [f"{name}-{name}-OWN" for name in ("float32", "float64", "bfloat16", "float16")]
 MASTERED = ["bfloat16-bfloat16-WHOLE", "bfloat16-float32-REMAINDER", "float16-float32-WHOLE"]
 SCHEDULE = ("advance", "observe", "note_cuts")

@@ -38,6 +38,19 @@ JOINED = {
     "StepLR", "MultiStepLR", "ExponentialLR", "ConstantLR", "LinearLR", "PolynomialLR",
     "ReduceLROnPlateau", "ChainedScheduler",
 }  # fmt: skip
+# Attributes that a user writes on a scheduler in mid-run.
+ATTRIBUTES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "StepLR": {"step_size": (1, 3, 7), "gamma": (0.5, 0.9)},
+    "MultiStepLR": {"gamma": (0.5, 0.9)},
+    "ExponentialLR": {"gamma": (0.5, 0.99)},
+    "CosineAnnealingLR": {"T_max": (5, 20), "eta_min": (0.0, 0.01)},
+    "PolynomialLR": {"power": (1.0, 2.0)},
+    "CosineAnnealingWarmRestarts": {"eta_min": (0.0, 0.01)},
+    "ReduceLROnPlateau": {
+        "factor": (0.5, 0.9), "patience": (0, 2), "cooldown": (0, 2), "best": (0.1, 5.0),
+        "num_bad_epochs": (0, 1), "threshold": (0.0, 0.1),
+    },
+}  # fmt: skip
 SETTINGS = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
 COPIES: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,
@@ -74,10 +87,11 @@ groups = st.fixed_dictionaries({"sizes": sizes, "lr": rates, "settings": setting
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Ignore what torch warns of: schedulers stepped first, a copied optimizer's step."""
+    """Ignore torch's warnings of schedulers stepped first, of epochs, and of a copied step."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of")
         warnings.filterwarnings("ignore", "Seems like `optimizer.step")
+        warnings.filterwarnings("ignore", "The epoch parameter in `scheduler.step")
         yield
 
 
@@ -178,15 +192,29 @@ class BesideTorch(RuleBasedStateMachine):
             self.ours.step()
             self.torchs.step()
             if self.every is None:
-                self.ours.scheduler.step()
-                self.torchs.advance()
+                with quietly():
+                    self.ours.scheduler.step()
+                    self.torchs.advance()
 
     @precondition(lambda self: self.every is None and self.stepped)
     @rule()
     def advance(self) -> None:
-        self.ours.scheduler.step()
         with quietly():
+            self.ours.scheduler.step()
             self.torchs.advance()
+
+    def can_go_to_an_epoch(self) -> bool:
+        """Return whether torch can: not in a composition, nor with a group that joined."""
+        alone = len(self.chain) == 1 and self.stepped and not self.chain[0].members
+        divides_by_zero = alone and self.chain[0].kwargs.get("total_iters") == 0
+        return alone and self.every is None and not self.joined and not divides_by_zero
+
+    @precondition(can_go_to_an_epoch)
+    @rule(epoch=st.integers(0, 60))
+    def go_to_an_epoch(self, epoch: int) -> None:
+        with quietly():
+            self.ours.scheduler.step(epoch)
+            self.torchs.schedulers[0].step(epoch)
 
     @precondition(lambda self: self.fed)
     @rule(metric=metrics, times=st.integers(1, 3), tensor=st.booleans())
@@ -201,6 +229,16 @@ class BesideTorch(RuleBasedStateMachine):
     def write_a_rate(self, number: int, lr: float) -> None:
         for optimizer in self.both:
             optimizer.param_groups[number % len(optimizer.param_groups)]["lr"] = lr
+
+    @precondition(lambda self: len(self.chain) == 1 and self.chain[0].kind in ATTRIBUTES)
+    @rule(number=which, choice=st.integers(0, 2))
+    def write_an_attribute_of_the_scheduler(self, number: int, choice: int) -> None:
+        """Write one of few values, so that hypothesis finds two writes of the same."""
+        attributes = ATTRIBUTES[self.chain[0].kind]
+        name = sorted(attributes)[number % len(attributes)]
+        value = attributes[name][choice % len(attributes[name])]
+        for scheduler in (self.ours.scheduler, self.torchs.schedulers[0]):
+            setattr(scheduler, name, value)
 
     @rule(number=which, drawn=settings_of_a_group())
     def write_settings(self, number: int, drawn: dict[str, Any]) -> None:
@@ -287,7 +325,7 @@ class BesideTorch(RuleBasedStateMachine):
             ]
             self.build(kept)
         _, ours, torchs, schedulers, count = copy.deepcopy(self.saved)
-        self.ours.load_state_dict(ours)
+        self.ours.load_state_dict(ours, override=True)  # an attribute may have been written
         self.torchs.opt.load_state_dict(torchs)
         for scheduler, state in zip(self.torchs.schedulers, schedulers, strict=True):
             scheduler.load_state_dict(state)
@@ -308,10 +346,11 @@ class BesideTorch(RuleBasedStateMachine):
         states = copy.deepcopy([s.state_dict() for s in self.torchs.schedulers])
         with warnings.catch_warnings():  # of the schedule's state that torch carried along
             warnings.filterwarnings("ignore", ".*another optimizer went on")
-            self.ours.load_state_dict(copy.deepcopy(self.torchs.opt.state_dict()))
+            state = copy.deepcopy(self.torchs.opt.state_dict())
+            self.ours.load_state_dict(state, override=True)
         if states:
             state = states[0] if len(states) == 1 else {"_schedulers": states}
-            self.ours.scheduler.load_state_dict(state)
+            self.ours.scheduler.load_state_dict(state, override=True)
 
     @rule()
     def load_ours_into_torchs(self) -> None:

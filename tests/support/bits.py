@@ -40,7 +40,7 @@ def assert_same_bits(got: Tensor, want: Tensor, what: str = "tensor") -> None:
 
 
 def differ(got: Tensor, want: Tensor) -> bool:
-    """Say whether any bit differs."""
+    """Return whether any bit differs."""
     return not torch.equal(as_integers(got), as_integers(want))
 
 

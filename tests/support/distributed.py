@@ -60,7 +60,7 @@ def _rank(rank: int, count: int, store: str, function: Callable[..., None], args
 
 @contextlib.contextmanager
 def group_of(rank: int, count: int, store: Any) -> Iterator[None]:
-    """Be a rank of a gloo group in the meantime."""
+    """Join a gloo group for the duration of the context."""
     dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
     try:
         yield
@@ -70,13 +70,13 @@ def group_of(rank: int, count: int, store: Any) -> Iterator[None]:
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """Be the only rank of a group."""
+    """Run the test as the only rank of a group."""
     with group_of(0, 1, dist.HashStore()):
         yield
 
 
 def network(*, shard: bool = False, offload: bool = False) -> nn.Sequential:
-    """Build a network whose layers two ranks share unevenly, and of which four leave one none."""
+    """Build a network whose layers divide unevenly over two ranks; of four, one has no part."""
     model = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 2))
     with torch.no_grad():
         for seed, p in enumerate(model.parameters()):

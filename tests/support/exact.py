@@ -15,7 +15,7 @@ FORMATS = {
 
 
 def opmath(dtype: torch.dtype) -> torch.dtype:
-    """Name the format in which operations on a dtype are done."""
+    """Return the dtype in which operations on a dtype are computed."""
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""What runs inside a framework's loop: one schedule of each kind, a network, and its data."""
+"""Inputs of a framework's loop: one schedule of each kind, a network, and its data."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the tests on a GPU share; their fixtures are in conftest.py."""
+"""Marks and helpers of the tests on a GPU; their fixtures are in conftest.py."""
 
 import pytest
 import torch

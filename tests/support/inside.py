@@ -13,7 +13,7 @@ from lrfused.backends import trust
 
 
 def program_of(optimizer: FusedDecaySGD) -> Any:
-    """Return what moves an optimizer's rates: on the host, or also on devices."""
+    """Return the program that moves an optimizer's rates, on the host or also on devices."""
     return optimizer._parts.rates.program
 
 
@@ -28,12 +28,12 @@ def pretend_it_was_on(optimizer: FusedDecaySGD, device: str) -> None:
 
 
 def copies_on_devices(program: Any) -> dict[torch.device, dict[str, torch.Tensor]]:
-    """Return each device's own copy of what a program moves; none before the first step there."""
+    """Return each device's copy of the tensors that a program moves; none before a first step."""
     return program._copies
 
 
 def copy_on_the_host(program: Any) -> dict[str, torch.Tensor]:
-    """Return what a program moves as the host knows it, in the order of the devices' copies."""
+    """Return the host's copy of the same tensors, in the order of the devices' copies."""
     order = {"plateau states": program._order}
     return {name: host[order.get(name, ...)] for name, host in program._moving.items()}
 

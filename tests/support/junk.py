@@ -112,7 +112,7 @@ def attempt(call):
 
 
 def unchanged_if_refused(optimizer, call):
-    """Say whether the call went through; where it is refused, all must be as before."""
+    """Return whether the call was accepted; assert that a refused one has changed nothing."""
     before = snapshot(optimizer)
     try:
         call()

@@ -42,7 +42,7 @@ def main(folder, kills, steps, seed):
     folder, beside = Path(folder), Path(folder + "-beside")
     folder.mkdir()
     beside.mkdir()
-    example.train(beside, 2)  # imports, and what is made at a first step
+    example.train(beside, 2)  # imports, and the state that a first step makes
     begin = time.monotonic()
     example.train(beside, 7)
     longest = 2 * (time.monotonic() - begin)  # some steps, however busy the machine is

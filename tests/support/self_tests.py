@@ -23,7 +23,7 @@ def untested(monkeypatch):
 
 @pytest.fixture(params=HOST_KERNELS)
 def host_kernels(request, monkeypatch):
-    """Name a backend with kernels that run on the CPU; "auto" prefers it there."""
+    """Return the name of a backend with kernels that run on the CPU; "auto" prefers it there."""
     why = backends.available()[request.param]
     if why is not None or not trust.is_tested(backends.choose(request.param), CPU):
         pytest.skip(f"{request.param} has no kernels for the CPU here: {why}")
