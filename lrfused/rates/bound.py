@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from .. import program
 from ..checkpoint import scheduler_state
+from ..host import zeros
 from ..program import FOREVER, Segment
 from ..schedules import Schedule
 from ..schedules.formula import own_formula
@@ -195,4 +196,4 @@ class BoundSchedules:
 
 def _probe_group(group: dict[str, Any]) -> dict[str, Any]:
     bound = {k: v for k, v in group.items() if k not in _NOT_BOUND}
-    return {**bound, "lr": float(group["lr"]), "params": [torch.empty(0)]}
+    return {**bound, "lr": float(group["lr"]), "params": [zeros(0)]}

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..host import apart
 from ..program import FOREVER, Packed, pack
 from .bound import BoundSchedules
 from .moved import Moved
@@ -32,6 +33,7 @@ class Rates:
     Raises TypeError for an lr that is no number.
     """
 
+    @apart
     def __init__(
         self,
         groups: list[dict[str, Any]],
@@ -84,6 +86,7 @@ class Rates:
         if b is not None:
             b.refuse_joining()
 
+    @apart
     def join(self, groups: list[dict[str, Any]]) -> None:
         """Take the last of `groups`, which is new."""
         self.sync()
@@ -128,12 +131,14 @@ class Rates:
     def _epoch(self, b: BoundSchedules) -> int:
         return int(self.moved.epochs[b.indices[0]])
 
+    @apart
     def catch_up(self) -> None:
         """Set the counters of torch's schedulers."""
         for b in self.bound:
             b.catch_up(self._epoch(b))
         self.plateaus.catch_up()
 
+    @apart
     def _compile(self) -> None:
         count = len(self.shown.rates)
         replayed = self.shown.live and self._make_program.on_device
@@ -153,6 +158,7 @@ class Rates:
             may_capture=replayed or all(b.until == FOREVER for b in self.bound),
         )
 
+    @apart
     def use(self, make_program: type[Program]) -> None:
         """Go on with another class of program."""
         if make_program is not self._make_program:
@@ -183,6 +189,7 @@ class Rates:
             for b in self.bound:
                 b.refuse_to_go_on()
 
+    @apart
     def _take_written(self, groups: list[dict[str, Any]]) -> None:
         for written in self.shown.written(groups):
             if self.shown.differs(written):
@@ -211,6 +218,7 @@ class Rates:
             self._settle()
             self.program.show(groups)
 
+    @apart
     def _settle(self) -> None:
         if not self.program.settle():
             return
@@ -226,16 +234,19 @@ class Rates:
         if any(near):
             self._compile()
 
+    @apart
     def used(self) -> list[float]:
         """Return the rates of the last optimizer step."""
         self._settle()
         return self.moved.used[: len(self.shown.rates)].tolist()
 
+    @apart
     def history(self) -> Tensor:
         """Return the rows that are kept, oldest first: epoch, whether a cut, rates."""
         self._settle()
         return self.moved.rows_of_history()
 
+    @apart
     def epoch(self) -> int:
         """Return how many schedule steps were made; of plateaus alone, how many metrics fed."""
         for b in self.bound:
@@ -247,6 +258,7 @@ class Rates:
 
     # -- state -------------------------------------------------------------------------------
 
+    @apart
     def sync(self) -> None:
         """Bring torch's schedulers up to date."""
         self._settle()
@@ -288,6 +300,7 @@ class Rates:
                 states[self.bound.index(b)] = saved
         return states
 
+    @apart
     def check(self, states: Sequence[Any], override: bool = False) -> None:
         """Raise ValueError unless each of `bound` can load its part of `states`."""
         if len(states) != len(self.bound):
@@ -298,6 +311,7 @@ class Rates:
             if state is not None:
                 b.check(state, override)
 
+    @apart
     def load(self, groups: list[dict[str, Any]], states: Sequence[Any]) -> None:
         """Load states that `check` let pass, None to keep one, and the groups' rates."""
         self.sync()
