@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
+from .plain import number, plain
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay")
+_BESIDE = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")  # of schedulers
+_SETTINGS = {*_NUMBERS, *_BESIDE, "nesterov", "maximize"}
 _LARGEST = torch.finfo(torch.float32).max
 
 
 def as_float(name: str, value: Any) -> float:
     """Return a number, or a tensor of one, as a float; raise TypeError naming it otherwise."""
-    if isinstance(value, (Real, Tensor)) or hasattr(value, "dtype"):
-        try:
-            return float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"{name} must be one real number, got {value!r}") from error
-    raise TypeError(f"{name} must be one real number, got {value!r}")
+    try:
+        return float(number(name, value))
+    except OverflowError as error:
+        raise TypeError(f"{name} must fit into a double, got {value!r}") from error
+
+
+def take_numbers(g: int, group: dict[str, Any]) -> None:
+    """Make a group's settings plain numbers; raise TypeError for one that is no number."""
+    named = {key: f"param_groups[{g}][{key!r}]" for key in _NUMBERS if key in group}
+    group.update({key: number(name, group[key]) for key, name in named.items()})
+    group.update(plain_settings(group))
+
+
+def plain_settings(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group's settings with plain numbers; what is no number stays as it is."""
+    return {key: plain(value) if key in _SETTINGS else value for key, value in group.items()}
+
+
+def check_rate(lr: Any) -> None:
+    """Raise ValueError, with torch's message, for a tensor of several rates."""
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
 
 
 def check_arguments(
     lr: Any, momentum: Any, dampening: Any, weight_decay: Any, nesterov: bool, differentiable: bool
 ) -> None:
     """Raise ValueError for arguments that no SGD can have, with torch's message if it has one."""
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError("Tensor lr must be 1-element")
     if lr < 0.0:
         raise ValueError(f"Invalid learning rate: {lr}")
     if momentum < 0.0:

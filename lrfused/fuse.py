@@ -12,7 +12,10 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from . import program
+from .checks import as_float
+from .host import apart, tensor, zeros
 from .optimizer import FusedDecaySGD
+from .plain import plain
 from .program.recorded import Recorded
 from .scheduler import Scheduler
 from .schedules import Adopted
@@ -62,11 +65,11 @@ def fuse(
             raise TypeError(f"fuse(scheduler=...) must be torch schedulers, got {_name(s)}")
         if getattr(s, "optimizer", None) is not optimizer:
             raise ValueError(f"fuse(scheduler=...) has a {_name(s)} of another optimizer")
-    schedule = [Adopted(s) for s in _known(optimizer, schedulers, total_steps)]
+    schedule = [Adopted(s) for s in _known(optimizer, schedulers, plain(total_steps))]
     defaults = {k: v for k, v in optimizer.defaults.items() if k not in _DROPPED}
     fused = FusedDecaySGD(
         [_group(group) for group in optimizer.param_groups],
-        **{**defaults, "lr": float(defaults["lr"])},
+        **{**defaults, "lr": as_float("lr", defaults["lr"])},
         schedule=schedule,
         schedule_every=schedule_every,
         amp=amp,
@@ -89,7 +92,7 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
     if "param_names" in group:
         params = list(zip(group["param_names"], params, strict=True))
     kept = {k: v for k, v in group.items() if k not in _DROPPED}
-    return {**kept, "params": params, "lr": float(group["lr"])}
+    return {**kept, "params": params, "lr": as_float("lr", group["lr"])}
 
 
 def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> list[Any]:
@@ -123,15 +126,14 @@ def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> li
     return [_record(optimizer, schedulers, total_steps)]
 
 
+@apart
 def _record(optimizer: SGD, schedulers: list[Any], total_steps: int) -> Recorded:
     """Run copies of the schedulers ahead and record the groups' numbers after each step."""
     if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
         raise ValueError(
             f"fuse(total_steps=...) must be an integer of at least 1, got {total_steps!r}"
         )
-    stand_in = SGD(
-        [{**_group(group), "params": [torch.empty(0)]} for group in optimizer.param_groups]
-    )
+    stand_in = SGD([{**_group(group), "params": [zeros(0)]} for group in optimizer.param_groups])
     copies = [copy.deepcopy(s, {id(optimizer): stand_in}) for s in schedulers]
     rows = [_numbers(stand_in)]
     with warnings.catch_warnings():
@@ -143,10 +145,7 @@ def _record(optimizer: SGD, schedulers: list[Any], total_steps: int) -> Recorded
     for key in sorted(rows[0].keys() - {"lr", "momentum"}):
         if any(row[key] != rows[0][key] for row in rows):
             raise ValueError(f"{_name(schedulers[0])} moves {key!r}, which cannot be recorded")
-    tapes = {
-        key: torch.tensor([row[key] for row in rows], dtype=torch.float64)
-        for key in ("lr", "momentum")
-    }
+    tapes = {key: tensor([row[key] for row in rows], torch.float64) for key in ("lr", "momentum")}
     moved = bool((tapes["momentum"] != tapes["momentum"][0]).any())
     return Recorded(
         stand_in,
@@ -159,4 +158,4 @@ def _record(optimizer: SGD, schedulers: list[Any], total_steps: int) -> Recorded
 
 def _numbers(optimizer: SGD) -> dict[str, list[float]]:
     keys = ("lr", "momentum", "dampening", "weight_decay")
-    return {key: [float(group[key]) for group in optimizer.param_groups] for key in keys}
+    return {key: [as_float(key, group[key]) for group in optimizer.param_groups] for key in keys}

@@ -14,9 +14,19 @@ from . import backends
 from .arithmetic.gradient_scaling import GradientScaling
 from .arithmetic.masters import key_of
 from .checkpoint import optimizer_state
-from .checks import check_arguments, check_cycles, check_max_grad_norm, check_numbers, check_ticks
+from .checks import (
+    as_float,
+    check_arguments,
+    check_cycles,
+    check_max_grad_norm,
+    check_rate,
+    check_ticks,
+    plain_settings,
+    take_numbers,
+)
 from .integrations.step_hooks import warn_of_attached, wrap_step
 from .parts import Parts, first_device
+from .plain import number, plain
 from .rates.clock import Clock
 from .rates.history import LRHistory
 from .scheduler import handle_of
@@ -83,6 +93,13 @@ class FusedDecaySGD(Optimizer):
         fused: bool | None = None,
         differentiable: bool = False,
     ) -> None:
+        check_rate(lr)
+        lr, momentum = number("lr", lr), number("momentum", momentum)
+        dampening, weight_decay = (
+            number("dampening", dampening),
+            number("weight_decay", weight_decay),
+        )
+        nesterov, maximize, schedule_every = plain(nesterov), plain(maximize), plain(schedule_every)
         check_arguments(lr, momentum, dampening, weight_decay, nesterov, differentiable)
         check_ticks(schedule_every, amp, advance)
         if backend != "auto":
@@ -145,8 +162,11 @@ class FusedDecaySGD(Optimizer):
 
         Raises ValueError for a schedule with arguments for each group, or that sets them.
         """
-        if isinstance(param_group, dict) and param_group.get("schedule") is not None:
-            param_group["schedule"] = shared_schedules(self.param_groups, param_group["schedule"])
+        if isinstance(param_group, dict):
+            take_numbers(len(self.param_groups), param_group)
+            if param_group.get("schedule") is not None:
+                own = shared_schedules(self.param_groups, param_group["schedule"])
+                param_group["schedule"] = own
         parts = self._parts
         if parts.rates is None:  # torch's constructor adds the first groups
             return super().add_param_group(param_group)
@@ -246,7 +266,9 @@ class FusedDecaySGD(Optimizer):
         packed = super().state_dict()
         rates.sync()
         for i, group in enumerate(packed["param_groups"]):
-            group["lr"] = float(group["lr"])
+            group.update(
+                plain_settings(group), lr=as_float(f"param_groups[{i}]['lr']", group["lr"])
+            )
             schedulers = rates.pack(i)
             group["schedule"] = schedulers and {
                 "steps_since": self._parts.clock.since, "schedulers": schedulers,
@@ -286,7 +308,8 @@ class FusedDecaySGD(Optimizer):
         parts.rates.check(states, override)
         if not override:
             check_cycles(groups, self.param_groups)
-        check_numbers([{**self.defaults, **group} for group in groups])
+        for i, group in enumerate(groups):
+            take_numbers(i, group)
         optimizer_state.release(groups, state["state"], parts.scaling.master)
         rates = [float(group["lr"]) for group in groups]
         for new, old, rate in zip(groups, self.param_groups, rates, strict=True):

@@ -11,6 +11,7 @@ from .arithmetic.gradient_scaling import GradientScaling
 from .arithmetic.masters import key_of
 from .arithmetic.norm import norm
 from .arithmetic.sgd import gradient_square_sum, update_own
+from .host import zeros
 from .rates.metric import as_metric
 from .schedules.base import as_schedules
 
@@ -67,7 +68,7 @@ class ReferenceDecaySGD(torch.optim.SGD):
                 shared.setdefault(id(own), (chain, []))[1].append(group)
         for chain, groups in shared.values():
             # torch's schedulers take an optimizer; this one shares the groups' dicts with ours.
-            holder = torch.optim.SGD([torch.empty(0)])
+            holder = torch.optim.SGD([zeros(0)])
             holder.param_groups[:] = groups
             vars(holder)["_opt_called"] = True  # no warning of a step before the optimizer's
             self.attached.append((holder, [s.bind(holder) for s in chain]))

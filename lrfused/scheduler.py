@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from . import program
 from .checkpoint.scheduler_state import is_of_the_kind
+from .plain import plain, plain_list
 from .rates.metric import as_metric, mean
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ class Scheduler(LRScheduler):
                 "a state with the value, scheduler.load_state_dict(state, override=True)"
             )
         (owner,) = owners
+        value = plain_list(plain(value))
         if not is_of_the_kind(getattr(owner, name), value):
             raise TypeError(
                 f"scheduler.{name} must be of the kind of {getattr(owner, name)!r}, got {value!r}"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..host import tensor
 from .norm import clip_coefficient
 
 
@@ -45,7 +46,9 @@ class GradientScaling:
         """Return the factor that unscales gradients, computed as in GradScaler.unscale_."""
         if self.grad_scale is None:
             return 1.0
-        return float(torch.as_tensor(self.grad_scale).double().reciprocal().float())
+        scale = self.grad_scale
+        scale = scale if isinstance(scale, Tensor) else tensor(scale, torch.float32)
+        return float(scale.double().reciprocal().float())
 
     @property
     def scaled(self) -> bool:
@@ -68,4 +71,4 @@ class GradientScaling:
 
 
 def _fp64(x: float) -> Tensor:
-    return torch.tensor(x, dtype=torch.float64)
+    return tensor(x, torch.float64)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..host import apart, tensor
+
 LANES = 128
 PIECE = 4096
 
@@ -42,9 +44,10 @@ def square_sum(x: Tensor) -> Tensor:
     return ordered_sum(ordered_sum(squares.unflatten(0, (pieces, PIECE))))
 
 
+@apart
 def norm(square_sums: Sequence[float]) -> float:
     """Return the norm of gradients, from the sum of squares of each."""
-    return math.sqrt(ordered_sum(torch.tensor(square_sums, dtype=torch.float64)).item())
+    return math.sqrt(ordered_sum(tensor(square_sums, torch.float64)).item())
 
 
 def clip_coefficient(norm: float, max_norm: float) -> float:

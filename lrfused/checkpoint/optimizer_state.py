@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..arithmetic.masters import KEYS, has_master
 from ..checks import check_buffer, check_master
+from . import foreign
 
 _MASTERS = [key for key in KEYS.values() if key is not None]
 _OURS = ("momentum_buffer", *_MASTERS)
@@ -45,7 +46,11 @@ def check_form(state: Any) -> None:
 
 
 def hold(_optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Hide the tensors whose dtype is not the parameter's: the last load_state_dict pre-hook."""
+    """Hide the tensors whose dtype is not the parameter's: the last load_state_dict pre-hook.
+
+    Raises ValueError for the checkpoint of an optimizer that is no SGD.
+    """
+    foreign.refuse(state_dict["param_groups"])
 
     def held(own: Any) -> Any:
         if not isinstance(own, dict):

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
+from ..schedules.attributes import plain_state as plain_numbers
 from ..schedules.formula import Formula
 
 # Entries that a step changes, or that are loaded without a comparison; the others are settings.
@@ -49,6 +50,7 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
     own = plain_state(scheduler)
     if not isinstance(state, dict):
         raise ValueError(f"the checkpoint's {name} is {type(state).__name__}, not a dict")
+    state = plain_numbers(state)
     numbers = [] if isinstance(scheduler, ChainedScheduler) else ["last_epoch"]
     if isinstance(scheduler, ReduceLROnPlateau):
         numbers += ["best", "num_bad_epochs", "cooldown_counter"]
@@ -96,6 +98,7 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
 
 
 _CYCLED = ("base_momentums", "max_momentums", "use_beta1")  # an override may add them
+_COUNTED = ("last_epoch", "_step_count")  # in 64 bits
 _ENDLESS = 2**62  # more steps than a counter holds
 _FUNCTIONS = ("lr_lambdas", "_scale_fn_custom", "_schedulers")  # checked apart
 
@@ -107,7 +110,8 @@ def _check_kinds(name: str, own: dict[str, Any], state: Any) -> None:
         raise ValueError(f"the checkpoint's {name} has functions that are no dicts: {functions}")
     for key, here in {"base_momentums": [], "max_momentums": [], "use_beta1": False, **own}.items():
         there = _plain(state.get(key, here))
-        if key not in _FUNCTIONS and not is_of_the_kind(here, there):
+        endless = key in _COUNTED and _is_number(there) and not abs(there) < _ENDLESS
+        if endless or (key not in _FUNCTIONS and not is_of_the_kind(here, there)):
             raise ValueError(
                 f"the checkpoint's {name} has {key}={there!r}, of another kind than {here!r}"
             )
@@ -119,11 +123,8 @@ def is_of_the_kind(here: Any, there: Any) -> bool:
         return callable(there)
     if isinstance(here, Tensor):
         return isinstance(there, Tensor) and here.dim() == there.dim()
-    if isinstance(here, int) and not isinstance(here, bool):
-        # torch counts with what it was given: 3.0 may come where 3 was.
-        return isinstance(there, (int, float)) and abs(there) < _ENDLESS
-    if isinstance(here, (float, bool)):
-        return _is_number(there)
+    if isinstance(here, (int, float)):
+        return _is_number(there)  # torch counts with what it was given: 3.0 may come where 3 was
     if isinstance(here, dict) and isinstance(there, dict):
         if all(isinstance(key, int) for key in here):  # milestones
             return all(isinstance(number, int) for pair in there.items() for number in pair)
@@ -150,14 +151,16 @@ def _is_formula(scheduler: Any) -> bool:
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
-    return bool(a == b)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b) or bool(a != a and b != b)  # NaN
 
 
 def load(scheduler: Any, state: dict[str, Any]) -> None:
     """Load a state that `check` accepted."""
     # An entry of another name could replace one of the scheduler's methods.
     own = {*plain_state(scheduler), *_CYCLED}
-    state = {k: v for k, v in state.items() if k in own and k != "name"}
+    state = {k: v for k, v in plain_numbers(state).items() if k in own and k != "name"}
     if "milestones" in state:
         state["milestones"] = Counter(state["milestones"])
     members = state.pop("_schedulers", None)

@@ -59,7 +59,7 @@ def _together(parts: Sequence[Compiled]) -> Compiled:
 
 def _runs(s: Any, count: int) -> Iterator[tuple[int, int, int, bool]]:
     """Yield (member, first step, last step, whether the member starts with these steps)."""
-    cuts = sorted({math.ceil(m) for m in s._milestones})
+    cuts = sorted({math.ceil(m) for m in s._milestones if abs(m) < FOREVER})
     k = 1
     while k <= count:
         t = s.last_epoch + k

@@ -25,6 +25,8 @@ def _for_all(s: Any, segments: list[Segment], until: int = FOREVER) -> Compiled:
 
 
 def _step(s: Any, count: int) -> Compiled:
+    if not s.step_size < FOREVER:
+        return _for_all(s, [])
     size = Fraction(s.step_size).numerator  # an integer is a multiple of p / q if it is one of p
     first = size - s.last_epoch % size
     if s.last_epoch + first == 0:
@@ -33,7 +35,8 @@ def _step(s: Any, count: int) -> Compiled:
 
 
 def _multi_step(s: Any, count: int) -> Compiled:
-    ahead = sorted((int(m) - s.last_epoch, n) for m, n in s.milestones.items() if m == int(m))
+    reached = [(m, n) for m, n in s.milestones.items() if abs(m) < FOREVER and m == int(m)]
+    ahead = sorted((int(m) - s.last_epoch, n) for m, n in reached)
     cuts = [Segment(k, k + 1, x=float(s.gamma**n)) for k, n in ahead if k >= 1]
     return _for_all(s, cuts)
 
@@ -45,7 +48,7 @@ def _exponential(s: Any, count: int) -> Compiled:
 def _at(s: Any, t: float, x: float) -> list[Segment]:
     """Multiply by x at epoch t, if that is still to come."""
     k = t - s.last_epoch
-    return [Segment(int(k), int(k) + 1, x=float(x))] if k >= 1 and k == int(k) else []
+    return [Segment(int(k), int(k) + 1, x=float(x))] if 1 <= k < FOREVER and k == int(k) else []
 
 
 def _constant(s: Any, count: int) -> Compiled:
@@ -58,7 +61,7 @@ def _constant(s: Any, count: int) -> Compiled:
 def _linear(s: Any, count: int) -> Compiled:
     start, end, total = s.start_factor, s.end_factor, s.total_iters
     segments = _at(s, 0, start)
-    epochs = range(max(s.last_epoch, 0) + 1, min(s.last_epoch + count, math.floor(total)) + 1)
+    epochs = range(max(s.last_epoch, 0) + 1, _last(s, count, total) + 1)
     if epochs:
         table = [1.0 + (end - start) / (total * start + (t - 1) * (end - start)) for t in epochs]
         segments.append(_table(s, epochs, table))
@@ -67,11 +70,18 @@ def _linear(s: Any, count: int) -> Compiled:
 
 def _polynomial(s: Any, count: int) -> Compiled:
     total, power = s.total_iters, s.power
-    epochs = range(s.last_epoch + 1, min(s.last_epoch + count, math.floor(total)) + 1)
+    epochs = range(s.last_epoch + 1, _last(s, count, total) + 1)
     if not epochs:
         return _for_all(s, [])
     table = [((1.0 - t / total) / (1.0 - (t - 1) / total)) ** power for t in epochs]
     return _for_all(s, [_table(s, epochs, table)], _until(s, count, total))
+
+
+def _last(s: Any, count: int, total: float) -> int:
+    """Return the last of the next `count` epochs that does not lie after epoch `total`."""
+    return (
+        s.last_epoch + count if total >= FOREVER else min(s.last_epoch + count, math.floor(total))
+    )
 
 
 def _table(s: Any, epochs: range, table: Sequence[float], **form: Any) -> Segment:

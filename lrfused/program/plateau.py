@@ -27,6 +27,11 @@ def plateau_state(s: Any) -> list[float]:
 def set_plateau_state(s: Any, state: list[float]) -> None:
     """Set the scheduler's state from the row of a PlateauState."""
     best, bad, cooldown, total, count = state
-    s.best, s.num_bad_epochs, s.cooldown_counter = best, int(bad), int(cooldown)
+    s.best, s.num_bad_epochs, s.cooldown_counter = best, int(bad), _counted(cooldown)
     if hasattr(s, "accumulate"):  # without it the state has torch's entries alone
         s.metric_sum, s.metric_count = total, int(count)
+
+
+def _counted(steps: float) -> float:
+    """Return a count as the integer that it is; torch counts down from any number, and infinity."""
+    return int(steps) if steps.is_integer() else steps

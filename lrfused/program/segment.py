@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-FOREVER = 2**62
+FOREVER = 2**62  # steps; no counter comes that far, and infinity and sys.maxsize are beyond
 # Added to a product, it changes no bit; 0.0 would turn -0.0 into 0.0.
 NOTHING = -0.0
 

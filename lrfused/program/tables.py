@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .segment import Segment
+from ..host import tensor
+from .segment import FOREVER, Segment
 
 
 class Packed(NamedTuple):
@@ -37,21 +38,24 @@ def pack(by_group: Sequence[Sequence[Segment]]) -> tuple[Tensor, Tensor, Tensor]
     constants: list[list[float]] = []
     for g, segments in enumerate(by_group):
         for s in segments:
+            if s.begin >= FOREVER:
+                continue  # never, and beyond an int64
             start, x = -1, s.x
             if not isinstance(x, float):
                 if id(x) not in starts:
                     starts[id(x)] = len(tables)
                     tables.extend(x)
                 start, x = starts[id(x)], 0.0
-            integers.append([2 * g + s.momentum, s.begin, s.end, s.every, int(s.absolute), start])
+            end, every = min(s.end, FOREVER), min(s.every, FOREVER)
+            integers.append([2 * g + s.momentum, s.begin, end, every, int(s.absolute), start])
             constants.append([x, s.a, s.b])
     return (
         rows(integers, torch.int64, 6),
         rows(constants, torch.float64, 3),
-        torch.tensor(tables, dtype=torch.float64),
+        tensor(tables, torch.float64),
     )
 
 
 def rows(values: Sequence[Sequence[float]], dtype: torch.dtype, columns: int) -> Tensor:
     """Return a tensor of so many columns, also if there are no rows."""
-    return torch.tensor(values, dtype=dtype).reshape(-1, columns)
+    return tensor(values, dtype).reshape(-1, columns)

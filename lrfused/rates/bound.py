@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from .. import program
 from ..checkpoint import scheduler_state
+from ..host import zeros
 from ..program import FOREVER, Segment
 from ..schedules import Schedule
 from ..schedules.formula import own_formula
@@ -222,4 +223,4 @@ _never_called._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
 def _probe_group(group: dict[str, Any]) -> dict[str, Any]:
     bound = {k: v for k, v in group.items() if k not in _NOT_BOUND}
-    return {**bound, "lr": float(group["lr"]), "params": [torch.empty(0)]}
+    return {**bound, "lr": float(group["lr"]), "params": [zeros(0)]}

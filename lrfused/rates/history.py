@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..host import apart
+
 
 class LRHistory(NamedTuple):
     """List schedule steps and plateau cuts, oldest first, each with the rates after it.
@@ -20,6 +22,7 @@ class LRHistory(NamedTuple):
     cuts: list[int]
 
     @classmethod
+    @apart
     def of(cls, rows: Tensor) -> LRHistory:
         """Read rows (epoch, whether a plateau cut, rates), a fp64 tensor."""
         table = rows.tolist()

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from ..host import tensor
+
 
 def as_metric(metrics: Any) -> float:
     """Return one real number of any dtype as a double, exactly.
@@ -36,7 +38,7 @@ def mean(metric: float | torch.Tensor, process_group: Any) -> float | torch.Tens
         both = torch.cat([one, torch.ones_like(one)])
         dist.all_reduce(both, group=process_group)
         return both[0] / both[1]
-    both = torch.tensor([metric, 1.0], dtype=torch.float64)
+    both = tensor([metric, 1.0], torch.float64)
     if "cpu" not in dist.get_backend_config(process_group):  # NCCL alone takes no host tensor
         both = both.to(torch.accelerator.current_accelerator())
     dist.all_reduce(both, group=process_group)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..host import zeros
+
 CAPACITY = 1024  # groups whose cells keep their addresses
 _HISTORY = 1024  # rows of the history: schedule steps and cuts
 
@@ -34,13 +36,13 @@ class Moved(NamedTuple):
         """Return tensors with room for CAPACITY groups, or `count` if that is more."""
         capacity = max(CAPACITY, count)
         return cls(
-            cells=_zeros(2 * capacity),
-            epochs=_zeros(capacity, dtype=torch.int64),
-            used=_zeros(capacity).fill_(torch.nan),
-            history=_zeros(_HISTORY, 2),
-            recorded=_zeros(1, dtype=torch.int64),
-            plateau_states=_zeros(0, 5),
-            observed=_zeros(1, dtype=torch.int64),
+            cells=zeros(2 * capacity),
+            epochs=zeros(capacity, dtype=torch.int64),
+            used=zeros(capacity).fill_(torch.nan),
+            history=zeros(_HISTORY, 2),
+            recorded=zeros(1, dtype=torch.int64),
+            plateau_states=zeros(0, 5),
+            observed=zeros(1, dtype=torch.int64),
         )
 
     @property
@@ -77,7 +79,3 @@ class Moved(NamedTuple):
         if recorded <= length:
             return self.history[:recorded].clone()
         return self.history.roll(-(recorded % length), 0)
-
-
-def _zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.zeros(*shape, dtype=dtype, device="cpu")

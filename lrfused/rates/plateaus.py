@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..host import tensor
 from ..program import plateau_row, plateau_state, rows
 from .bound import BoundSchedules
 from .program import Announce
@@ -31,7 +32,7 @@ class Plateaus:
             for k, i in enumerate(b.indices)
         ]
         self.states = rows([plateau_state(plateau) for plateau, _, _ in own], torch.float64, 5)
-        self.cells = torch.tensor([2 * i for _, _, i in own], dtype=torch.int64)
+        self.cells = tensor([2 * i for _, _, i in own], torch.int64)
         self.rows = rows([plateau_row(plateau, k) for plateau, k, _ in own], torch.float64, 10)
         self._verbose = [
             (plateau.last_epoch, i)

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..host import apart
 from ..program import FOREVER, Packed, pack
 from .bound import BoundSchedules
 from .moved import Moved
@@ -34,6 +35,7 @@ class Rates:
     Raises TypeError for an lr that is no number.
     """
 
+    @apart
     def __init__(
         self,
         groups: list[dict[str, Any]],
@@ -90,6 +92,7 @@ class Rates:
         if b is not None:
             b.refuse_joining()
 
+    @apart
     def join(self, groups: list[dict[str, Any]]) -> None:
         """Take the last of `groups`, which is new."""
         self.sync()
@@ -104,6 +107,7 @@ class Rates:
         self._take_states()
         self._compile()
 
+    @apart
     def _restart(self, groups: list[dict[str, Any]]) -> None:
         """Take rates from the groups, and all else from torch's schedulers."""
         self.shown.momenta.clear()
@@ -134,12 +138,14 @@ class Rates:
     def _epoch(self, b: BoundSchedules) -> int:
         return int(self.moved.epochs[b.indices[0]])
 
+    @apart
     def catch_up(self) -> None:
         """Set the counters of torch's schedulers."""
         for b in self.bound:
             b.catch_up(self._epoch(b))
         self.plateaus.catch_up()
 
+    @apart
     def _compile(self) -> None:
         count = len(self.shown.rates)
         replayed = self.shown.live and self._make_program.on_device
@@ -159,6 +165,7 @@ class Rates:
             may_capture=replayed or all(b.until == FOREVER for b in self.bound),
         )
 
+    @apart
     def use(self, make_program: type[Program]) -> None:
         """Go on with another class of program."""
         if make_program is not self._make_program:
@@ -191,6 +198,7 @@ class Rates:
             for b in self.bound:
                 b.refuse_to_go_on()
 
+    @apart
     def _take_written(self, groups: list[dict[str, Any]]) -> None:
         for written in self.shown.written(groups):
             if self.shown.differs(written):
@@ -206,6 +214,7 @@ class Rates:
         if self._overwritten.get(group, (-1, 0.0))[0] != now:
             self._overwritten[group] = now, rate
 
+    @apart
     def last(self, groups: list[dict[str, Any]]) -> list[float]:
         """Return the rates that the schedules, or torch's constructors, set last, as torch does."""
         self.settle(groups)
@@ -235,6 +244,7 @@ class Rates:
             self._settle()
             self.program.show(groups)
 
+    @apart
     def _settle(self) -> None:
         if not self.program.settle():
             return
@@ -250,11 +260,13 @@ class Rates:
         if any(near):
             self._compile()
 
+    @apart
     def used(self) -> list[float]:
         """Return the rates of the last optimizer step."""
         self._settle()
         return self.moved.used[: len(self.shown.rates)].tolist()
 
+    @apart
     def history(self) -> Tensor:
         """Return the rows that are kept, oldest first: epoch, whether a cut, rates."""
         self._settle()
@@ -296,10 +308,12 @@ class Rates:
             before = None if name == "_schedulers" else copy.copy(getattr(owner, name))
             self._watched.append((owner, name, before))
 
+    @apart
     def record(self) -> None:
         """Add a schedule step that torch's schedulers made to the history."""
         self.moved.first(len(self.shown.rates)).record(cut=False)
 
+    @apart
     def is_unused(self) -> bool:
         """Return whether neither an optimizer step nor a schedule step was made yet."""
         first = bool(self.moved.used[0].isnan()) and not self.program.in_flight
@@ -318,6 +332,7 @@ class Rates:
 
     # -- state -------------------------------------------------------------------------------
 
+    @apart
     def sync(self) -> None:
         """Bring torch's schedulers up to date."""
         self._settle()
@@ -359,6 +374,7 @@ class Rates:
                 states[self.bound.index(b)] = saved
         return states
 
+    @apart
     def check(self, states: Sequence[Any], override: bool = False) -> None:
         """Raise ValueError unless each of `bound` can load its part of `states`."""
         if len(states) != len(self.bound):
@@ -369,6 +385,7 @@ class Rates:
             if state is not None:
                 b.check(state, override)
 
+    @apart
     def load(self, groups: list[dict[str, Any]], states: Sequence[Any]) -> None:
         """Load states that `check` let pass, None to keep one, and the groups' rates."""
         self.sync()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from .attributes import plain_attributes
 from .base import Schedule
 
 
@@ -36,7 +37,8 @@ def _bound(scheduler: Any, optimizer: Any) -> Any:
     """Return a copy of a scheduler and its members, bound to another optimizer."""
     copied = copy.copy(scheduler)
     copied.optimizer = optimizer
-    for name, value in vars(scheduler).items():
+    vars(copied).update(plain_attributes(scheduler))
+    for name, value in vars(copied).items():
         if name == "_schedulers":
             copied._schedulers = [_bound(member, optimizer) for member in value]
         elif isinstance(value, (list, dict)):

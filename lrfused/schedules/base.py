@@ -1,4 +1,4 @@
-"""The base class of all schedules, and the checks of their arguments."""
+"""The base class of all schedules."""
 
 from __future__ import annotations
 
@@ -10,19 +10,7 @@ import torch
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..checks import as_float
-
-
-def at_least_one(schedule: str, name: str, value: Any) -> None:
-    """Raise ValueError unless the value is an integer above 0, before torch divides by it."""
-    if not isinstance(value, (int, float)) or value < 1 or value != int(value):
-        raise ValueError(f"{schedule}({name}=...) must be an integer of at least 1, got {value!r}")
-
-
-def numbers(schedule: str, **arguments: Any) -> None:
-    """Raise TypeError unless all are numbers, before torch multiplies by them."""
-    for name, value in arguments.items():
-        as_float(f"{schedule}({name}=...)", value)
+from .arguments import taken
 
 
 class Schedule:
@@ -34,7 +22,11 @@ class Schedule:
     def __init__(self, **arguments: Any) -> None:
         if type(self) is Schedule:
             raise TypeError("Schedule is what all schedules are; make one of them, StepLR say")
-        object.__setattr__(self, "_arguments", arguments)
+        object.__setattr__(self, "_arguments", taken(type(self), arguments))
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ValueError or TypeError for arguments that torch takes and fails with later."""
 
     @property
     def arguments(self) -> dict[str, Any]:

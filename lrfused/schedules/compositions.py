@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
-from .base import Schedule, numbers
+from .base import Schedule
 from .decays import LinearLR, PolynomialLR
 
 
@@ -48,8 +48,7 @@ class SequentialLR(Schedule):
                     f"SequentialLR(schedulers=...) has a {type(member).__name__} at index {i} with "
                     "total_iters=0, which cannot start at a milestone"
                 )
-        numbers("SequentialLR", **{f"milestones[{i}]": m for i, m in enumerate(milestones)})
-        super().__init__(schedulers=members, milestones=list(milestones), last_epoch=last_epoch)
+        super().__init__(schedulers=members, milestones=milestones, last_epoch=last_epoch)
 
     def bind(self, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
         """Construct the members on `optimizer`, in order, then torch's SequentialLR of them."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
 from torch.optim import lr_scheduler
 
-from .base import Schedule, numbers
+from .base import Schedule
 
 
 class CosineAnnealingWarmRestarts(Schedule):
@@ -49,11 +50,6 @@ class CyclicLR(Schedule):
         max_momentum: float = 0.9,
         last_epoch: int = -1,
     ) -> None:
-        numbers("CyclicLR", step_size_up=step_size_up, gamma=gamma)
-        # With a ratio of 0 or 1 torch divides by zero at a later step.
-        for name, value in (("step_size_up", step_size_up), ("step_size_down", step_size_down)):
-            if value is not None and not value > 0:
-                raise ValueError(f"CyclicLR({name}=...) must be above 0, got {value!r}")
         super().__init__(
             base_lr=base_lr,
             max_lr=max_lr,
@@ -68,6 +64,13 @@ class CyclicLR(Schedule):
             max_momentum=max_momentum,
             last_epoch=last_epoch,
         )
+
+    def _check(self) -> None:
+        # Torch divides by zero where the ratio of both is 0 or 1, and returns NaN without an end.
+        for name in ("step_size_up", "step_size_down"):
+            value = self.arguments[name]
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"CyclicLR({name}=...) must be above 0 and finite, got {value!r}")
 
 
 class OneCycleLR(Schedule):
@@ -95,7 +98,6 @@ class OneCycleLR(Schedule):
         three_phase: bool = False,
         last_epoch: int = -1,
     ) -> None:
-        numbers("OneCycleLR", div_factor=div_factor, final_div_factor=final_div_factor)
         super().__init__(
             max_lr=max_lr,
             total_steps=total_steps,

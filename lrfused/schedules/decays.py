@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
-from .base import Schedule, at_least_one, numbers
+from .arguments import count
+from .base import Schedule
 
 
 def _functions(schedule: str, lr_lambda: Any) -> None:
@@ -68,9 +69,10 @@ class StepLR(Schedule):
     torch_class = lr_scheduler.StepLR
 
     def __init__(self, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        at_least_one("StepLR", "step_size", step_size)
-        numbers("StepLR", gamma=gamma)
         super().__init__(step_size=step_size, gamma=gamma, last_epoch=last_epoch)
+
+    def _check(self) -> None:
+        count("StepLR", "step_size", self.step_size, never=True)
 
 
 class MultiStepLR(Schedule):
@@ -79,10 +81,7 @@ class MultiStepLR(Schedule):
     torch_class = lr_scheduler.MultiStepLR
 
     def __init__(self, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1) -> None:
-        if not isinstance(milestones, Iterable):
-            raise TypeError(f"MultiStepLR(milestones=...) must be integers, got {milestones!r}")
-        numbers("MultiStepLR", gamma=gamma)
-        super().__init__(milestones=list(milestones), gamma=gamma, last_epoch=last_epoch)
+        super().__init__(milestones=milestones, gamma=gamma, last_epoch=last_epoch)
 
 
 class ConstantLR(Schedule):
@@ -91,10 +90,11 @@ class ConstantLR(Schedule):
     torch_class = lr_scheduler.ConstantLR
 
     def __init__(self, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1) -> None:
-        numbers("ConstantLR", factor=factor, total_iters=total_iters)
-        if factor == 0:  # torch divides by it at epoch total_iters
-            raise ValueError("ConstantLR(factor=...) must not be 0: the rate could not come back")
         super().__init__(factor=factor, total_iters=total_iters, last_epoch=last_epoch)
+
+    def _check(self) -> None:
+        if self.factor == 0:  # torch divides by it at epoch total_iters
+            raise ValueError("ConstantLR(factor=...) must not be 0: the rate could not come back")
 
 
 class LinearLR(Schedule):
@@ -109,9 +109,6 @@ class LinearLR(Schedule):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        numbers(
-            "LinearLR", start_factor=start_factor, end_factor=end_factor, total_iters=total_iters
-        )
         super().__init__(
             start_factor=start_factor,
             end_factor=end_factor,
@@ -126,10 +123,11 @@ class PolynomialLR(Schedule):
     torch_class = lr_scheduler.PolynomialLR
 
     def __init__(self, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
-        numbers("PolynomialLR", total_iters=total_iters, power=power)
-        if power < 0:  # torch divides by 0 at epoch total_iters
-            raise ValueError(f"PolynomialLR(power=...) must be at least 0, got {power!r}")
         super().__init__(total_iters=total_iters, power=power, last_epoch=last_epoch)
+
+    def _check(self) -> None:
+        if self.power < 0:  # torch divides by 0 at epoch total_iters
+            raise ValueError(f"PolynomialLR(power=...) must be at least 0, got {self.power!r}")
 
 
 class ExponentialLR(Schedule):
@@ -138,7 +136,6 @@ class ExponentialLR(Schedule):
     torch_class = lr_scheduler.ExponentialLR
 
     def __init__(self, gamma: float, last_epoch: int = -1) -> None:
-        numbers("ExponentialLR", gamma=gamma)
         super().__init__(gamma=gamma, last_epoch=last_epoch)
 
 
@@ -148,6 +145,7 @@ class CosineAnnealingLR(Schedule):
     torch_class = lr_scheduler.CosineAnnealingLR
 
     def __init__(self, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
-        at_least_one("CosineAnnealingLR", "T_max", T_max)
-        numbers("CosineAnnealingLR", eta_min=eta_min)
         super().__init__(T_max=T_max, eta_min=eta_min, last_epoch=last_epoch)
+
+    def _check(self) -> None:
+        count("CosineAnnealingLR", "T_max", self.T_max, never=True)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch.optim import lr_scheduler
 
-from .base import Schedule, at_least_one, numbers
+from .arguments import count
+from .base import Schedule
 
 
 class ReduceLROnPlateau(Schedule):
@@ -41,18 +42,6 @@ class ReduceLROnPlateau(Schedule):
         nan: Literal["bad", "ignore"] = "bad",
         process_group: Any = None,
     ) -> None:
-        numbers(
-            "ReduceLROnPlateau", factor=factor, patience=patience, threshold=threshold,
-            cooldown=cooldown, eps=eps,
-        )  # fmt: skip
-        at_least_one("ReduceLROnPlateau", "accumulate", accumulate)
-        if nan not in ("bad", "ignore"):
-            raise ValueError(f"ReduceLROnPlateau(nan=...) must be 'bad' or 'ignore', got {nan!r}")
-        if process_group is not None and not hasattr(process_group, "rank"):
-            raise TypeError(
-                "ReduceLROnPlateau(process_group=...) must be a torch.distributed process group, "
-                f"got {process_group!r}"
-            )
         super().__init__(
             mode=mode,
             factor=factor,
@@ -67,6 +56,18 @@ class ReduceLROnPlateau(Schedule):
             nan=nan,
             process_group=process_group,
         )
+
+    def _check(self) -> None:
+        count("ReduceLROnPlateau", "accumulate", self.accumulate)
+        if self.nan not in ("bad", "ignore"):
+            raise ValueError(
+                f"ReduceLROnPlateau(nan=...) must be 'bad' or 'ignore', got {self.nan!r}"
+            )
+        if self.process_group is not None and not hasattr(self.process_group, "rank"):
+            raise TypeError(
+                "ReduceLROnPlateau(process_group=...) must be a torch.distributed process group, "
+                f"got {self.process_group!r}"
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ReduceLROnPlateau:
         return self  # a process group cannot be copied, and the rest are numbers

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from .base import Schedule, at_least_one
+from ..plain import number
+from .arguments import count
+from .base import Schedule
 from .compositions import SequentialLR
 from .decays import LambdaLR, LinearLR
 from .formula import Formula
@@ -20,7 +22,7 @@ def warmup(schedule: Schedule, steps: int, start_factor: float = 0.01) -> Sequen
     schedule(t - steps). start_factor is in (0, 1].
     Source: gradual warmup, section 2.2 of https://arxiv.org/abs/1706.02677.
     """
-    at_least_one("warmup", "steps", steps)
+    steps = count("warmup", "steps", steps)
     return SequentialLR([LinearLR(start_factor, 1.0, steps), schedule], [steps])
 
 
@@ -33,10 +35,7 @@ def cosine_with_warmup(total_steps: int, warmup_steps: int, floor: float = 0.0) 
     Source: https://arxiv.org/abs/1608.03983 with the warmup and floor usual since; transformers'
     get_cosine_with_min_lr_schedule_with_warmup.
     """
-    _check("cosine_with_warmup", warmup_steps, total_steps, total_steps - warmup_steps, floor)
-    return LambdaLR(
-        _WarmupStableDecay(total_steps, warmup_steps, total_steps - warmup_steps, "cosine", floor)
-    )
+    return LambdaLR(_shaped("cosine_with_warmup", total_steps, warmup_steps, None, "cosine", floor))
 
 
 def warmup_stable_decay(
@@ -54,13 +53,14 @@ def warmup_stable_decay(
     (1 + cos(pi x)) / 2 for "cosine" and 1 - sqrt(x) for "1-sqrt".
     Source: https://arxiv.org/abs/2404.06395 (WSD), https://arxiv.org/abs/2405.18392 (1-sqrt).
     """
-    _check("warmup_stable_decay", warmup_steps, total_steps, decay_steps, floor)
     if decay not in _FALLS:
         raise ValueError(
             f"warmup_stable_decay(decay=...) must be one of {', '.join(map(repr, _FALLS))}, got "
             f"{decay!r}"
         )
-    return LambdaLR(_WarmupStableDecay(total_steps, warmup_steps, decay_steps, decay, floor))
+    return LambdaLR(
+        _shaped("warmup_stable_decay", total_steps, warmup_steps, decay_steps, decay, floor)
+    )
 
 
 def inverse_sqrt(warmup_steps: int) -> LambdaLR:
@@ -69,20 +69,28 @@ def inverse_sqrt(warmup_steps: int) -> LambdaLR:
     lr(t) = lr0 * t / warmup_steps for t < warmup_steps, then lr0 * sqrt(warmup_steps / t).
     Source: section 5.3 of https://arxiv.org/abs/1706.03762, with lr0 as the peak.
     """
-    at_least_one("inverse_sqrt", "warmup_steps", warmup_steps)
-    return LambdaLR(_InverseSqrt(warmup_steps))
+    return LambdaLR(_InverseSqrt(count("inverse_sqrt", "warmup_steps", warmup_steps)))
 
 
-def _check(name: str, warmup_steps: int, total_steps: int, decay_steps: int, floor: float) -> None:
-    at_least_one(name, "total_steps", total_steps)
-    if warmup_steps < 0 or decay_steps < 1 or warmup_steps + decay_steps > total_steps:
+def _shaped(
+    name: str, total_steps: Any, warmup_steps: Any, decay_steps: Any, decay: str, floor: Any
+) -> _WarmupStableDecay:
+    """Return the formula of checked arguments; without `decay_steps` all that are left decay."""
+    total = count(name, "total_steps", total_steps)
+    rise = number(f"{name}(warmup_steps=...)", warmup_steps)
+    fall = total - rise
+    if decay_steps is not None:
+        fall = number(f"{name}(decay_steps=...)", decay_steps)
+    low = number(f"{name}(floor=...)", floor)
+    if not (rise >= 0 and fall >= 1 and rise + fall <= total):
         raise ValueError(
             f"{name}(...) must have warmup_steps of at least 0, at least one step of decay, and "
-            f"total_steps for both, got warmup_steps={warmup_steps}, total_steps={total_steps}, "
-            f"decay_steps={decay_steps}"
+            f"total_steps for both, got warmup_steps={rise}, total_steps={total}, "
+            f"decay_steps={fall}"
         )
-    if not 0 <= floor <= 1:
+    if not 0 <= low <= 1:
         raise ValueError(f"{name}(floor=...) must be between 0 and 1, got {floor!r}")
+    return _WarmupStableDecay(total, rise, fall, decay, low)
 
 
 _FALLS: dict[str, Callable[[float], float]] = {
@@ -94,9 +102,9 @@ _FALLS: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class _WarmupStableDecay(Formula):
-    total_steps: int
-    warmup_steps: int
-    decay_steps: int
+    total_steps: float
+    warmup_steps: float
+    decay_steps: float
     decay: str
     floor: float
 
@@ -110,7 +118,7 @@ class _WarmupStableDecay(Formula):
 
 @dataclass(frozen=True)
 class _InverseSqrt(Formula):
-    warmup_steps: int
+    warmup_steps: float
 
     def __call__(self, epoch: int) -> float:
         if epoch < self.warmup_steps:

@@ -1,0 +1,70 @@
+"""The numbers that torch's schedulers keep, by the names of their attributes."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from typing import Any
+
+from torch import Tensor
+
+from ..plain import number, numbers, plain, plain_list
+
+_NUMBERS = {
+    "last_epoch", "_step_count", "step_size", "gamma", "factor", "total_iters", "start_factor",
+    "end_factor", "power", "T_max", "eta_min", "T_0", "T_i", "T_mult", "T_cur", "total_steps",
+    "total_size", "step_ratio", "patience", "threshold", "cooldown", "cooldown_counter",
+    "num_bad_epochs", "best", "eps", "default_min_lr",
+}  # fmt: skip
+_LISTS = {
+    "base_lrs", "max_lrs", "min_lrs", "base_momentums", "max_momentums", "_milestones", "_last_lr",
+}  # fmt: skip
+# A user's functions, and members, whose own attributes are taken one by one.
+_APART = {"lr_lambdas", "_scale_fn_custom", "_schedulers"}
+
+
+def plain_attributes(scheduler: Any) -> dict[str, Any]:
+    """Return the attributes of a torch scheduler that hold numbers, with the numbers plain.
+
+    Raises TypeError naming one that is no number.
+    """
+    name = type(scheduler).__name__
+    made: dict[str, Any] = {}
+    for key, value in vars(scheduler).items():
+        full = f"fuse(scheduler=...): {name}.{key}"
+        if value is None or key in _APART:
+            continue
+        if key in _NUMBERS:
+            made[key] = number(full, value)
+        elif key in _LISTS:
+            made[key] = numbers(full, value)
+        elif key == "milestones":
+            made[key] = _milestones(full, value)
+        elif isinstance(plain(value), (bool, int, float)):
+            made[key] = plain(value)
+    return made
+
+
+def _milestones(name: str, counted: Any) -> Counter[int | float]:
+    """Return milestones as torch's MultiStepLR counts them, with plain numbers as keys."""
+    keys = [key for key in counted if not isinstance(key, Tensor)]
+    if len(keys) < len(counted):  # a dict finds a tensor by its identity alone
+        warnings.warn(f"{name} has tensors, which torch never reaches: pass numbers", stacklevel=7)
+    return Counter({number(name, key): int(number(name, counted[key])) for key in keys})
+
+
+def plain_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a scheduler's state with its numbers plain; what is no number stays as it is."""
+    return {key: value if key in _APART else _plain(key, value) for key, value in state.items()}
+
+
+def _plain(key: str, value: Any) -> Any:
+    if isinstance(value, Counter):
+        return Counter({plain(one): plain(times) for one, times in value.items()})
+    if isinstance(value, dict):
+        return {inner: _plain(inner, item) for inner, item in value.items()}
+    if key in _LISTS or key == "milestones":
+        return plain_list(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain("", item) for item in value]
+    return plain_list(plain(value))
