@@ -137,7 +137,12 @@ def check_master(g: int, param: Tensor, key: str, master: Any) -> None:
 
 
 def check_whole(g: int, param: Tensor) -> None:
-    """Raise TypeError for a DTensor, as its norm needs the parts on other ranks."""
+    """Raise TypeError where no norm can be read: of a DTensor's part, and of a tensor without data.
+
+    A FakeTensor has no data.
+    """
+    if hasattr(param, "fake_mode"):
+        _refuse(g, param, "is a FakeTensor, which has no norm; leave max_grad_norm out")
     if hasattr(param, "to_local"):
         _refuse(
             g, param, "is a DTensor, and max_grad_norm knows nothing of other ranks; "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..arithmetic.masters import KEYS, has_master
 from ..checks import check_buffer, check_master
+from ..host import apart
 from . import foreign
 
 _MASTERS = [key for key in KEYS.values() if key is not None]
@@ -60,6 +61,7 @@ def hold(_optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "state": {i: held(own) for i, own in state_dict["state"].items()}}
 
 
+@apart
 def release(
     groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]], master: str | None
 ) -> None:
@@ -97,7 +99,7 @@ def _check_or_drop(g: int, p: Tensor, own: dict[str, Any], key: str, wanted: str
         warnings.warn(
             "the checkpoint has master weights where this optimizer has none, being of other "
             "parameters or without master_weights: they are left out",
-            stacklevel=8,
+            stacklevel=9,
         )
     else:
         raise ValueError(
