@@ -31,8 +31,6 @@ class Loop:
         self.opt = sgd(groups, **HYPER[hyper])
         self.schedulers = [case.torchs(self.opt) for case in cases]
         self.done = 0
-        self.stepped = any(not case.is_plateau for case in cases)
-        self.fed = any(case.is_plateau for case in cases)
 
     def to(self, step):
         while self.done < step:
@@ -55,6 +53,8 @@ class Loop:
         return self
 
     def fuse(self, backend="auto", **how):
+        self.fed = any(map(is_plateau, self.schedulers))
+        self.stepped = not all(map(is_plateau, self.schedulers))
         self.opt, handle = fuse(self.opt, self.schedulers, backend=backend, **how)
         self.schedulers = [handle]
         return self
