@@ -358,9 +358,8 @@ def test_integers_are_integers_whoever_made_them():
                 return [base / (1 + self.last_epoch) for base in self.base_lrs]
 
         optimizer = sgd(groups_of([0.5]), lr=0.5)
-        _, handle = fuse(optimizer, Unknown(optimizer), total_steps=three)
-        for _ in range(3):
-            handle.step()
+        fused, handle = fuse(optimizer, Unknown(optimizer), total_steps=three)
+        trained(fused, handle, steps=3)
         with pytest.raises(ValueError, match="total_steps=3"):
             handle.step()
 
@@ -420,7 +419,9 @@ def test_infinity_and_huge_numbers_mean_never(kind, never):
                 saved = reloaded(ours.state_dict())
                 ours = make()
                 ours.load_state_dict(saved)
+            theirs.step()
             scheduler.step(*metric)
+            fused.step()
             handle.step(*metric)
             ours.step()
             if watched:

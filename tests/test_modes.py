@@ -217,6 +217,7 @@ def test_fuse_in_a_mode(building_mode, total_steps):
         file = io.BytesIO()
         torch.save(optimizer.state_dict(), file)
         for _ in range(4):
+            optimizer.step()
             handle.step()
         seen.append(rates(optimizer))
     assert seen[0] == seen[1]
