@@ -293,6 +293,7 @@ def test_the_optimizer_and_its_handle_are_freed_together(backend):
 
 def test_a_handle_outlives_the_name_of_its_optimizer(backend):
     handle = one(backend, schedule=ExponentialLR(0.5), schedule_every=None).scheduler
+    handle.optimizer.step()
     handle.step()
     assert handle.get_last_lr() == [0.05]
 
@@ -389,7 +390,8 @@ def test_a_handle_tells_what_onecycle_has_left(backend):
     optimizer = one(backend, momentum=0.9, schedule=OneCycleLR(0.3, 5), schedule_every=None)
     handle, theirs = optimizer.scheduler, sgd([leaf(numbers(9))], lr=0.1, momentum=0.9)
     other = lr_scheduler.OneCycleLR(theirs, 0.3, 5)
-    theirs.step()
+    for each in (optimizer, theirs):
+        each.step()
     for _ in range(2):
         assert (handle._step_count, handle.total_steps) == (other._step_count, other.total_steps)
         for each in (handle, other):

@@ -48,7 +48,7 @@ class Rates:
         self.bound: list[BoundSchedules] = []
         self.program: Any = None
         self._make_program = make_program
-        # By group: how many rows the history had then, and the rate that a schedule had set.
+        # By group: `_changes()` then, and the rate that a schedule had set.
         self._overwritten: dict[int, tuple[int, float]] = {}
         self.last_integer: int | None = None  # the last metric, if it may have been an epoch
         self._watched: list[tuple[Any, str, Any]] = []  # schedulers' lists, and copies of them
@@ -210,16 +210,22 @@ class Rates:
 
     def _keep_last(self, group: int, rate: float) -> None:
         """Keep the rate that a schedule set, over which the user has written."""
-        now = int(self.moved.recorded)
+        if self._bound_to(group) is None:
+            return
+        now = self._changes()
         if self._overwritten.get(group, (-1, 0.0))[0] != now:
             self._overwritten[group] = now, rate
+
+    def _changes(self) -> int:
+        """Return a number that grows with each schedule step and each metric."""
+        return int(self.moved.recorded) + int(self.moved.observed)
 
     @apart
     def last(self, groups: list[dict[str, Any]]) -> list[float]:
         """Return the rates that the schedules, or torch's constructors, set last, as torch does."""
         self.settle(groups)
         self.begin(groups)
-        now = int(self.moved.recorded)
+        now = self._changes()
         pairs = ((self._overwritten.get(i, (-1, 0.0)), g["lr"]) for i, g in enumerate(groups))
         return [kept if then == now else float(lr) for (then, kept), lr in pairs]
 
@@ -397,5 +403,5 @@ class Rates:
 
     def set_last(self, rates: Any) -> None:
         """Let `last` return loaded rates until a schedule sets others."""
-        now = int(self.moved.recorded)
+        now = self._changes()
         self._overwritten = {i: (now, float(rate)) for i, rate in enumerate(rates)}
