@@ -25,7 +25,7 @@ from lrfused import (
     fuse,
 )
 
-BACKENDS = ["compiled"]
+BACKENDS = ["compiled", "reference"]
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ class Run:
     def make(self):
         groups = [{"params": [self.params[0]]}, {"params": [self.params[1]], "lr": 0.3}]
         self.optimizer = FusedDecaySGD(
-            groups, lr=0.1, momentum=0.9, weight_decay=0.01, backend=self.name,
+            groups, lr=0.1, momentum=0.9, weight_decay=0.01, backend=self.name, max_grad_norm=9.0,
             schedule=SCHEDULES[self.schedule](),
         )  # fmt: skip
 
@@ -149,6 +149,7 @@ class Run:
 
 def assert_same(run, other):
     assert rates(run.optimizer) == rates(other.optimizer)
+    assert_same_bits(run.optimizer.grad_norm, other.optimizer.grad_norm)
     assert run.optimizer.lr_used == other.optimizer.lr_used
     histories = (repr(each.optimizer.lr_history()) for each in (run, other))  # with NaN
     assert len(set(histories)) == 1

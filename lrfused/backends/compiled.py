@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..arithmetic.gradient_scaling import GradientScaling
 from ..extension.load import _C
+from ..host import tensor
 from ..program import Packed
 from ..rates.moved import Moved
 from ..rates.program import HostProgram
@@ -81,7 +82,7 @@ class Compiled(Backend):
             odd,
         )
         if scaling.max_grad_norm is not None:
-            scaling.grad_norm = torch.tensor(norm, dtype=torch.float64)
+            scaling.grad_norm = tensor(norm, torch.float64)
         if not updated:
             scaling.rest(program, groups, advance)
         if created:

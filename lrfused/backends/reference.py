@@ -20,6 +20,7 @@ from ..checks import (
     check_range,
     check_whole,
 )
+from ..host import apart, tensor
 from ..program import Packed
 from ..rates.moved import Moved
 from ..rates.program import HostProgram
@@ -45,10 +46,12 @@ class Program(HostProgram):
         """Return False: torch's own kernels make the update."""
         return False
 
+    @apart
     def use(self) -> None:
         """Note the rates of the step that is now made."""
         self._moved.used.copy_(self._moved.cells[::2])
 
+    @apart
     def advance(self, groups: Groups | None = None) -> None:
         """Make one schedule step of every group, and show its rates in `groups`."""
         self.left -= 1
@@ -61,11 +64,12 @@ class Program(HostProgram):
             if table >= 0:
                 x = self._tables[table + (epoch - begin) // every]
             cells[c] = x * (a if absolute else cells[c] - a) + b
-        self._moved.cells.copy_(torch.tensor(cells, dtype=torch.float64))
+        self._moved.cells.copy_(tensor(cells, torch.float64))
         self._moved.record(cut=False)
         if groups is not None:
             self.show(groups)
 
+    @apart
     def feed(self, metric: float) -> bool:
         """Feed one metric to every plateau; return whether any cut its rate."""
         self._moved.observed.add_(1)
@@ -73,13 +77,14 @@ class Program(HostProgram):
         cells = list(before)
         for (c, constants), state in zip(self._plateaus, states, strict=True):
             cells[c] = _observe(constants, state, metric, cells[c])
-        self._moved.cells.copy_(torch.tensor(cells, dtype=torch.float64))
-        self._moved.plateau_states.copy_(torch.tensor(states, dtype=torch.float64).reshape(-1, 5))
+        self._moved.cells.copy_(tensor(cells, torch.float64))
+        self._moved.plateau_states.copy_(tensor(states, torch.float64).reshape(-1, 5))
         cut = cells != before
         if cut:
             self._moved.record(cut=True)
         return cut
 
+    @apart
     def cells(self) -> list[float]:
         """Return the rate and the momentum of each group in turn."""
         return self._moved.cells.tolist()
