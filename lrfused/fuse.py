@@ -12,10 +12,10 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from . import program
-from .checks import as_float
-from .host import apart, tensor, zeros
+from .checks.numbers import plain
+from .checks.refusals import as_float
 from .optimizer import FusedDecaySGD
-from .plain import plain
+from .outside_modes import outside_modes, tensor, zeros
 from .program.recorded import Recorded
 from .scheduler import Scheduler
 from .schedules import Adopted
@@ -79,7 +79,7 @@ def fuse(
         capturable=capturable,
     )
     fused.state.update(optimizer.state)
-    fused._parts.prepare_capture(fused.param_groups, fused.state)
+    fused._internals.prepare_capture(fused.param_groups, fused.state)
     return fused, fused.scheduler
 
 
@@ -126,7 +126,7 @@ def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> li
     return [_record(optimizer, schedulers, total_steps)]
 
 
-@apart
+@outside_modes
 def _record(optimizer: SGD, schedulers: list[Any], total_steps: int) -> Recorded:
     """Run copies of the schedulers ahead and record the groups' numbers after each step."""
     if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:

@@ -14,7 +14,8 @@ from . import backends
 from .arithmetic.gradient_scaling import GradientScaling
 from .arithmetic.masters import key_of
 from .checkpoint import optimizer_state
-from .checks import (
+from .checks.numbers import number, plain
+from .checks.refusals import (
     as_float,
     check_arguments,
     check_cycles,
@@ -25,8 +26,7 @@ from .checks import (
     take_numbers,
 )
 from .integrations.step_hooks import warn_of_attached, wrap_step
-from .parts import Parts, first_device
-from .plain import number, plain
+from .internals import Internals, first_device
 from .rates.clock import Clock
 from .rates.history import LRHistory
 from .scheduler import handle_of
@@ -107,7 +107,7 @@ class FusedDecaySGD(Optimizer):
         scaling = GradientScaling(
             amp, advance == "on_update", check_max_grad_norm(max_grad_norm), key_of(master_weights)
         )
-        self._parts = Parts(backend, capturable, scaling, Clock(schedule_every))
+        self._internals = Internals(backend, capturable, scaling, Clock(schedule_every))
         defaults = {
             "lr": float(lr),
             "momentum": momentum,
@@ -123,9 +123,9 @@ class FusedDecaySGD(Optimizer):
         }
         wrap_step(type(self))
         super().__init__(params, defaults)
-        self._parts.choose_backend(self.param_groups)
-        self._parts.make_rates(self.param_groups, fresh=True)
-        self._parts.prepare_capture(self.param_groups, self.state)
+        self._internals.choose_backend(self.param_groups)
+        self._internals.make_rates(self.param_groups, fresh=True)
+        self._internals.prepare_capture(self.param_groups, self.state)
 
     @property
     def scheduler(self) -> Any:
@@ -144,7 +144,7 @@ class FusedDecaySGD(Optimizer):
 
     @scheduler.setter
     def scheduler(self, value: Any) -> None:
-        if self._parts.rates.bound:
+        if self._internals.rates.bound:
             raise TypeError(
                 "optimizer.scheduler is the handle of the built-in schedule and cannot be set; "
                 f"keep the {type(value).__name__} in a variable, or construct the optimizer "
@@ -155,7 +155,7 @@ class FusedDecaySGD(Optimizer):
     @property
     def backend(self) -> str:
         """Return the name of the backend that makes the steps; "auto" has become one of them."""
-        return self._parts.backend.name
+        return self._internals.backend.name
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, which joins the schedule, or its own, at its own lr.
@@ -167,7 +167,7 @@ class FusedDecaySGD(Optimizer):
             if param_group.get("schedule") is not None:
                 own = shared_schedules(self.param_groups, param_group["schedule"])
                 param_group["schedule"] = own
-        parts = self._parts
+        parts = self._internals
         if parts.rates is None:  # torch's constructor adds the first groups
             return super().add_param_group(param_group)
         schedule = self.defaults["schedule"]
@@ -187,14 +187,15 @@ class FusedDecaySGD(Optimizer):
     def step(self, closure: Any = None) -> Any:
         """Perform a single optimization step and, once in `schedule_every`, the schedule's.
 
-        `closure` reevaluates the model and returns the loss. A step that raises has changed
-        nothing.
+        `closure` reevaluates the model and returns the loss. A step that is
+        refused changes nothing. An error during the update may leave some parameters updated, and
+        does not advance the schedule.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        parts, groups = self._parts, self.param_groups
+        parts, groups = self._internals, self.param_groups
         rates, clock, scaling, initial = parts.rates, parts.clock, parts.scaling, parts.initial
         if (initial.made or not self.state) and initial.make(groups, self.state, scaling.master):
             return loss
@@ -224,16 +225,16 @@ class FusedDecaySGD(Optimizer):
 
         `param_groups` has the next step's.
         """
-        return self._parts.rates.used()
+        return self._internals.rates.used()
 
     @property
     def max_grad_norm(self) -> float | None:
         """Return the norm to which gradients are clipped, or None; it may be assigned."""
-        return self._parts.scaling.max_grad_norm
+        return self._internals.scaling.max_grad_norm
 
     @max_grad_norm.setter
     def max_grad_norm(self, value: float | None) -> None:
-        self._parts.scaling.max_grad_norm = check_max_grad_norm(value)
+        self._internals.scaling.max_grad_norm = check_max_grad_norm(value)
 
     @property
     def grad_norm(self) -> Tensor:
@@ -242,25 +243,25 @@ class FusedDecaySGD(Optimizer):
         A tensor of one fp64 element, on the device that took it. NaN where none was taken: before
         the first step, and in a step that GradScaler's `found_inf` skipped.
         """
-        return self._parts.scaling.grad_norm
+        return self._internals.scaling.grad_norm
 
     def lr_history(self) -> LRHistory:
         """Return the rates after each of the last 1,024 schedule steps and plateau cuts.
 
-        They are recorded on the device; this call waits for it.
+        On a GPU this waits for the device.
         """
-        return LRHistory.of(self._parts.rates.history())
+        return LRHistory.of(self._internals.rates.history())
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Tell GradScaler to leave both the scale and the skipping to `step`."""
-        return self._parts.scaling.amp == "fused"
+        """Return whether `step` unscales and skips itself; GradScaler reads this."""
+        return self._internals.scaling.amp == "fused"
 
     # -- checkpoints -------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and its schedule: numbers, strings, lists, tensors."""
-        rates, groups = self._parts.rates, self.param_groups
+        rates, groups = self._internals.rates, self.param_groups
         rates.begin(groups)
         rates.settle(groups)
         packed = super().state_dict()
@@ -271,7 +272,7 @@ class FusedDecaySGD(Optimizer):
             )
             schedulers = rates.pack(i)
             group["schedule"] = schedulers and {
-                "steps_since": self._parts.clock.since, "schedulers": schedulers,
+                "steps_since": self._internals.clock.since, "schedulers": schedulers,
                 "lr": group["lr"],
             }  # fmt: skip
         return packed
@@ -295,13 +296,13 @@ class FusedDecaySGD(Optimizer):
         """Take over a loaded checkpoint, or be made anew by pickle or copy."""
         if "param_groups" not in state:
             return super().__setstate__(state)
-        if "_parts" in self.__dict__:
+        if "_internals" in self.__dict__:
             self._load(state)
         else:
             self._unpickle(dict(state))
 
     def _load(self, state: dict[str, Any]) -> None:
-        parts, groups = self._parts, state["param_groups"]
+        parts, groups = self._internals, state["param_groups"]
         override = getattr(self, "_override", False)
         packed = optimizer_state.schedules(groups)
         states = parts.rates.unpack([saved and saved["schedulers"] for saved in packed])
@@ -326,22 +327,22 @@ class FusedDecaySGD(Optimizer):
         parts.prepare_capture(self.param_groups, self.state)
 
     def __getstate__(self) -> dict[str, Any]:
-        parts, groups = self._parts, self.param_groups
+        parts, groups = self._internals, self.param_groups
         parts.initial.forget(self.state)
         parts.rates.begin(groups)
         parts.rates.settle(groups)
         return {
             **super().__getstate__(),
             "state": parts.state_without_prepared(self.state),
-            "_parts": parts.plain(),
+            "_internals": parts.plain(),
         }
 
     def _unpickle(self, state: dict[str, Any]) -> None:
-        plain = state.pop("_parts")
+        plain = state.pop("_internals")
         wrap_step(type(self))
         super().__setstate__(state)
-        self._parts = Parts.of_plain(plain)
-        self._parts.choose_backend(self.param_groups)
-        self._parts.make_rates(self.param_groups, fresh=False)
-        self._parts.rates.load(self.param_groups, plain["states"])
-        self._parts.prepare_capture(self.param_groups, self.state)
+        self._internals = Internals.of_plain(plain)
+        self._internals.choose_backend(self.param_groups)
+        self._internals.make_rates(self.param_groups, fresh=False)
+        self._internals.rates.load(self.param_groups, plain["states"])
+        self._internals.prepare_capture(self.param_groups, self.state)

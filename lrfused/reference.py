@@ -11,7 +11,7 @@ from .arithmetic.gradient_scaling import GradientScaling
 from .arithmetic.masters import key_of
 from .arithmetic.norm import norm
 from .arithmetic.sgd import gradient_square_sum, update_own
-from .host import zeros
+from .outside_modes import zeros
 from .rates.metric import as_metric
 from .schedules.base import as_schedules
 

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from . import program
 from .checkpoint.scheduler_state import is_of_the_kind
-from .plain import plain, plain_list
+from .checks.numbers import plain, plain_list
 from .rates.metric import as_metric, mean
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Scheduler(LRScheduler):
 
     @property
     def _rates(self) -> Any:
-        return self.optimizer._parts.rates
+        return self.optimizer._internals.rates
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
@@ -69,8 +69,8 @@ class Scheduler(LRScheduler):
         """Advance the schedule by one; or, given metrics, feed them to ReduceLROnPlateau.
 
         metrics is one real number: a Python or numpy scalar, or a tensor of any dtype and device.
-        One on a device whose backend keeps the schedule there is not waited for; `get_last_lr()`
-        and the optimizer's `state_dict()` are up to date, `param_groups` may be some steps later.
+        The call does not wait for a metric on a device that holds the schedule; `get_last_lr()`
+        and the optimizer's `state_dict()` wait, and `param_groups` may be some steps late.
         epoch: as in torch, deprecated there: the epoch to go to, also a fraction of one. Without
         a ReduceLROnPlateau in the schedule the first argument is the epoch.
         Raises RuntimeError without metrics if the schedule advances inside optimizer.step(), and
@@ -90,7 +90,7 @@ class Scheduler(LRScheduler):
             self._observe(metrics, epoch)
 
     def _advance(self, epoch: Any) -> None:
-        rates, every = self._rates, self.optimizer._parts.clock.every
+        rates, every = self._rates, self.optimizer._internals.clock.every
         if not rates.bound:
             raise ValueError("scheduler.step() needs a schedule, and this optimizer has none")
         if every is not None:
@@ -311,7 +311,7 @@ class Scheduler(LRScheduler):
         rates.load(groups, states)
         if len(rates.bound) == 1 and "_last_lr" in states[0][0]:
             rates.set_last(states[0][0]["_last_lr"])
-        self.optimizer._parts.prepare_capture(groups, self.optimizer.state)
+        self.optimizer._internals.prepare_capture(groups, self.optimizer.state)
 
 
 class PlateauScheduler(Scheduler, ReduceLROnPlateau):
@@ -323,7 +323,7 @@ class PlateauScheduler(Scheduler, ReduceLROnPlateau):
 
 def handle_of(optimizer: FusedDecaySGD) -> Scheduler:
     """Return a new handle, of the class by which frameworks choose how to step it."""
-    rates, clock = optimizer._parts.rates, optimizer._parts.clock
+    rates, clock = optimizer._internals.rates, optimizer._internals.clock
     stepped = rates.stepped and clock.every is None
     only_fed = bool(rates.plateaus) and not stepped
     return PlateauScheduler(optimizer) if only_fed else Scheduler(optimizer)

@@ -145,7 +145,7 @@ def trained(optimizer, handle, steps=4):
         optimizer.step()
         if handle is not None:
             handle.step()
-        elif optimizer._parts.rates.plateaus:
+        elif optimizer._internals.rates.plateaus:
             optimizer.scheduler.step(1.0 + step)
         seen.append([(g["lr"], g["momentum"]) for g in optimizer.param_groups])
     return seen

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..host import tensor
+from ..outside_modes import tensor
 from .norm import clip_coefficient
 
 
@@ -63,7 +63,9 @@ class GradientScaling:
             return None
         return clip_coefficient(norm, self.max_grad_norm)
 
-    def rest(self, program: Any, groups: list[dict[str, Any]], advance: bool) -> None:
+    def step_without_update(
+        self, program: Any, groups: list[dict[str, Any]], advance: bool
+    ) -> None:
         """Make a step without an update."""
         program.use()
         if advance and not self.on_update:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..host import apart, tensor
+from ..outside_modes import outside_modes, tensor
 
 LANES = 128
 PIECE = 4096
@@ -44,7 +44,7 @@ def square_sum(x: Tensor) -> Tensor:
     return ordered_sum(ordered_sum(squares.unflatten(0, (pieces, PIECE))))
 
 
-@apart
+@outside_modes
 def norm(square_sums: Sequence[float]) -> float:
     """Return the norm of gradients, from the sum of squares of each."""
     return math.sqrt(ordered_sum(tensor(square_sums, torch.float64)).item())

@@ -1,7 +1,7 @@
 """Where the step runs: the register of backends, and the choice among them.
 
-base.py is the contract of a backend. None imports another, but for the reference, which every one
-of them falls back on.
+base.py is the contract of a backend. None imports the step of another, except the reference's, to
+which every one leaves the tensors that it cannot take.
 """
 
 from __future__ import annotations

@@ -18,12 +18,13 @@ State = dict[Tensor, dict[str, Any]]
 class Backend(ABC):
     """Make the steps of an optimizer.
 
-    A step trusts nothing of the last one: wrappers replace groups, parameters, gradients and state
-    in between. It does the following, in this order.
+    A step reuses nothing unchecked: wrappers replace groups, parameters, gradients and state
+    between two steps. It does the following, in this order.
 
     1. Refuse a capture in a CUDA graph of what its replays could not do.
-    2. Honour what GradScaler found: where `scaling.skips()`, `scaling.rest(...)`, return False.
-    3. Refuse what cannot be updated, in the words of checks.py, before the first write: not even
+    2. Honour what GradScaler found: if `scaling.skips()`, call `scaling.step_without_update(...)`
+       and return False.
+    3. Refuse what cannot be updated, in the words of checks/refusals.py, before the first write: not even
        the rates of the step are noted then.
     4. With `scaling.max_grad_norm` take the norm of all gradients together into
        `scaling.grad_norm`. Under a GradScaler a norm that is not finite ends the step as 2 does.
@@ -31,7 +32,7 @@ class Backend(ABC):
     6. Note the rates used: `program.use()`.
     7. Update every parameter that has a gradient, with the bits of reference.py.
     8. Put the state that was made into `state`, and bump the parameters' versions for autograd.
-    9. Leave odd tensors to the reference: shards.py. They were checked in 3.
+    9. Leave odd tensors to the reference: odd_parameters.py. They were checked in 3.
     10. If `advance`, make the schedule's step and show its rates: `program.advance(groups)`.
 
     So a step that raises in 1 to 5 has changed nothing, and one that raises later has neither left
@@ -49,7 +50,7 @@ class Backend(ABC):
     ) -> bool:
         """Update every parameter that has a gradient, then advance the program if asked.
 
-        Return whether the update was made; True, too, where only a device knows.
+        Return whether the update was made; True also if the device decides.
         """
 
     def unavailable(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The step in C++ (csrc), for dense tensors on the CPU; what is not goes to shards.py."""
+"""The step in C++ (csrc), for dense tensors on the CPU; others go to odd_parameters.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from ..arithmetic.gradient_scaling import GradientScaling
-from ..extension.load import _C
-from ..host import tensor
-from ..program import Packed
+from ..extension.load import _C, MASTERS
+from ..outside_modes import tensor
+from ..program import ProgramTables
 from ..rates.moved import Moved
 from ..rates.program import HostProgram
 from ..rates.shown import Shown
-from . import shards
+from . import odd_parameters
 from .base import Backend, Groups, State
 
 
@@ -23,7 +23,7 @@ class Program(_C.Program, HostProgram):
     """Run the compiled schedules in C++: csrc/program.h."""
 
     def __init__(
-        self, moved: Moved, packed: Packed, shown: Shown, steps: int, **_device_only: Any
+        self, moved: Moved, packed: ProgramTables, shown: Shown, steps: int, **_device_only: Any
     ) -> None:
         super().__init__(moved, packed, None if shown.live else shown.rates, shown.momenta, steps)
 
@@ -38,12 +38,6 @@ FUSED = not (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
 )
-
-MASTERS = {
-    None: _C.Master.none,
-    "master": _C.Master.whole,
-    "master_remainder": _C.Master.remainder,
-}
 
 
 class Compiled(Backend):
@@ -60,11 +54,11 @@ class Compiled(Backend):
         Return whether the update was made.
         """
         if scaling.found_inf is not None and scaling.skips():
-            scaling.rest(program, groups, advance)
+            scaling.step_without_update(program, groups, advance)
             return False
 
         def odd(params: list[tuple[int, Tensor]]) -> Any:
-            return shards.OddParameters(
+            return odd_parameters.OddParameters(
                 params, groups, state, program.cells()[::2], scaling,
                 lambda parts, momenta: self.step(parts, momenta, program, False, scaling),
             )  # fmt: skip
@@ -84,7 +78,7 @@ class Compiled(Backend):
         if scaling.max_grad_norm is not None:
             scaling.grad_norm = tensor(norm, torch.float64)
         if not updated:
-            scaling.rest(program, groups, advance)
+            scaling.step_without_update(program, groups, advance)
         if created:
             _order(groups, state)
         return updated

@@ -11,7 +11,7 @@ from ..arithmetic.gradient_scaling import GradientScaling
 from ..arithmetic.masters import has_master
 from ..arithmetic.norm import norm
 from ..arithmetic.sgd import gradient_square_sum, update_own
-from ..checks import (
+from ..checks.refusals import (
     check_buffer,
     check_joinable,
     check_master,
@@ -20,8 +20,8 @@ from ..checks import (
     check_range,
     check_whole,
 )
-from ..host import apart, tensor
-from ..program import Packed
+from ..outside_modes import outside_modes, tensor
+from ..program import ProgramTables
 from ..rates.moved import Moved
 from ..rates.program import HostProgram
 from ..rates.shown import Shown
@@ -32,7 +32,7 @@ class Program(HostProgram):
     """Run the compiled schedules in Python: the twin of csrc/program.h, line for line."""
 
     def __init__(
-        self, moved: Moved, packed: Packed, shown: Shown, steps: int, **_device_only: Any
+        self, moved: Moved, packed: ProgramTables, shown: Shown, steps: int, **_device_only: Any
     ) -> None:
         self._moved, self._shown, self.left = moved, shown, steps
         self._segments = list(zip(packed.segments.tolist(), packed.constants.tolist(), strict=True))
@@ -46,12 +46,12 @@ class Program(HostProgram):
         """Return False: torch's own kernels make the update."""
         return False
 
-    @apart
+    @outside_modes
     def use(self) -> None:
         """Note the rates of the step that is now made."""
         self._moved.used.copy_(self._moved.cells[::2])
 
-    @apart
+    @outside_modes
     def advance(self, groups: Groups | None = None) -> None:
         """Make one schedule step of every group, and show its rates in `groups`."""
         self.left -= 1
@@ -69,7 +69,7 @@ class Program(HostProgram):
         if groups is not None:
             self.show(groups)
 
-    @apart
+    @outside_modes
     def feed(self, metric: float) -> bool:
         """Feed one metric to every plateau; return whether any cut its rate."""
         self._moved.observed.add_(1)
@@ -84,7 +84,7 @@ class Program(HostProgram):
             self._moved.record(cut=True)
         return cut
 
-    @apart
+    @outside_modes
     def cells(self) -> list[float]:
         """Return the rate and the momentum of each group in turn."""
         return self._moved.cells.tolist()
@@ -205,7 +205,7 @@ class Reference(Backend):
         Return whether the update was made.
         """
         if scaling.skips():
-            scaling.rest(program, groups, advance)
+            scaling.step_without_update(program, groups, advance)
             return False
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         checked = CheckedParameters(params, groups, state, program.cells()[::2], scaling)
@@ -213,7 +213,7 @@ class Reference(Backend):
         if scaling.max_grad_norm is not None:
             clip = scaling.clip(norm(checked.square_sums()))
         if clip is None:
-            scaling.rest(program, groups, advance)
+            scaling.step_without_update(program, groups, advance)
             return False
         program.use()
         checked(clip)

@@ -168,7 +168,7 @@ class _Side:
 def run(backend: Backend, device: Device) -> str:
     """Return the first difference between a backend and torch on a device; "" if there is none.
 
-    The oracle of bfloat16 and float16 on a CPU is the reference: see `reference.update`.
+    The oracle of bfloat16 and float16 on a CPU is the reference: see `arithmetic.sgd.update`.
     """
     places, count = _places()
     numbers = _numbers(count, device)

@@ -1,1 +1,1 @@
-"""What checkpoints hold: the optimizer's state, its schedulers', and state made ahead."""
+"""Convert, check and load checkpoints; `FusedDecaySGD.state_dict` assembles them."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..arithmetic.masters import KEYS, has_master
-from ..checks import check_buffer, check_master
-from ..host import apart
+from ..checks.refusals import check_buffer, check_master
+from ..outside_modes import outside_modes
 from . import foreign
 
 _MASTERS = [key for key in KEYS.values() if key is not None]
@@ -61,7 +61,7 @@ def hold(_optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "state": {i: held(own) for i, own in state_dict["state"].items()}}
 
 
-@apart
+@outside_modes
 def release(
     groups: list[dict[str, Any]], state: dict[Tensor, dict[str, Any]], master: str | None
 ) -> None:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from ..schedules.attributes import plain_state as plain_numbers
-from ..schedules.formula import Formula
+from ..schedules.lr_lambda import LRLambda
 
 # Entries that a step changes, or that are loaded without a comparison; the others are settings.
 _MOVES = {
@@ -145,7 +145,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_formula(scheduler: Any) -> bool:
-    return all(isinstance(function, Formula) for function in scheduler.lr_lambdas)
+    return all(isinstance(function, LRLambda) for function in scheduler.lr_lambdas)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import build_record
 
-__all__ = ["_C", "kernels_error"]
+__all__ = ["MASTERS", "_C", "kernels_error"]
 
 _record = build_record.read()
 _reason = build_record.reason_not_to_load(_record)
@@ -17,3 +17,10 @@ except ImportError as error:
     raise ImportError(f"lrfused's extension cannot be loaded: {error}") from error
 
 kernels_error = _record["kernels_error"]
+
+# What the state of a 16-bit parameter calls its master, as csrc has it.
+MASTERS = {
+    None: _C.Master.none,
+    "master": _C.Master.whole,
+    "master_remainder": _C.Master.remainder,
+}

@@ -34,7 +34,7 @@ class InBackward:
 
     def _update(self, p: Tensor) -> None:
         _refuse_unreduced(p)
-        optimizer, parts = self._optimizer, self._optimizer._parts
+        optimizer, parts = self._optimizer, self._optimizer._internals
         groups = optimizer.param_groups
         parts.initial.forget(optimizer.state)
         own = self._group_of(p)
@@ -75,7 +75,7 @@ def update_in_backward(optimizer: FusedDecaySGD) -> InBackward:
     later, `backward()` raises RuntimeError. Returns a handle with `remove()`. Raises ValueError for
     an optimizer with amp="fused" or max_grad_norm.
     """
-    scaling = optimizer._parts.scaling
+    scaling = optimizer._internals.scaling
     for name, value in (("amp", scaling.amp), ("max_grad_norm", scaling.max_grad_norm)):
         if value is not None:
             raise ValueError(

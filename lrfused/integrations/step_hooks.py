@@ -45,7 +45,7 @@ def wrap_step(cls: Any) -> None:
 
 
 def warn_of_attached(step: Any, own: Iterable[Any]) -> bool:
-    """Warn if `step`, an optimizer's, is wrapped by a torch scheduler beside its own; return so.
+    """Warn if another torch scheduler has wrapped `step`; return whether it warned.
 
     torch's schedulers leave no other trace on an optimizer.
     """
@@ -62,7 +62,7 @@ def warn_of_attached(step: Any, own: Iterable[Any]) -> bool:
 
 
 def _has_observers() -> Callable[[], bool]:
-    """Return a function that tells whether a profiler is active; without the extension always."""
+    """Return a function that tells whether a profiler is active; True without the extension."""
     try:
         from ..extension.load import _C
     except ImportError:

@@ -1,11 +1,11 @@
-"""Compile torch schedulers to segments: the formula of each schedule is here, and only here.
+"""Compile torch schedulers to segments; maps.py holds the formula of each.
 
 A schedule step of any torch scheduler is one affine map of the rate, or a few in a row,
 
     lr = x * (lr - a) + b        (relative)
     lr = x * a + b               (absolute)
 
-applied at the steps begin, begin + every, ... below end, with x a constant or a table by step.
+applied at the epochs begin, begin + every, ... below end, with x a constant or a table by epoch.
 The expressions for x, a and b are torch's own, so the results are torch's to the last bit. Closed
 forms would give other bits, and so would the cosines of another libm. csrc/schedule.h runs them.
 """
@@ -20,13 +20,13 @@ from .compositions import (
     show_rates,
 )
 from .plateau import plateau_row, plateau_state, set_plateau_state
-from .segment import FOREVER, Compiled, Segment
-from .tables import Packed, pack, rows
+from .segment import FOREVER, CompiledSchedule, Segment
+from .tables import ProgramTables, pack, rows
 
 __all__ = [
     "FOREVER",
-    "Compiled",
-    "Packed",
+    "CompiledSchedule",
+    "ProgramTables",
     "Segment",
     "compile",
     "compiles",

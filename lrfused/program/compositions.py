@@ -18,7 +18,7 @@ from torch.torch_version import TorchVersion
 
 from .maps import MAPS, restart
 from .recorded import Recorded
-from .segment import FOREVER, Compiled, Segment
+from .segment import FOREVER, CompiledSchedule, Segment
 
 
 def compiles(scheduler: Any) -> bool:
@@ -28,7 +28,7 @@ def compiles(scheduler: Any) -> bool:
     return type(scheduler) in MAPS
 
 
-def compile(scheduler: Any, count: int) -> Compiled:
+def compile(scheduler: Any, count: int) -> CompiledSchedule:
     """Compile the next `count` steps of a torch scheduler, from the state it is in.
 
     Tables cover these steps. Step `until` is the first that must be compiled again.
@@ -40,21 +40,23 @@ def compile(scheduler: Any, count: int) -> Compiled:
     return _compiled(MAPS[type(scheduler)], scheduler, count)
 
 
-def _compiled(function: Callable[..., Compiled], scheduler: Any, *count: int) -> Compiled:
+def _compiled(
+    function: Callable[..., CompiledSchedule], scheduler: Any, *count: int
+) -> CompiledSchedule:
     """Compile; if that raises, return the error for the first of these steps."""
     try:
         return function(scheduler, *count)
     except Exception as error:
-        return Compiled([[] for _ in scheduler.optimizer.param_groups], 1, error)
+        return CompiledSchedule([[] for _ in scheduler.optimizer.param_groups], 1, error)
 
 
-def _together(parts: Sequence[Compiled]) -> Compiled:
+def _together(parts: Sequence[CompiledSchedule]) -> CompiledSchedule:
     """Join the segments of several schedulers, applied in order in every step."""
     groups = [
         [s for row in rows for s in row] for rows in zip(*(p.groups for p in parts), strict=True)
     ]
     shortest = min(parts, key=lambda part: part.until)
-    return Compiled(groups, shortest.until, shortest.error)
+    return CompiledSchedule(groups, shortest.until, shortest.error)
 
 
 def _runs(s: Any, count: int) -> Iterator[tuple[int, int, int, bool]]:
@@ -73,7 +75,7 @@ def _runs(s: Any, count: int) -> Iterator[tuple[int, int, int, bool]]:
             k = following
 
 
-def _sequential(s: Any, count: int) -> Compiled:
+def _sequential(s: Any, count: int) -> CompiledSchedule:
     members = [_copied(member) for member in s._schedulers]
     groups: list[list[Segment]] = [[] for _ in s.optimizer.param_groups]
     for i, first, last, starts in _runs(s, count):
@@ -82,12 +84,12 @@ def _sequential(s: Any, count: int) -> Compiled:
         for group, segments in zip(groups, part.groups, strict=True):
             group.extend(x.delayed(first - 1).until(last + 1) for x in segments)
         if part.error is not None or (last >= count and part.until != FOREVER):
-            return Compiled(groups, min(first - 1 + part.until, last + 1), part.error)
+            return CompiledSchedule(groups, min(first - 1 + part.until, last + 1), part.error)
         if last == FOREVER - 1:
-            return Compiled(groups)
+            return CompiledSchedule(groups)
         if not starts:
             forward(members[i], steps)
-    return Compiled(groups, count + 1)
+    return CompiledSchedule(groups, count + 1)
 
 
 def _copied(scheduler: Any) -> Any:

@@ -15,16 +15,16 @@ from typing import Any
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..checks import as_float
+from ..checks.refusals import as_float
 from .recorded import Recorded
-from .segment import FOREVER, Compiled, Segment, assign
+from .segment import FOREVER, CompiledSchedule, Segment, assign
 
 
-def _for_all(s: Any, segments: list[Segment], until: int = FOREVER) -> Compiled:
-    return Compiled([segments for _ in s.optimizer.param_groups], until)
+def _for_all(s: Any, segments: list[Segment], until: int = FOREVER) -> CompiledSchedule:
+    return CompiledSchedule([segments for _ in s.optimizer.param_groups], until)
 
 
-def _step(s: Any, count: int) -> Compiled:
+def _step(s: Any, count: int) -> CompiledSchedule:
     if not s.step_size < FOREVER:
         return _for_all(s, [])
     size = Fraction(s.step_size).numerator  # an integer is a multiple of p / q if it is one of p
@@ -34,14 +34,14 @@ def _step(s: Any, count: int) -> Compiled:
     return _for_all(s, [Segment(first, FOREVER, every=size, x=float(s.gamma))])
 
 
-def _multi_step(s: Any, count: int) -> Compiled:
+def _multi_step(s: Any, count: int) -> CompiledSchedule:
     reached = [(m, n) for m, n in s.milestones.items() if abs(m) < FOREVER and m == int(m)]
     ahead = sorted((int(m) - s.last_epoch, n) for m, n in reached)
     cuts = [Segment(k, k + 1, x=float(s.gamma**n)) for k, n in ahead if k >= 1]
     return _for_all(s, cuts)
 
 
-def _exponential(s: Any, count: int) -> Compiled:
+def _exponential(s: Any, count: int) -> CompiledSchedule:
     return _for_all(s, [Segment(1, FOREVER, x=float(s.gamma))])
 
 
@@ -51,14 +51,14 @@ def _at(s: Any, t: float, x: float) -> list[Segment]:
     return [Segment(int(k), int(k) + 1, x=float(x))] if 1 <= k < FOREVER and k == int(k) else []
 
 
-def _constant(s: Any, count: int) -> Compiled:
+def _constant(s: Any, count: int) -> CompiledSchedule:
     segments = _at(s, 0, s.factor)
     if s.total_iters != 0:
         segments += _at(s, s.total_iters, 1.0 / s.factor)
     return _for_all(s, segments)
 
 
-def _linear(s: Any, count: int) -> Compiled:
+def _linear(s: Any, count: int) -> CompiledSchedule:
     start, end, total = s.start_factor, s.end_factor, s.total_iters
     segments = _at(s, 0, start)
     epochs = range(max(s.last_epoch, 0) + 1, _last(s, count, total) + 1)
@@ -68,7 +68,7 @@ def _linear(s: Any, count: int) -> Compiled:
     return _for_all(s, segments, _until(s, count, total))
 
 
-def _polynomial(s: Any, count: int) -> Compiled:
+def _polynomial(s: Any, count: int) -> CompiledSchedule:
     total, power = s.total_iters, s.power
     epochs = range(s.last_epoch + 1, _last(s, count, total) + 1)
     if not epochs:
@@ -94,7 +94,7 @@ def _until(s: Any, count: int, total: float) -> int:
     return FOREVER if s.last_epoch + count >= total else count + 1
 
 
-def _cosine(s: Any, count: int) -> Compiled:
+def _cosine(s: Any, count: int) -> CompiledSchedule:
     t_max, low = s.T_max, float(s.eta_min)
     begin, end = s.last_epoch + 1, s.last_epoch + 1 + count
     # Leaving its minimum, where the recursion would divide by zero, torch adds a fixed climb.
@@ -109,7 +109,7 @@ def _cosine(s: Any, count: int) -> Compiled:
         climb = (base - low) * (1 - math.cos(math.pi / t_max)) / 2
         steps = [t - s.last_epoch for t in climbs]
         groups.append([*pieces, *(Segment(k, k + 1, x=1.0, b=climb) for k in steps)])
-    return Compiled(groups, count + 1)
+    return CompiledSchedule(groups, count + 1)
 
 
 def _ratios(t_max: float, epochs: range) -> Sequence[float]:
@@ -117,7 +117,7 @@ def _ratios(t_max: float, epochs: range) -> Sequence[float]:
     return [now / before for before, now in itertools.pairwise(ones)]
 
 
-def _warm_restarts(s: Any, count: int) -> Compiled:
+def _warm_restarts(s: Any, count: int) -> CompiledSchedule:
     now, period, epoch = s.T_cur, s.T_i, s.last_epoch
     ones = []
     for _ in range(count):
@@ -138,10 +138,10 @@ def _warm_restarts(s: Any, count: int) -> Compiled:
             groups.append([Segment(1, count + 1, absolute=True, x=table, a=1.0)])
         else:
             groups.append([Segment(1, count + 1, absolute=True, x=table, a=base - low, b=low)])
-    return Compiled(groups, count + 1)
+    return CompiledSchedule(groups, count + 1)
 
 
-def _cyclic(s: Any, count: int) -> Compiled:
+def _cyclic(s: Any, count: int) -> CompiledSchedule:
     factors, scales, error = [], [], None
     for t in range(s.last_epoch + 1, s.last_epoch + count + 1):
         cycle = math.floor(1 + t / s.total_size)
@@ -176,10 +176,10 @@ def _cyclic(s: Any, count: int) -> Compiled:
                 )
             )  # fmt: skip
         groups.append(own)
-    return Compiled(groups, end, error)
+    return CompiledSchedule(groups, end, error)
 
 
-def _one_cycle(s: Any, count: int) -> Compiled:
+def _one_cycle(s: Any, count: int) -> CompiledSchedule:
     rows: list[list[Segment]] = [[] for _ in s.optimizer.param_groups]
     last = min(s.last_epoch + count, s.total_steps)
     first, start_step = s.last_epoch + 1, 0.0
@@ -189,7 +189,7 @@ def _one_cycle(s: Any, count: int) -> Compiled:
         epochs = range(first, (last if final else min(last, math.floor(end_step))) + 1)
         if epochs and end_step == start_step:  # torch divides by the difference
             error = ValueError(f"OneCycleLR(pct_start=1.0) ends at step {epochs[0] - 1}")
-            return Compiled(rows, epochs[0] - s.last_epoch, error)
+            return CompiledSchedule(rows, epochs[0] - s.last_epoch, error)
         if epochs:
             first = epochs[-1] + 1
             pct = [(t - start_step) / (end_step - start_step) for t in epochs]
@@ -203,12 +203,12 @@ def _one_cycle(s: Any, count: int) -> Compiled:
                     row.append(Segment(k, k + len(epochs), 1, True, x, float(a), float(b), cycled))
         start_step = end_step
     if s.last_epoch + count <= s.total_steps:
-        return Compiled(rows, count + 1)
+        return CompiledSchedule(rows, count + 1)
     error = ValueError(
         f"Tried to step {s.total_steps + 1} times. The specified number of total steps is "
         f"{s.total_steps}"
     )
-    return Compiled(rows, s.total_steps - s.last_epoch + 1, error)
+    return CompiledSchedule(rows, s.total_steps - s.last_epoch + 1, error)
 
 
 def _evaluated(s: Any, count: int) -> tuple[list[list[Any]], Exception | None]:
@@ -236,7 +236,7 @@ def _plain(value: Any) -> bool:
     return isinstance(value, (int, float))
 
 
-def _lambda(s: Any, count: int) -> Compiled:
+def _lambda(s: Any, count: int) -> CompiledSchedule:
     tables, error = _evaluated(s, count)
     floats = {id(own): [float(v) for v in own] for own in tables}
     groups = []
@@ -245,10 +245,10 @@ def _lambda(s: Any, count: int) -> Compiled:
         if not all(map(_plain, own)):  # numpy scalars and tensors multiply by rules of their own
             form = {"x": [float(base * v) for v in own], "a": 1.0}
         groups.append([Segment(1, len(own) + 1, absolute=True, **form)])
-    return Compiled(groups, len(tables[0]) + 1 if tables else FOREVER, error)
+    return CompiledSchedule(groups, len(tables[0]) + 1 if tables else FOREVER, error)
 
 
-def _multiplicative(s: Any, count: int) -> Compiled:
+def _multiplicative(s: Any, count: int) -> CompiledSchedule:
     tables, error = _evaluated(s, count)
     length = min((len(own) for own in tables), default=0)
     for own in tables:
@@ -261,12 +261,12 @@ def _multiplicative(s: Any, count: int) -> Compiled:
                 )
                 break
     floats = {id(own): [float(v) for v in own[:length]] for own in tables}
-    return Compiled(
+    return CompiledSchedule(
         [[Segment(1, length + 1, x=floats[id(own)])] for own in tables], length + 1, error
     )
 
 
-def _recorded(s: Any, count: int) -> Compiled:
+def _recorded(s: Any, count: int) -> CompiledSchedule:
     """Play back the tape of a scheduler that has no maps."""
     played = s.last_epoch - s.start
     end = min(count, s.total_steps - played) + 1
@@ -275,24 +275,24 @@ def _recorded(s: Any, count: int) -> Compiled:
         if column is not None:
             for group, x in zip(groups, column[played + 1 : played + end].T.tolist(), strict=True):
                 group.append(Segment(1, end, absolute=True, x=x, a=1.0, momentum=momentum))
-    return Compiled(groups, end, s.ended() if end <= count else None)
+    return CompiledSchedule(groups, end, s.ended() if end <= count else None)
 
 
-def restart(s: Any) -> Compiled:
+def restart(s: Any) -> CompiledSchedule:
     """Compile the step in which SequentialLR starts `s`, and set `s` to its epoch 0."""
     if isinstance(s, lr_scheduler.CosineAnnealingWarmRestarts) or hasattr(s, "_get_closed_form_lr"):
         s.last_epoch = 0
         s._get_lr_called_within_step = True
         values = (getattr(s, "_get_closed_form_lr", None) or s.get_lr)()
         s._get_lr_called_within_step = False
-        return Compiled([[assign(value)] for value in values])
+        return CompiledSchedule([[assign(value)] for value in values])
     s.last_epoch = -1
     compiled = MAPS[type(s)](s, 1)
     s.last_epoch = 0
     return compiled
 
 
-MAPS: dict[type[LRScheduler], Callable[[Any, int], Compiled]] = {
+MAPS: dict[type[LRScheduler], Callable[[Any, int], CompiledSchedule]] = {
     lr_scheduler.StepLR: _step,
     lr_scheduler.MultiStepLR: _multi_step,
     lr_scheduler.ConstantLR: _constant,

@@ -12,9 +12,10 @@ NOTHING = -0.0
 
 @dataclass(frozen=True)
 class Segment:
-    """Hold one affine map for one group, and the coming steps at which it applies.
+    """Hold one affine map for one group, and the schedule steps at which it applies.
 
-    The next step is 1. The map applies at begin, begin + every, ... below end: to the rate, or with
+    begin, every and end count schedule steps from now; the next is 1, and `delayed(epoch)` turns
+    them into epochs. The map applies at begin, begin + every, ... below end: to the rate, or with
     `momentum` to the momentum.
     """
 
@@ -43,7 +44,7 @@ def assign(value: float, momentum: bool = False) -> Segment:
 
 
 @dataclass
-class Compiled:
+class CompiledSchedule:
     """Hold a scheduler's segments for each of its groups, valid for the steps before `until`.
 
     If the schedule cannot be compiled further, `error` is the error to raise at step `until`.

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..host import tensor
+from ..outside_modes import tensor
 from .segment import FOREVER, Segment
 
 
-class Packed(NamedTuple):
+class ProgramTables(NamedTuple):
     """Hold the compiled schedules of all groups, and their plateaus, as rows of csrc/schedule.h.
 
     segments: int64 [S, 6]. constants: fp64 [S, 3]. tables: fp64 [T]. plateau_cells: int64 [P].

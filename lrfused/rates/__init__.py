@@ -1,4 +1,4 @@
-"""The learning rates of an optimizer's groups: who moves them, and who shows them."""
+"""The learning rates of an optimizer's groups."""
 
 from .rates import Rates
 

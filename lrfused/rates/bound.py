@@ -11,10 +11,10 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from .. import program
 from ..checkpoint import scheduler_state
-from ..host import zeros
+from ..outside_modes import zeros
 from ..program import FOREVER, Segment
 from ..schedules import Schedule
-from ..schedules.formula import own_formula
+from ..schedules.lr_lambda import own_lr_lambda
 
 # Keys of a group that no scheduler looks at.
 _NOT_BOUND = {
@@ -49,7 +49,7 @@ class BoundSchedules:
         self.members: list[LRScheduler] = [s.bind(self.probe) for s in schedules]
         for member in self.leaves():
             if hasattr(member, "lr_lambdas"):  # a loaded state is written into them
-                member.lr_lambdas = list(map(own_formula, member.lr_lambdas))
+                member.lr_lambdas = list(map(own_lr_lambda, member.lr_lambdas))
         self.plateaus = [m for m in self.members if isinstance(m, ReduceLROnPlateau)]
         self.stepped = [m for m in self.members if not isinstance(m, ReduceLROnPlateau)]
         self.start()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..host import apart
+from ..outside_modes import outside_modes
 
 
 class LRHistory(NamedTuple):
@@ -22,7 +22,7 @@ class LRHistory(NamedTuple):
     cuts: list[int]
 
     @classmethod
-    @apart
+    @outside_modes
     def of(cls, rows: Tensor) -> LRHistory:
         """Read rows (epoch, whether a plateau cut, rates), a fp64 tensor."""
         table = rows.tolist()

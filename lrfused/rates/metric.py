@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..host import tensor
+from ..outside_modes import tensor
 
 
 def as_metric(metrics: Any) -> float:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..host import zeros
+from ..outside_modes import zeros
 
 CAPACITY = 1024  # groups whose cells keep their addresses
 _HISTORY = 1024  # rows of the history: schedule steps and cuts

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..host import tensor
+from ..outside_modes import tensor
 from ..program import plateau_row, plateau_state, rows
 from .bound import BoundSchedules
 from .program import Announce

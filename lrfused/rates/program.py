@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..program import Packed
+from ..program import ProgramTables
 from .moved import Moved
 from .shown import Shown
 
@@ -31,7 +31,7 @@ class Program(Protocol):
     def __init__(
         self,
         moved: Moved,
-        packed: Packed,
+        packed: ProgramTables,
         shown: Shown,
         steps: int,
         *,
@@ -60,7 +60,7 @@ class Program(Protocol):
     def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
         """Feed every plateau one metric, show the rates, and call `announce`.
 
-        A tensor is one that `takes` accepts; with it all this may happen later.
+        A tensor is one that `takes` accepts; with it, all three may happen after the call returns.
         """
 
     def takes(self, metric: Any) -> bool:

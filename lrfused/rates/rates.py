@@ -1,7 +1,7 @@
 """The rates of an optimizer's groups: compiled, moved by a program, shown, saved and loaded.
 
-A step asks `begin` whether the program can make it, then a backend makes it and shows the rates.
-Nothing follows a step: the program counts it, so there is no state between two steps to keep.
+`begin` takes the user's writes and extends the program if needed; then a backend makes the step and
+shows the rates. Nothing follows a step: the program counts it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..host import apart
-from ..program import FOREVER, Packed, pack
+from ..outside_modes import outside_modes
+from ..program import FOREVER, ProgramTables, pack
 from .bound import BoundSchedules
 from .moved import Moved
 from .plateaus import Plateaus
@@ -30,12 +30,12 @@ class Rates:
 
     moved: the cells, and all else that a program changes. shown: what the groups' dicts show.
     bound: the schedules, each with the groups that share it. program: runs them, and counts.
-    `settle` makes the host know what the devices know, `sync` torch's schedulers too.
+    `settle` copies the devices' results to the host; `sync` also updates torch's schedulers.
 
     Raises TypeError for an lr that is no number.
     """
 
-    @apart
+    @outside_modes
     def __init__(
         self,
         groups: list[dict[str, Any]],
@@ -92,7 +92,7 @@ class Rates:
         if b is not None:
             b.refuse_joining()
 
-    @apart
+    @outside_modes
     def join(self, groups: list[dict[str, Any]]) -> None:
         """Take the last of `groups`, which is new."""
         self.sync()
@@ -107,7 +107,7 @@ class Rates:
         self._take_states()
         self._compile()
 
-    @apart
+    @outside_modes
     def _restart(self, groups: list[dict[str, Any]]) -> None:
         """Take rates from the groups, and all else from torch's schedulers."""
         self.shown.momenta.clear()
@@ -138,14 +138,14 @@ class Rates:
     def _epoch(self, b: BoundSchedules) -> int:
         return int(self.moved.epochs[b.indices[0]])
 
-    @apart
+    @outside_modes
     def catch_up(self) -> None:
         """Set the counters of torch's schedulers."""
         for b in self.bound:
             b.catch_up(self._epoch(b))
         self.plateaus.catch_up()
 
-    @apart
+    @outside_modes
     def _compile(self) -> None:
         count = len(self.shown.rates)
         replayed = self.shown.live and self._make_program.on_device
@@ -158,14 +158,14 @@ class Rates:
         self.moved = self.moved.with_history_of(count)
         self.program = self._make_program(
             self.moved.first(count),
-            Packed(*pack(by_group), self.plateaus.cells, self.plateaus.rows),
+            ProgramTables(*pack(by_group), self.plateaus.cells, self.plateaus.rows),
             self.shown,
             min((b.left for b in self.bound), default=FOREVER),
             previous=self.program,
             may_capture=replayed or all(b.until == FOREVER for b in self.bound),
         )
 
-    @apart
+    @outside_modes
     def use(self, make_program: type[Program]) -> None:
         """Go on with another class of program."""
         if make_program is not self._make_program:
@@ -198,7 +198,7 @@ class Rates:
             for b in self.bound:
                 b.refuse_to_go_on()
 
-    @apart
+    @outside_modes
     def _take_written(self, groups: list[dict[str, Any]]) -> None:
         for written in self.shown.written(groups):
             if self.shown.differs(written):
@@ -220,7 +220,7 @@ class Rates:
         """Return a number that grows with each schedule step and each metric."""
         return int(self.moved.recorded) + int(self.moved.observed)
 
-    @apart
+    @outside_modes
     def last(self, groups: list[dict[str, Any]]) -> list[float]:
         """Return the rates that the schedules, or torch's constructors, set last, as torch does."""
         self.settle(groups)
@@ -244,13 +244,13 @@ class Rates:
     # -- what the devices know ---------------------------------------------------------------
 
     def settle(self, groups: list[dict[str, Any]]) -> None:
-        """Wait until the host knows what the devices know, and show it."""
+        """Wait for the devices, then show their rates."""
         if self.program.in_flight:
             self.begin(groups)
             self._settle()
             self.program.show(groups)
 
-    @apart
+    @outside_modes
     def _settle(self) -> None:
         if not self.program.settle():
             return
@@ -266,13 +266,13 @@ class Rates:
         if any(near):
             self._compile()
 
-    @apart
+    @outside_modes
     def used(self) -> list[float]:
         """Return the rates of the last optimizer step."""
         self._settle()
         return self.moved.used[: len(self.shown.rates)].tolist()
 
-    @apart
+    @outside_modes
     def history(self) -> Tensor:
         """Return the rows that are kept, oldest first: epoch, whether a cut, rates."""
         self._settle()
@@ -314,12 +314,12 @@ class Rates:
             before = None if name == "_schedulers" else copy.copy(getattr(owner, name))
             self._watched.append((owner, name, before))
 
-    @apart
+    @outside_modes
     def record(self) -> None:
         """Add a schedule step that torch's schedulers made to the history."""
         self.moved.first(len(self.shown.rates)).record(cut=False)
 
-    @apart
+    @outside_modes
     def is_unused(self) -> bool:
         """Return whether neither an optimizer step nor a schedule step was made yet."""
         first = bool(self.moved.used[0].isnan()) and not self.program.in_flight
@@ -338,7 +338,7 @@ class Rates:
 
     # -- state -------------------------------------------------------------------------------
 
-    @apart
+    @outside_modes
     def sync(self) -> None:
         """Bring torch's schedulers up to date."""
         self._settle()
@@ -380,7 +380,7 @@ class Rates:
                 states[self.bound.index(b)] = saved
         return states
 
-    @apart
+    @outside_modes
     def check(self, states: Sequence[Any], override: bool = False) -> None:
         """Raise ValueError unless each of `bound` can load its part of `states`."""
         if len(states) != len(self.bound):
@@ -391,7 +391,7 @@ class Rates:
             if state is not None:
                 b.check(state, override)
 
-    @apart
+    @outside_modes
     def load(self, groups: list[dict[str, Any]], states: Sequence[Any]) -> None:
         """Load states that `check` let pass, None to keep one, and the groups' rates."""
         self.sync()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..checks import as_float
+from ..checks.refusals import as_float
 
 _LR = itemgetter("lr")
 

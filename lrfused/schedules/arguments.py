@@ -7,14 +7,14 @@ import math
 import re
 from typing import Any
 
-from ..plain import is_many, number, numbers, plain, plain_list
+from ..checks.numbers import is_many, number, numbers, plain, plain_list
 
 
 def taken(schedule: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return a schedule's arguments with their numbers plain.
 
-    The annotations of its constructor decide: one with `int` or `float` takes numbers, `list`,
-    `Sequence` or `Iterable` of them several. Raises TypeError for what is no number, ValueError for
+    A parameter annotated `int` or `float` takes one number; `list`, `Sequence` or `Iterable`,
+    several. Raises TypeError for what is no number, ValueError for
     NaN as a number of steps.
     """
     parameters = inspect.signature(schedule).parameters

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..plain import number, numbers, plain, plain_list
+from ..checks.numbers import number, numbers, plain, plain_list
 
 _NUMBERS = {
     "last_epoch", "_step_count", "step_size", "gamma", "factor", "total_iters", "start_factor",

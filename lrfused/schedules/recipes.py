@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..plain import number
+from ..checks.numbers import number
 from .arguments import count
 from .base import Schedule
 from .compositions import SequentialLR
 from .decays import LambdaLR, LinearLR
-from .formula import Formula
+from .lr_lambda import LRLambda
 
 
 def warmup(schedule: Schedule, steps: int, start_factor: float = 0.01) -> SequentialLR:
@@ -101,7 +101,7 @@ _FALLS: dict[str, Callable[[float], float]] = {
 
 
 @dataclass(frozen=True)
-class _WarmupStableDecay(Formula):
+class _WarmupStableDecay(LRLambda):
     total_steps: float
     warmup_steps: float
     decay_steps: float
@@ -117,7 +117,7 @@ class _WarmupStableDecay(Formula):
 
 
 @dataclass(frozen=True)
-class _InverseSqrt(Formula):
+class _InverseSqrt(LRLambda):
     warmup_steps: float
 
     def __call__(self, epoch: int) -> float:

@@ -14,17 +14,17 @@ from lrfused.backends import trust
 
 def program_of(optimizer: FusedDecaySGD) -> Any:
     """Return the program that moves an optimizer's rates, on the host or also on devices."""
-    return optimizer._parts.rates.program
+    return optimizer._internals.rates.program
 
 
 def advance_of(optimizer: FusedDecaySGD) -> Any:
     """Return the call that scheduler.step() makes, for millions of them."""
-    return optimizer._parts.rates.advance
+    return optimizer._internals.rates.advance
 
 
 def pretend_it_was_on(optimizer: FusedDecaySGD, device: str) -> None:
     """Let an optimizer find at its next step that its model came from another device."""
-    optimizer._parts.device = torch.device(device)
+    optimizer._internals.device = torch.device(device)
 
 
 def copies_on_devices(program: Any) -> dict[torch.device, dict[str, torch.Tensor]]:

@@ -3,7 +3,7 @@
 import torch
 from hypothesis import strategies as st
 
-from lrfused.program import Packed
+from lrfused.program import ProgramTables
 from lrfused.rates.moved import Moved
 from lrfused.rates.shown import Shown
 
@@ -47,7 +47,7 @@ def program(make, segments, plateaus):
     for k, (cell, begin, length, every, absolute, table, x, a, b) in enumerate(segments):
         integers.append([cell, begin, begin + length, every, absolute, 64 * k if table else -1])
         constants.append([x, a, b])
-    packed = Packed(
+    packed = ProgramTables(
         segments=torch.tensor(integers, dtype=torch.int64).reshape(-1, 6),
         constants=torch.tensor(constants, dtype=torch.float64).reshape(-1, 3),
         tables=torch.linspace(-1, 2, 64 * max(1, len(segments)), dtype=torch.float64),

@@ -1,7 +1,8 @@
-"""The step in CUDA (csrc/cuda), for dense tensors on a GPU; what is not goes to the reference.
+"""The step in CUDA (csrc/cuda), for dense tensors on a GPU; other tensors go to the reference.
 
 One launch on each device updates all tensors of all groups and makes the schedule's step for the
-next; with max_grad_norm one before it takes the norm. An lrfused that was built without CUDA runs
+next (several, in a capture whose tables exceed the kernel's argument); with max_grad_norm one
+before it takes the norm. An lrfused that was built without CUDA runs
 the same code on CPU tensors, slowly, where LRFUSED_EMULATE_CUDA=1: that is how it is tested where
 there is no GPU.
 """

@@ -1,4 +1,4 @@
-"""One step of csrc/cuda's kernels: csrc/gpu/state.h, driven phase by phase."""
+"""One step of csrc/cuda's kernels: calls the phases of csrc/gpu/step.h."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from torch import Tensor
 from torch import device as Device
 
 from ...arithmetic.gradient_scaling import GradientScaling
-from ...extension.load import _C
+from ...extension.load import _C, MASTERS
 from ..base import Groups, State
-from ..compiled import MASTERS
 from ..device import step
 from . import driver
 from .program import Program
 
 
 class DeviceStep(step.DeviceStep):
-    """A step that is one launch on each device, and with max_grad_norm one before it."""
+    """One launch on each device, and with max_grad_norm one before it."""
 
     def __init__(self, groups: Groups, state: State, program: Program, scaling: GradientScaling):
         self._found = _C.DeviceStep(groups, state, program.cells(), MASTERS[scaling.master])

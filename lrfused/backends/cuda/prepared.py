@@ -1,8 +1,8 @@
 """State that is made before a capture, so that the very first step can be a captured one.
 
 From a momentum buffer of -0.0 the formula of later steps computes the first step's bits, if there
-is no dampening: 1 * d + momentum * -0.0 is d, -0.0 and NaN too. So a captured step need not be told
-which of its replays is the first.
+is no dampening: 1 * d + momentum * -0.0 is d, -0.0 and NaN too. So a captured step needs
+no flag for its first replay.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from .program import Program
 def step(
     groups: Groups, state: State, program: Program, advance: bool, scaling: GradientScaling
 ) -> bool:
-    """Make such a step when the host has caught up; return whether the update was made."""
+    """Wait for the devices, then step with the reference; return whether it updated."""
     program.settle()
     now = groups_now(groups, program)
     updated = reference.backend.step(now, state, program, False, scaling)

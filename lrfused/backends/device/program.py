@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
-from ...program import Packed
+from ...program import ProgramTables
 from ...rates.moved import Moved
 from ...rates.program import Announce, Groups
 from ...rates.shown import Shown
@@ -52,7 +52,7 @@ class Program(ABC):
     def __init__(
         self,
         moved: Moved,
-        packed: Packed,
+        packed: ProgramTables,
         shown: Shown,
         steps: int,
         *,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch import device as Device
 
 from ...arithmetic.gradient_scaling import GradientScaling
-from .. import shards
+from .. import odd_parameters
 from ..base import Backend, Groups, State
 from . import fallback, transfer
 
@@ -60,7 +60,7 @@ class DeviceStep(ABC):
 
 
 class DeviceBackend(Backend):
-    """Make steps by kernels: of plain tensors on devices; others go to the reference.
+    """Make steps with kernels; tensors that they cannot take go to the reference.
 
     make_step: makes the object for one step. first_capture: an advice, how a first step can be
     captured.
@@ -77,7 +77,7 @@ class DeviceBackend(Backend):
     ) -> bool:
         """Update every parameter that has a gradient, then advance the program if asked.
 
-        Return whether the update was made; True, too, where only the device knows.
+        Return whether the update was made; True also if the device decides.
         """
         step = self.make_step(groups, state, program, scaling)
         if step.odd or not program.runs_on_all(step.devices):
@@ -96,11 +96,11 @@ class DeviceBackend(Backend):
         host_decides = bool(odd) or len(devices) != 1 or step.firsts or scaling.on_update
         device_decides = not host_decides and _are_on(devices[0], scaling)
         if not device_decides and scaling.skips():
-            scaling.rest(program, groups, advance)
+            scaling.step_without_update(program, groups, advance)
             return False
         update_odd = None
         if odd:
-            update_odd = shards.OddParameters(
+            update_odd = odd_parameters.OddParameters(
                 odd, fallback.groups_now(groups, program), state, program.cells()[::2], scaling,
                 lambda parts, momenta: self.step(parts, momenta, program, False, scaling),
             )  # fmt: skip
@@ -111,7 +111,7 @@ class DeviceBackend(Backend):
             scaling.grad_norm = step.norm() if devices else _nothing()
             unknown = scaling.scaled and host_decides
             if unknown and not math.isfinite(scaling.grad_norm.item()):
-                scaling.rest(program, groups, advance)
+                scaling.step_without_update(program, groups, advance)
                 return False
         # The odd ones may still fail, and then nothing has advanced.
         advanced = step.launch(advance and not odd) if devices else ()

@@ -1,4 +1,4 @@
-"""Between the host and a device, so that nobody waits."""
+"""Asynchronous copies between host and device."""
 
 from __future__ import annotations
 

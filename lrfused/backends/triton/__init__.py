@@ -1,4 +1,4 @@
-"""The step in Triton, for dense tensors on a GPU; what is not goes to the reference.
+"""The step in Triton, for dense tensors on a GPU; other tensors go to the reference.
 
 With TRITON_INTERPRET=1 it runs on the CPU instead, slowly, and computes the same bits: that is how
 it is tested where there is no GPU.

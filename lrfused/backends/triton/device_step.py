@@ -20,8 +20,7 @@ from .program import Program
 from .sgd import FIRST
 
 try:
-    from ...extension.load import _C
-    from ..compiled import MASTERS
+    from ...extension.load import _C, MASTERS
 except ImportError:
     _C = None  # type: ignore[assignment]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch import device as Device
 
-from ...checks import DTYPES
+from ...checks.refusals import DTYPES
 from . import master
 from .step import SLOT
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...arithmetic.masters import has_master
-from ...checks import DTYPES
+from ...checks.refusals import DTYPES
 from ..base import Groups, State
 from . import master, sgd
 

@@ -37,14 +37,14 @@ class OddParameters(reference.CheckedParameters):
     ) -> None:
         super().__init__(params, groups, state, rates, scaling)
         self._step = step
-        self._parts: list[tuple[int, Any, Tensor]] = []
+        self._internals: list[tuple[int, Any, Tensor]] = []
         self._here: Groups = [{**group, "params": []} for group in groups]
         self._momenta: State = defaultdict(dict)
         todo, self._todo = self._todo, []
         for g, p, own in todo:
             momentum = groups[g]["momentum"] != 0
             if not has_master(p, scaling.master) and _alike(p, own, momentum):
-                self._parts.append((g, p, self._part(g, p, own)))
+                self._internals.append((g, p, self._part(g, p, own)))
             else:
                 self._todo.append((g, p, own))
 
@@ -61,10 +61,10 @@ class OddParameters(reference.CheckedParameters):
     @torch.no_grad()
     def __call__(self, clip: float = 1.0) -> None:
         """Update them; those that are sharded are never clipped, but refused."""
-        if self._parts:
+        if self._internals:
             self._step(self._here, self._momenta)
-            torch.autograd.graph.increment_version([p for _, p, _ in self._parts])
-        for g, p, part in self._parts:
+            torch.autograd.graph.increment_version([p for _, p, _ in self._internals])
+        for g, p, part in self._internals:
             momentum = self._groups[g]["momentum"] != 0
             if momentum and self._state[p].get("momentum_buffer") is None:
                 self._state[p]["momentum_buffer"] = _like(p, self._momenta[part]["momentum_buffer"])

@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 
-class Formula:
+class LRLambda:
     """Compute a factor from the epoch; its fields are settings that checkpoints compare."""
 
 
-def own_formula(function: Any) -> Any:
+def own_lr_lambda(function: Any) -> Any:
     """Return a copy of a formula; return any other function itself."""
-    return copy.copy(function) if isinstance(function, Formula) else function
+    return copy.copy(function) if isinstance(function, LRLambda) else function

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .host import apart
+from ..outside_modes import outside_modes
 
 
 def number(name: str, value: Any) -> int | float:
@@ -28,7 +28,7 @@ def number(name: str, value: Any) -> int | float:
         raise TypeError(f"{name} must be one real number, got {value!r}") from error
 
 
-@apart
+@outside_modes
 def _number(value: Any) -> int | float:
     if isinstance(value, (Real, Tensor)) or hasattr(value, "dtype"):
         item = value.item() if hasattr(value, "item") else value
@@ -49,7 +49,7 @@ def numbers(name: str, values: Any) -> list[int | float]:
     return [number(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
-@apart
+@outside_modes
 def _listed(values: Any) -> Any:
     """Return an array or tensor of one dimension as a list, anything else as it is."""
     return values.tolist() if getattr(values, "ndim", 0) == 1 else values

@@ -18,7 +18,7 @@ State = dict[Tensor, dict[str, Any]]
 
 
 @dataclass(slots=True)
-class Parts:
+class Internals:
     """Hold an optimizer's settings, its rates, and the backend that makes its steps.
 
     An optimizer keeps one object of this class for its life; its attributes may be replaced. It
@@ -78,7 +78,7 @@ class Parts:
         }
 
     @classmethod
-    def of_plain(cls, plain: dict[str, Any]) -> Parts:
+    def of_plain(cls, plain: dict[str, Any]) -> Internals:
         """Return parts with the settings that `plain` returned, without rates."""
         clock = Clock(plain["every"])
         clock.since = plain["since"]

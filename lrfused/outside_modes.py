@@ -18,7 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def apart(function: Callable[P, T]) -> Callable[P, T]:
+def outside_modes(function: Callable[P, T]) -> Callable[P, T]:
     """Run a function outside of inference mode and of every TorchDispatchMode."""
 
     @functools.wraps(function)
@@ -31,13 +31,13 @@ def apart(function: Callable[P, T]) -> Callable[P, T]:
     return outside
 
 
-@apart
+@outside_modes
 def tensor(values: Sequence[Any] | float, dtype: torch.dtype) -> Tensor:
     """Return a tensor with these values in host memory."""
     return torch.tensor(values, dtype=dtype, device="cpu")
 
 
-@apart
+@outside_modes
 def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return zeros in host memory."""
     return torch.zeros(*shape, dtype=dtype, device="cpu")

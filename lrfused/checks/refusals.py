@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .plain import number, plain
+from .numbers import number, plain
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay")
