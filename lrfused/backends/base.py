@@ -24,8 +24,8 @@ class Backend(ABC):
     1. Refuse a capture in a CUDA graph of what its replays could not do.
     2. Honour what GradScaler found: if `scaling.skips()`, call `scaling.step_without_update(...)`
        and return False.
-    3. Refuse what cannot be updated, in the words of checks/refusals.py, before the first write: not even
-       the rates of the step are noted then.
+    3. Refuse what cannot be updated, in the words of checks/refusals.py, before the first write:
+       not even the rates of the step are noted then.
     4. With `scaling.max_grad_norm` take the norm of all gradients together into
        `scaling.grad_norm`. Under a GradScaler a norm that is not finite ends the step as 2 does.
     5. Make the state that is missing, and keep it apart.

@@ -14,7 +14,6 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 _FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -47,8 +46,14 @@ def blocks(page: Path) -> list[Block]:
 
 def run(page: Path) -> None:
     module = types.ModuleType(page.stem)
-    with mock.patch.dict(sys.modules, {page.stem: module}):  # the page may import itself by name
+    before = sys.modules.get(page.stem)
+    sys.modules[page.stem] = module  # the page may import itself by name
+    try:
         _run(page, vars(module))
+    finally:  # all that the page imported stays: some modules cannot be imported twice
+        del sys.modules[page.stem]
+        if before is not None:
+            sys.modules[page.stem] = before
 
 
 def _run(page: Path, namespace: dict[str, Any]) -> None:
