@@ -60,6 +60,12 @@ def fuse(
             )
     schedulers = list(scheduler) if isinstance(scheduler, (list, tuple)) else [scheduler]
     schedulers = [s for s in schedulers if s is not None]
+    if not schedulers and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        warnings.warn(
+            "fuse(optimizer) leaves a torch scheduler behind that is attached to the optimizer: "
+            "its steps no longer move a rate; pass it, fuse(optimizer, scheduler)",
+            stacklevel=2,
+        )
     for s in schedulers:
         if not isinstance(s, LRScheduler) or isinstance(s, Scheduler):
             raise TypeError(f"fuse(scheduler=...) must be torch schedulers, got {_name(s)}")

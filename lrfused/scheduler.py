@@ -21,7 +21,8 @@ _ORDER = (
     "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, "
     "you should call them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`. "
     "Failure to do this will result in PyTorch skipping the first value of the learning rate "
-    "schedule."
+    "schedule. See more details at "
+    "https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
 )
 # Private names that torch's compositions and ignite read or write on a scheduler.
 _SHARED = ("_schedulers", "_get_lr_called_within_step", "_is_initial")

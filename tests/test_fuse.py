@@ -275,3 +275,11 @@ def test_tensor_rates_become_floats(backend):
     opt = torch.optim.SGD(groups_of([torch.tensor(0.1)]), lr=torch.tensor(0.5), foreach=False)
     fused, _ = fuse(opt, backend=backend)
     assert rates(fused) == [float(torch.tensor(0.1))]
+
+
+def test_a_scheduler_that_is_left_behind_is_warned_of():
+    optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
+    scheduler = lr_scheduler.StepLR(optimizer, 1)
+    with pytest.warns(UserWarning, match="leaves a torch scheduler behind"):
+        fuse(optimizer)
+    fuse(optimizer, scheduler)
