@@ -55,7 +55,7 @@ class Internals:
         self.backend = self.trusted_backend(groups)
         self.device = first_device(groups)
         if self.rates is not None:
-            self.rates.use(self.backend.Program)
+            self.rates.use(groups, self.backend.Program)
 
     def prepare_capture(self, groups: Groups, state: State) -> None:
         """Make what a captured first step could not make, if the optimizer is capturable."""
@@ -66,7 +66,7 @@ class Internals:
         """Return the state without what only `prepare_capture` has written."""
         return self.backend.without_prepared(state, self.rates.program)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self, groups: Groups) -> dict[str, Any]:
         """Return settings and states, for pickle and copy."""
         return {
             "backend_name": self.backend_name,
@@ -74,7 +74,7 @@ class Internals:
             "scaling": replace(self.scaling, grad_scale=None, found_inf=None),
             "every": self.clock.every,
             "since": self.clock.since,
-            "states": self.rates.states(),
+            "states": self.rates.states(groups),
         }
 
     @classmethod

@@ -225,7 +225,7 @@ class FusedDecaySGD(Optimizer):
 
         `param_groups` has the next step's.
         """
-        return self._internals.rates.used()
+        return self._internals.rates.used(self.param_groups)
 
     @property
     def max_grad_norm(self) -> float | None:
@@ -250,7 +250,7 @@ class FusedDecaySGD(Optimizer):
 
         On a GPU this waits for the device.
         """
-        return LRHistory.of(self._internals.rates.history())
+        return LRHistory.of(self._internals.rates.history(self.param_groups))
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -262,10 +262,9 @@ class FusedDecaySGD(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and its schedule: numbers, strings, lists, tensors."""
         rates, groups = self._internals.rates, self.param_groups
-        rates.begin(groups)
         rates.settle(groups)
         packed = super().state_dict()
-        rates.sync()
+        rates.sync(groups)
         for i, group in enumerate(packed["param_groups"]):
             group.update(
                 plain_settings(group), lr=as_float(f"param_groups[{i}]['lr']", group["lr"])
@@ -329,12 +328,11 @@ class FusedDecaySGD(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         parts, groups = self._internals, self.param_groups
         parts.initial.forget(self.state)
-        parts.rates.begin(groups)
         parts.rates.settle(groups)
         return {
             **super().__getstate__(),
             "state": parts.state_without_prepared(self.state),
-            "_internals": parts.plain(),
+            "_internals": parts.plain(groups),
         }
 
     def _unpickle(self, state: dict[str, Any]) -> None:

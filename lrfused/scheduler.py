@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    CosineAnnealingWarmRestarts,
+    LRScheduler,
+    ReduceLROnPlateau,
+)
 
 from . import program
-from .checkpoint.scheduler_state import is_of_the_kind
+from .checkpoint.scheduler_state import refuse_another_kind
+from .checks.numbers import number as as_number
 from .checks.numbers import plain, plain_list
 from .rates.metric import as_metric, mean
 
@@ -24,8 +32,18 @@ _ORDER = (
     "schedule. See more details at "
     "https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
 )
-# Private names that torch's compositions and ignite read or write on a scheduler.
-_SHARED = ("_schedulers", "_get_lr_called_within_step", "_is_initial")
+# Private names that ignite writes on a scheduler.
+_SHARED = ("_get_lr_called_within_step", "_is_initial")
+
+
+@contextmanager
+def _warnings_of_the_caller(level: int) -> Iterator[None]:
+    """Let warnings that torch gives in the block point at a caller's line."""
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        yield
+    for warning in given:
+        warnings.warn(warning.message, warning.category, stacklevel=level + 1)
 
 
 class _Fixed(list):
@@ -108,11 +126,26 @@ class Scheduler(LRScheduler):
         if epoch is None:
             rates.advance(self._groups)
         else:
-            self._by_torch("step", epoch)
+            self._by_torch("step", self._checked_epoch(epoch))
+
+    def _checked_epoch(self, epoch: Any) -> int | float:
+        """Return an epoch as a number; raise ValueError for a fraction that no scheduler takes."""
+        number = as_number("scheduler.step(epoch=...)", epoch)
+        if not math.isfinite(number):
+            raise ValueError(f"scheduler.step(epoch=...) must be finite, got {epoch!r}")
+        members = [m for b in self._rates.bound for m in b.stepped]
+        if number == int(number):
+            return int(number)
+        if not all(isinstance(m, CosineAnnealingWarmRestarts) for m in members):
+            raise ValueError(
+                f"scheduler.step(epoch={epoch!r}): only CosineAnnealingWarmRestarts takes a "
+                f"fraction of an epoch, and this is {self._names()}"
+            )
+        return number
 
     def _by_torch(self, method: str, *arguments: Any) -> None:
         """Call a method of torch's schedulers, and take over the rates that it sets."""
-        with self._rates.edit(self._groups):
+        with _warnings_of_the_caller(5), self._rates.edit(self._groups):
             for b in self._rates.bound:
                 for member in b.stepped:
                     getattr(member, method)(*arguments)
@@ -120,10 +153,20 @@ class Scheduler(LRScheduler):
 
     # torch's SequentialLR calls these two on its members.
     def _initial_step(self) -> None:
+        self._refuse_composition()
         self._by_torch("_initial_step")
 
     def _update_lr(self, epoch: Any = None) -> None:
+        self._refuse_composition()
         self._by_torch("_update_lr", epoch)
+
+    def _refuse_composition(self) -> None:
+        members = [m for b in self._rates.bound for m in b.members]
+        if len(members) != 1 or hasattr(members[0], "_schedulers"):
+            raise TypeError(
+                f"a handle of {self._names()} cannot be a member of torch's SequentialLR; compose "
+                "them by lrfused.SequentialLR"
+            )
 
     def _observe(self, metrics: Any, epoch: Any) -> None:
         rates = self._rates
@@ -170,12 +213,15 @@ class Scheduler(LRScheduler):
 
     @last_epoch.setter
     def last_epoch(self, epoch: Any) -> None:
-        if not isinstance(epoch, (int, float)):
-            raise TypeError(f"scheduler.last_epoch must be a number, got {epoch!r}")
+        number = as_number("scheduler.last_epoch", epoch)
+        if not math.isfinite(number) or number != int(number):
+            raise ValueError(f"scheduler.last_epoch must be an integer, got {epoch!r}")
+        if number == -1:  # torch's SequentialLR takes the first step of its members back
+            self._refuse_composition()
         with self._rates.edit(self._groups):
             for b in self._rates.bound:
                 for member in b.members:
-                    program.set_last_epoch(member, epoch)
+                    program.set_last_epoch(member, int(number))
 
     @property
     def base_lrs(self) -> Any:
@@ -207,13 +253,13 @@ class Scheduler(LRScheduler):
         raise AttributeError("this optimizer has no schedule")
 
     def _owners(self, name: str) -> list[Any]:
-        """Return the torch schedulers that have an attribute."""
-        return [m for b in self._rates.bound for m in b.members if hasattr(m, name)]
+        """Return the torch schedulers that have an attribute of their own, so no method."""
+        return [m for b in self._rates.bound for m in b.members if name in vars(m)]
 
     def __getattr__(self, name: str) -> Any:
         if name == "optimizer" or (name.startswith("_") and name not in _SHARED):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        owners = self._owners(name)
+        owners = [m for b in self._rates.bound for m in b.members if hasattr(m, name)]
         if not owners:
             raise AttributeError(f"{self._names()} has no attribute {name!r}")
         self._rates.lend(self._groups)
@@ -223,11 +269,11 @@ class Scheduler(LRScheduler):
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = isinstance(getattr(type(self), name, None), property)
-        if name == "optimizer" or own or not self._owners(name):
+        if name in _SHARED:
+            for member in (m for b in self._rates.bound for m in b.members):
+                setattr(member, name, value)
+        elif name == "optimizer" or own or not self._owners(name):
             object.__setattr__(self, name, value)  # torch keeps any attribute, too
-        elif name in _SHARED:
-            for owner in self._owners(name):
-                setattr(owner, name, value)
         else:
             self._write(name, value)
 
@@ -240,11 +286,8 @@ class Scheduler(LRScheduler):
             )
         (owner,) = owners
         value = plain_list(plain(value))
-        if not is_of_the_kind(getattr(owner, name), value):
-            raise TypeError(
-                f"scheduler.{name} must be of the kind of {getattr(owner, name)!r}, got {value!r}"
-            )
-        with self._rates.edit(self._groups):
+        refuse_another_kind(name, getattr(owner, name), value)
+        with self._rates.edit(self._groups, strict=True):
             setattr(owner, name, value)
 
     def _names(self) -> str:
@@ -273,7 +316,8 @@ class Scheduler(LRScheduler):
         members = [m for b in self._rates.bound for m in b.stepped]
         if len(self._rates.bound) == len(members) == 1 and not hasattr(members[0], "_schedulers"):
             self._rates.lend(self._groups)
-            return members[0].get_lr()
+            with _warnings_of_the_caller(3):
+                return members[0].get_lr()
         warnings.warn(
             "To get the last learning rate computed by the scheduler, please use `get_last_lr()`.",
             UserWarning,
@@ -288,8 +332,7 @@ class Scheduler(LRScheduler):
 
         One schedule's state is its torch namesake's; several are listed under "_schedulers".
         """
-        self._rates.begin(self._groups)
-        states = self._rates.states()
+        states = self._rates.states(self._groups)
         if len(states) != 1:
             return {"_chains": [{"_schedulers": own} for own in states]}
         return states[0][0] if len(states[0]) == 1 else {"_schedulers": states[0]}
@@ -310,8 +353,9 @@ class Scheduler(LRScheduler):
         rates.begin(groups)
         rates.check(states, override)
         rates.load(groups, states)
-        if len(rates.bound) == 1 and "_last_lr" in states[0][0]:
-            rates.set_last(states[0][0]["_last_lr"])
+        for b, own in zip(rates.bound, states, strict=True):
+            if own is not None and "_last_lr" in own[0]:
+                rates.set_last(b, own[0]["_last_lr"])
         self.optimizer._internals.prepare_capture(groups, self.optimizer.state)
 
 

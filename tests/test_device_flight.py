@@ -95,3 +95,45 @@ def test_a_verbose_plateau_tells_when_it_knows(device, landing, capsys):
     landing["landed"] = True
     opt.step()
     assert capsys.readouterr().out == "Epoch 2: reducing learning rate of group 0 to 5.0000e-02.\n"
+
+
+WAYS = {
+    "written": lambda o: setattr(o.scheduler, "patience", 5),
+    "read": lambda o: o.scheduler.best,
+    "last_epoch": lambda o: setattr(o.scheduler, "last_epoch", 7),
+    "loaded": lambda o: o.scheduler.load_state_dict(o.scheduler.state_dict()),
+    "lr_used": lambda o: o.lr_used,
+    "history": lambda o: o.lr_history(),
+    "state": lambda o: o.scheduler.state_dict(),
+    "joined": lambda o: o.add_param_group({"params": [leaf(numbers(3))], "lr": 1.0}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_decision_in_flight_survives_whatever_waits_for_it(device, landing, way):
+    schedule = lrfused.ReduceLROnPlateau(patience=0)
+    p = leaf(numbers(5))
+    opt = FusedDecaySGD([p], lr=0.1, schedule=schedule, backend=device)
+    p.grad = torch.ones_like(p)
+    opt.step()
+    for metric in (1.0, 2.0):
+        opt.scheduler.step(torch.tensor(metric))
+    WAYS[way](opt)
+    assert opt.scheduler.get_last_lr()[0] == 0.1 * 0.1
+    assert opt.param_groups[0]["lr"] == 0.1 * 0.1
+    opt.step()
+    assert opt.lr_used[0] == 0.1 * 0.1
+    assert opt.state_dict()["param_groups"][0]["lr"] == 0.1 * 0.1
+
+
+def test_the_shown_rate_written_again_in_flight_is_the_users(device, landing):
+    p = leaf(numbers(5))
+    schedule = lrfused.ReduceLROnPlateau(patience=0)
+    opt = FusedDecaySGD([p], lr=0.1, schedule=schedule, backend=device)
+    p.grad = torch.ones_like(p)
+    opt.step()
+    for metric in (1.0, 2.0):
+        opt.scheduler.step(torch.tensor(metric))
+    opt.param_groups[0]["lr"] = float("0.1")
+    opt.step()
+    assert opt.lr_used == [0.1]

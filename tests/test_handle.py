@@ -345,3 +345,112 @@ def test_a_handle_cannot_be_replaced_where_there_is_a_schedule():
     without = FusedDecaySGD(groups(), lr=0.1)
     without.scheduler = scheduler = lr_scheduler.StepLR(without, 1)
     assert without.scheduler is scheduler
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("step", "step_size", -1), ("restarts", "T_i", 0), ("restarts", "T_mult", 0),
+        ("plateau", "patience", 10**400), ("plateau", "min_lrs", []), ("plateau", "mode", "foo"),
+        ("step", "last_epoch", math.inf), ("step", "last_epoch", math.nan),
+        ("step", "last_epoch", 1.5), ("cosine", "base_lrs", [0.1]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_refused_write_leaves_everything_as_it_was(kind, name, value):
+    pair = Pair(kind)
+    pair.step(3)
+    _, handle = pair.runs[1]
+    before = handle.state_dict()
+    with pytest.raises((ValueError, TypeError, OverflowError)):
+        setattr(handle, name, value)
+    assert handle.state_dict() == before
+    pair.step(6)
+
+
+@pytest.mark.parametrize("write", [lambda x: x.append(3.0), lambda x: x.__setitem__(0, "a")])
+def test_a_bad_item_is_refused_until_it_is_mended(write):
+    pair = Pair("cosine")
+    pair.step(2)
+    (_, _), (ours, handle) = pair.runs
+    held = handle.base_lrs
+    good = list(held)
+    write(held)
+    for _ in range(2):
+        with pytest.raises((ValueError, TypeError), match=r"scheduler.base_lrs must"):
+            ours.step()
+    held[:] = good
+    pair.step(3)
+
+
+@pytest.mark.parametrize("epoch", [math.nan, math.inf, 0.5])
+def test_a_step_to_no_epoch_is_refused(epoch):
+    pair = Pair("step")
+    pair.step(3)
+    with pytest.raises(ValueError, match="epoch"):
+        pair.runs[1][1].step(epoch)
+    pair.step(3)
+
+
+def test_a_method_that_is_replaced_on_the_handle_is_called():
+    optimizer = FusedDecaySGD(groups(), lr=0.1, schedule=lrfused.StepLR(1), schedule_every=None)
+    handle, calls = optimizer.scheduler, []
+    step = handle.step
+    handle.step = lambda *args: (calls.append(args), step(*args))
+    optimizer.step()
+    handle.step()
+    assert calls == [()]
+    assert "step" not in handle.state_dict()
+
+
+def test_a_composition_is_refused_as_a_member_of_torchs_sequence():
+    optimizer = FusedDecaySGD(
+        groups(), lr=0.1, schedule=lrfused.warmup(lrfused.StepLR(1), 2), schedule_every=None
+    )
+    warm = lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 3)
+    with pytest.raises(TypeError, match=r"compose them by lrfused.SequentialLR"):
+        lr_scheduler.SequentialLR(optimizer, [warm, optimizer.scheduler], [3])
+
+
+def test_rates_written_by_the_user_are_not_the_schedules_last():
+    pair = Pair("step")
+    pair.step(4)
+    for optimizer, _ in pair.runs:
+        optimizer.param_groups[0]["lr"] = 0.5
+    (_, scheduler), (ours, handle) = pair.runs
+    assert handle.get_last_lr() == scheduler.get_last_lr()
+    assert handle.state_dict()["_last_lr"] == scheduler.state_dict()["_last_lr"]
+    handle.load_state_dict(handle.state_dict())
+    assert handle.get_last_lr() == scheduler.get_last_lr()
+    assert ours.param_groups[0]["lr"] == 0.5
+    pair.step(4)
+
+
+def test_a_loaded_state_shows_its_own_rates_group_by_group():
+    own = [{**groups()[0], "lr": 1.0, "schedule": None}, groups()[1]]
+    optimizer = FusedDecaySGD(own, lr=0.1, schedule=lrfused.StepLR(1, 0.5))
+    optimizer.step()
+    optimizer.scheduler.load_state_dict(optimizer.scheduler.state_dict())
+    assert optimizer.scheduler.get_last_lr() == [1.0, 0.025]
+
+
+@pytest.mark.parametrize("call", ["step(3)", "get_lr()"])
+def test_torchs_warnings_point_at_the_callers_line(call):
+    pair = Pair("exponential")
+    pair.step()
+    handle = pair.runs[1][1]
+    with pytest.warns(UserWarning, match="epoch|last learning rate") as given:
+        handle.step(3) if call == "step(3)" else handle.get_lr()
+    assert {w.filename for w in given} == {__file__}
+
+
+def test_a_group_that_cannot_join_leaves_the_optimizer_as_it_was():
+    optimizer = FusedDecaySGD(groups(), lr=0.1, schedule=lrfused.StepLR(1, 0.5))
+    new = {
+        "params": [torch.nn.Parameter(torch.ones(1))],
+        "schedule": lrfused.OneCycleLR(max_lr=[1.0, 2.0], total_steps=10),
+    }
+    with pytest.raises(ValueError, match="max_lr"):
+        optimizer.add_param_group(new)
+    optimizer.step()
+    assert optimizer.scheduler.get_last_lr() == [0.05, 0.025]

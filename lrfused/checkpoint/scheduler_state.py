@@ -117,6 +117,22 @@ def _check_kinds(name: str, own: dict[str, Any], state: Any) -> None:
             )
 
 
+def refuse_another_kind(name: str, before: Any, value: Any) -> None:
+    """Raise TypeError or ValueError unless a value may take another's place on a scheduler."""
+    if not is_of_the_kind(before, value):
+        raise TypeError(f"scheduler.{name} must be of the kind of {before!r}, got {value!r}")
+    if isinstance(before, list) and len(value) != len(before):
+        raise ValueError(f"scheduler.{name} must have {len(before)} entries, got {value!r}")
+    if name in _AT_LEAST_ONE and not value >= 1:
+        raise ValueError(f"scheduler.{name} must be at least 1, got {value!r}")
+    if before in _WORDS.get(name, ()) and value not in _WORDS[name]:
+        raise ValueError(f"scheduler.{name} must be one of {_WORDS[name]}, got {value!r}")
+
+
+_AT_LEAST_ONE = ("step_size", "T_max", "T_0", "T_i", "T_mult", "total_steps")
+_WORDS = {"mode": ("min", "max"), "threshold_mode": ("rel", "abs")}  # of ReduceLROnPlateau
+
+
 def is_of_the_kind(here: Any, there: Any) -> bool:
     """Return whether a scheduler that works with one value works with the other."""
     if callable(here):

@@ -118,6 +118,8 @@ def forward(scheduler: Any, count: int) -> None:
             s.last_epoch, s.T_cur, s.T_i, count = 0, 0, s.T_0, count - 1
         s.last_epoch += count
         s.T_cur += count
+        if not (s.T_i > 0 and s.T_mult >= 1):
+            raise ValueError(f"CosineAnnealingWarmRestarts has T_i={s.T_i}, T_mult={s.T_mult}")
         while s.T_cur >= s.T_i:
             s.T_cur -= s.T_i
             s.T_i *= s.T_mult

@@ -169,19 +169,23 @@ class BoundSchedules:
             program.forward(member, epoch - self.epoch)
         self.epoch = epoch
 
-    def update(self, cells: Sequence[float], plateau_states: Sequence[list[float]]) -> None:
-        """Set the rates of torch's schedulers, and the states of the plateaus."""
+    def update(self, rates: Sequence[float], plateau_states: Sequence[list[float]]) -> None:
+        """Set the rates that torch's schedulers return, and the states of the plateaus."""
         for plateau, state in zip(self.plateaus, plateau_states, strict=True):
             program.set_plateau_state(plateau, state)
         for member in self.members:
-            program.show_rates(member, [cells[2 * i] for i in self.indices])
+            program.show_rates(member, rates)
 
     # -- changes by hand ---------------------------------------------------------------------
 
-    def saved(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return the attributes of all schedulers, and the probe's groups, each beside a copy."""
-        owners = [vars(member) for member in (*self.members, *self.leaves())]
-        return [(own, _copied(own)) for own in (*owners, *self.probe.param_groups)]
+    def attributes(self) -> list[dict[str, Any]]:
+        """Return the attributes of all schedulers, nested ones too, and the probe's groups."""
+        owners, pending = list(self.probe.param_groups), list(self.members)
+        while pending:
+            own = vars(pending.pop())
+            owners.append(own)
+            pending.extend(own.get("_schedulers", ()))
+        return owners
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -210,8 +214,23 @@ class BoundSchedules:
         self.start()
 
 
-def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {k: copy.copy(v) if isinstance(v, (list, dict)) else v for k, v in attributes.items()}
+class Saved:
+    """The attributes of an object, to be restored: the same lists and dicts with their entries."""
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self._attributes, self._values = attributes, dict(attributes)
+        self._entries = {
+            k: copy.copy(v) for k, v in attributes.items() if isinstance(v, (list, dict))
+        }
+
+    def restore(self) -> None:
+        """Put back every value, and the entries of lists and dicts."""
+        self._attributes.clear()
+        self._attributes.update(self._values)
+        for key, entries in self._entries.items():
+            value = self._values[key]
+            value.clear()
+            value.extend(entries) if isinstance(value, list) else value.update(entries)
 
 
 def _never_called() -> None:

@@ -83,6 +83,10 @@ class Program(Protocol):
     def in_flight(self) -> bool:
         """Return whether a device may be ahead of the host."""
 
+    @property
+    def is_shown(self) -> bool:
+        """Return whether the groups show all that the host has learnt from a device."""
+
     def settle(self) -> bool:
         """Wait until the host has caught up; return whether replays may have made steps."""
 
@@ -92,6 +96,7 @@ class HostProgram:
 
     on_device: ClassVar[bool] = False
     recording = captured = in_flight = False
+    is_shown = True
 
     def feed(self, metric: float) -> bool:
         """Feed every plateau one metric; return whether any cut its rate."""

@@ -13,9 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..checkpoint.scheduler_state import refuse_another_kind
+from ..checks.refusals import as_float
 from ..outside_modes import outside_modes
 from ..program import FOREVER, ProgramTables, pack
-from .bound import BoundSchedules
+from .bound import BoundSchedules, Saved
 from .moved import Moved
 from .plateaus import Plateaus
 from .program import Program
@@ -95,9 +97,9 @@ class Rates:
     @outside_modes
     def join(self, groups: list[dict[str, Any]]) -> None:
         """Take the last of `groups`, which is new."""
-        self.sync()
+        self.sync(groups[:-1])
         i = len(groups) - 1
-        self.shown.start(i, groups[i], self.moved.cells, cycles_momentum=False)
+        groups[i]["lr"] = as_float(f"param_groups[{i}]['lr']", groups[i]["lr"])
         b = self._bound_of(groups[i]["schedule"])
         if b is None:
             self._bind(groups, [i], fresh=True)
@@ -166,10 +168,10 @@ class Rates:
         )
 
     @outside_modes
-    def use(self, make_program: type[Program]) -> None:
+    def use(self, groups: list[dict[str, Any]], make_program: type[Program]) -> None:
         """Go on with another class of program."""
         if make_program is not self._make_program:
-            self._settle()
+            self.settle(groups)
             self._make_program = make_program
             self._compile()
 
@@ -181,14 +183,13 @@ class Rates:
         Raises TypeError for a written value that is no number, ValueError for groups that did not
         join, and the schedule's own error where it has ended; nothing is changed then.
         """
-        if self.program.captured:
-            self._settle()
+        program = self.program
         if len(groups) != len(self.shown.rates):
             raise ValueError(
                 f"param_groups has {len(groups)} groups and the optimizer knows of "
                 f"{len(self.shown.rates)}: add them by add_param_group"
             )
-        if not self.shown.is_as_shown(groups):
+        if program.captured or not (program.is_shown and self.shown.is_as_shown(groups)):
             self._take_written(groups)
         if self._watched:
             self._take_watched(groups)
@@ -200,9 +201,13 @@ class Rates:
 
     @outside_modes
     def _take_written(self, groups: list[dict[str, Any]]) -> None:
-        for written in self.shown.written(groups):
+        found = self.shown.written(groups)
+        if found or self.program.captured:
+            self._settle()  # a device's decisions came first
+        if not self.program.is_shown:
+            self.program.show(groups)
+        for written in found:
             if self.shown.differs(written):
-                self._settle()  # a device's decisions came first
                 if written.key == "lr":
                     self._keep_last(written.group, self.moved.cells[written.cell].item())
                 self.moved.cells[written.cell] = written.value
@@ -224,7 +229,9 @@ class Rates:
     def last(self, groups: list[dict[str, Any]]) -> list[float]:
         """Return the rates that the schedules, or torch's constructors, set last, as torch does."""
         self.settle(groups)
-        self.begin(groups)
+        return self._last(groups)
+
+    def _last(self, groups: list[dict[str, Any]]) -> list[float]:
         now = self._changes()
         pairs = ((self._overwritten.get(i, (-1, 0.0)), g["lr"]) for i, g in enumerate(groups))
         return [kept if then == now else float(lr) for (then, kept), lr in pairs]
@@ -244,10 +251,11 @@ class Rates:
     # -- what the devices know ---------------------------------------------------------------
 
     def settle(self, groups: list[dict[str, Any]]) -> None:
-        """Wait for the devices, then show their rates."""
-        if self.program.in_flight:
-            self.begin(groups)
+        """Take the user's writes, wait for the devices, and show their rates."""
+        self.begin(groups)
+        if self.program.in_flight and not self.program.captured:  # `begin` has settled replays
             self._settle()
+        if not self.program.is_shown:
             self.program.show(groups)
 
     @outside_modes
@@ -267,52 +275,75 @@ class Rates:
             self._compile()
 
     @outside_modes
-    def used(self) -> list[float]:
+    def used(self, groups: list[dict[str, Any]]) -> list[float]:
         """Return the rates of the last optimizer step."""
-        self._settle()
+        self.settle(groups)
         return self.moved.used[: len(self.shown.rates)].tolist()
 
     @outside_modes
-    def history(self) -> Tensor:
+    def history(self, groups: list[dict[str, Any]]) -> Tensor:
         """Return the rows that are kept, oldest first: epoch, whether a cut, rates."""
-        self._settle()
+        self.settle(groups)
         return self.moved.rows_of_history()
 
     # -- changes by hand ---------------------------------------------------------------------
 
     def lend(self, groups: list[dict[str, Any]]) -> None:
         """Bring torch's schedulers, and the groups of their probes, up to date."""
-        self.begin(groups)
-        self.sync()
+        self.sync(groups)
         for b in self.bound:
             b.take(groups)
 
     @contextmanager
-    def edit(self, groups: list[dict[str, Any]]) -> Iterator[None]:
+    def edit(self, groups: list[dict[str, Any]], strict: bool = False) -> Iterator[None]:
         """Lend torch's schedulers to be changed, or stepped; then take over rates and settings.
 
-        An error leaves everything as it was.
+        An error leaves everything as it was; if `strict`, one of the next schedule step does too.
         """
         self.lend(groups)
-        saved = [pair for b in self.bound for pair in b.saved()]
+        saved = [Saved(own) for b in self.bound for own in b.attributes()]
+        kept = [dict(group) for group in groups]
+        ended = [b.error is not None for b in self.bound]
         try:
             yield
+            for b in self.bound:
+                b.give(groups)
+                b.start()
+            self._restart(groups)
+            for b, before in zip(self.bound, ended, strict=True):
+                if strict and not before:
+                    b.refuse_to_go_on()
         except BaseException:
-            for own, before in saved:
-                own.clear()
-                own.update(before)
+            for each in saved:
+                each.restore()
+            for group, before_edit in zip(groups, kept, strict=True):
+                group.clear()
+                group.update(before_edit)
+            for b in self.bound:
+                b.start()
+            self._restart(groups)
             raise
-        for b in self.bound:
-            b.give(groups)
-            b.start()
-        self._restart(groups)
 
     def watch(self, owner: Any, name: str) -> None:
         """Take over later changes inside a scheduler's list or dict, which the user was given."""
         if not any(o is owner and n == name for o, n, _ in self._watched):
-            # A list of schedulers may change in its members: taken over once, whatever it holds.
-            before = None if name == "_schedulers" else copy.copy(getattr(owner, name))
-            self._watched.append((owner, name, before))
+            self._watched.append((owner, name, copy.copy(getattr(owner, name))))
+
+    def _take_watched(self, groups: list[dict[str, Any]]) -> None:
+        watched = self._watched
+        if all(getattr(owner, name) == before for owner, name, before in watched):
+            return
+        for owner, name, before in watched:
+            refuse_another_kind(name, before, getattr(owner, name))
+        self._watched = []
+        try:
+            with self.edit(groups, strict=True):
+                pass
+        except BaseException:
+            self._watched = watched  # refused again, until the user has mended it
+            raise
+        for owner, name, _ in watched:
+            self.watch(owner, name)
 
     @outside_modes
     def record(self) -> None:
@@ -325,24 +356,13 @@ class Rates:
         first = bool(self.moved.used[0].isnan()) and not self.program.in_flight
         return first and not self.moved.epochs.any()
 
-    def _take_watched(self, groups: list[dict[str, Any]]) -> None:
-        watched = self._watched
-        if all(getattr(owner, name) == before for owner, name, before in watched):
-            return
-        self._watched = []
-        with self.edit(groups):
-            pass
-        for owner, name, _ in watched:
-            if name != "_schedulers":
-                self.watch(owner, name)
-
     # -- state -------------------------------------------------------------------------------
 
     @outside_modes
-    def sync(self) -> None:
-        """Bring torch's schedulers up to date."""
-        self._settle()
-        cells = self.program.cells()
+    def sync(self, groups: list[dict[str, Any]]) -> None:
+        """Settle, and bring torch's schedulers up to date."""
+        self.settle(groups)
+        last = self._last(groups)
         states = self.moved.plateau_states.tolist()
         self.catch_up()
         row = 0
@@ -351,11 +371,11 @@ class Rates:
             for _ in b.plateaus:
                 own.append(states[row])
                 row += len(b.indices)  # groups that share a plateau see the same metrics
-            b.update(cells, own)
+            b.update([last[i] for i in b.indices], own)
 
-    def states(self) -> list[list[dict[str, Any]]]:
+    def states(self, groups: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         """Return the state of each torch scheduler, as `load` takes them."""
-        self.sync()
+        self.sync(groups)
         return [[m.state_dict() for m in b.members] for b in self.bound]
 
     def pack(self, i: int) -> list[dict[str, Any]] | None:
@@ -394,14 +414,15 @@ class Rates:
     @outside_modes
     def load(self, groups: list[dict[str, Any]], states: Sequence[Any]) -> None:
         """Load states that `check` let pass, None to keep one, and the groups' rates."""
-        self.sync()
+        self.sync(groups)
         for b, state in zip(self.bound, states, strict=True):
             if state is not None:
                 b.load(state)
         self._restart(groups)
         self._overwritten = {}
 
-    def set_last(self, rates: Any) -> None:
-        """Let `last` return loaded rates until a schedule sets others."""
+    def set_last(self, b: BoundSchedules, rates: Sequence[float]) -> None:
+        """Let `last` return loaded rates until the schedules set others."""
         now = self._changes()
-        self._overwritten = {i: (now, float(rate)) for i, rate in enumerate(rates)}
+        pairs = zip(b.indices, rates, strict=False)
+        self._overwritten.update({i: (now, float(rate)) for i, rate in pairs})

@@ -65,7 +65,7 @@ class Shown:
         """Show a written value."""
         i, key, value = written
         if key == "momentum":
-            self.momenta[i] = value
+            groups[i]["momentum"] = self.momenta[i] = value
             return
         if not self.live:
             self.rates[i] = value

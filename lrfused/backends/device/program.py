@@ -86,8 +86,10 @@ class Program(ABC):
         self._pending: deque[tuple[Flight, Announce | None] | Callable[[], None]] = deque()
         self.captured = False  # devices may advance without the host
         self._may_capture = may_capture
+        self.is_shown = True
         if isinstance(previous, type(self)):
             self._copies, self.captured = previous._copies, previous.captured
+            self.is_shown = previous.is_shown
             if self.captured and not self.recording:
                 self.push()
 
@@ -219,6 +221,7 @@ class Program(ABC):
         """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
         self._drain(wait=False)
         self._host_program.show(groups)
+        self.is_shown = True
 
     def settle(self) -> bool:
         """Wait until the host has caught up; return whether replays may have made steps."""
@@ -230,6 +233,7 @@ class Program(ABC):
         before = int(self._moved.epochs[0])
         self._fetch(next(iter(self._copies.values())))
         self.left -= int(self._moved.epochs[0]) - before
+        self.is_shown = False
         self.push()
         return True
 
@@ -289,6 +293,7 @@ class Program(ABC):
             moved = True
         if moved:
             self._agree()
+            self.is_shown = False
 
 
 def _first(cells: Tensor, count: int) -> Tensor:
