@@ -3,8 +3,8 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
-#include "chunks.h"
 #include "cpu/step.h"
+#include "cpu/units.h"
 #include "cuda/items.h"
 #include "gathered.h"
 #include "gpu/step.h"
@@ -71,8 +71,8 @@ void bind_device(py::module_& m) {
       .def("advance", &DeviceState::advance, py::arg("stream"))
       .def("observe", &DeviceState::observe, py::arg("metric"), py::arg("stream"));
   py::class_<DeviceStep>(m, "DeviceStep")
-      .def(py::init<const py::list&, const py::dict&, const std::vector<double>&, Master>(),
-           py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("kept"))
+      .def(py::init<const py::list&, const py::dict&, const std::vector<double>&, MasterForm>(),
+           py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("master_form"))
       .def_property_readonly("valid", &DeviceStep::valid)
       .def_property_readonly("firsts", &DeviceStep::firsts)
       .def_property_readonly("devices", &DeviceStep::devices)
@@ -108,10 +108,10 @@ void bind_device(py::module_& m) {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace lrfused;
-  py::enum_<Master>(m, "Master")
-      .value("none", Master::none)
-      .value("whole", Master::whole)
-      .value("remainder", Master::remainder);
+  py::enum_<MasterForm>(m, "Master")
+      .value("none", MasterForm::none)
+      .value("whole", MasterForm::whole)
+      .value("remainder", MasterForm::remainder);
   py::class_<Program>(m, "Program")
       .def(py::init([](const std::array<at::Tensor, 7>& moved,
                        const std::array<at::Tensor, 5>& compiled, py::object rates,
@@ -137,8 +137,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("cells", &Program::current_cells)
       .def("show", &Program::show, py::arg("groups"));
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
-        py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("kept"),
-        py::arg("advance"), py::arg("fused"), py::arg("odd"));
+        py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("master_form"),
+        py::arg("advance"), py::arg("use_fma"), py::arg("odd"));
   py::class_<Gathered>(m, "Gathered")
       .def_property_readonly("valid", &Gathered::valid)
       .def_property_readonly("firsts", &Gathered::firsts)
@@ -150,10 +150,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "gather",
       [](const py::list& groups, const py::dict& state, const std::vector<double>& cells,
-         Master kept, const std::string& device_type) {
-        return Gathered(groups, state, cells, kept, c10::Device(device_type).type());
+         MasterForm master_form, const std::string& device_type) {
+        return Gathered(groups, state, cells, master_form, c10::Device(device_type).type());
       },
-      py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("kept"),
+      py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("master_form"),
       py::arg("device_type"));
   m.def("has_observers", &at::hasCallbacks);
   m.def("units_of", &units_of, py::arg("numels"));

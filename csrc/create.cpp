@@ -16,7 +16,7 @@ bool lacks_buffer(const Found& found, size_t i) {
   return found.slots[i].mode == MomentumMode::first;
 }
 bool lacks_master(const Found& found, size_t i) {
-  return found.slots[i].kept != Master::none && found.tensors[i].master == nullptr;
+  return found.slots[i].master_form != MasterForm::none && found.tensors[i].master == nullptr;
 }
 
 }  // namespace
@@ -28,13 +28,13 @@ std::vector<at::Tensor> create(Found& found) {
     Slot& slot = found.slots[i];
     const at::Tensor param = THPVariable_Unpack(found.tensors[i].object).detach();
     if (lacks_buffer(found, i)) {
-      created.push_back(
-          at::empty_like(param, slot.kept == Master::none ? param.scalar_type() : at::kFloat));
+      created.push_back(at::empty_like(
+          param, slot.master_form == MasterForm::none ? param.scalar_type() : at::kFloat));
       slot.buffer = created.back().mutable_data_ptr();
     }
     if (lacks_master(found, i)) {
-      created.push_back(slot.kept == Master::whole ? param.to(at::kFloat)
-                                                   : at::zeros_like(param, at::kShort));
+      created.push_back(slot.master_form == MasterForm::whole ? param.to(at::kFloat)
+                                                              : at::zeros_like(param, at::kShort));
       slot.master = created.back().mutable_data_ptr();
     }
   }
@@ -48,7 +48,7 @@ void put(const Found& found, const std::vector<at::Tensor>& created, const py::d
     const py::object own = state[py::handle(found.tensors[i].object)];
     if (lacks_buffer(found, i)) set_item(own.ptr(), buffer_key(), py::cast(*next++).ptr());
     if (lacks_master(found, i))
-      set_item(own.ptr(), master_key(found.slots[i].kept), py::cast(*next++).ptr());
+      set_item(own.ptr(), master_key(found.slots[i].master_form), py::cast(*next++).ptr());
   }
 }
 

@@ -15,7 +15,8 @@
 //               gradient, objects to tensors
 //     storages  tensors to their storages      these storages          odd: another dtype, shape,
 //                                                                      order or device
-//     address   storages to their memory       -                       odd: no memory, misaligned
+//     address   storages to their memory       -                       odd: no memory, misaligned,
+//                                                                      grad is buffer
 //
 // All threads do so. That is safe because the calling thread holds the GIL and takes part: nobody
 // writes.
@@ -84,8 +85,8 @@ c10::DispatchKeySet plain_keys(c10::DeviceType device) {
 }
 
 constexpr const char* kBufferKey = "momentum_buffer";
-const char* master_name(Master kept) {
-  return kept == Master::whole ? "master" : "master_remainder";
+const char* master_name(MasterForm master_form) {
+  return master_form == MasterForm::whole ? "master" : "master_remainder";
 }
 
 PyObject* interned(const char* name) {
@@ -126,16 +127,16 @@ bool misaligned(const Slot& s) {
   const auto off = [](const void* p, int64_t size) {
     return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(size) != 0;
   };
-  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.kept);
+  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
   return off(s.param, size.param) || off(s.grad, size.grad) || off(s.buffer, size.buffer) ||
          off(s.master, size.master);
 }
 
 class Reader {
  public:
-  Reader(const Parameters& params, const std::vector<Group>& groups, Master kept, Found& found,
-         Kind* kinds)
-      : params_(params), groups_(groups), kept_(kept), found_(found), kinds_(kinds) {}
+  Reader(const Parameters& params, const std::vector<Group>& groups, MasterForm master_form,
+         Found& found, Kind* kinds)
+      : params_(params), groups_(groups), master_form_(master_form), found_(found), kinds_(kinds) {}
 
   // Returns false if the state is not in the order of the parameters.
   bool read(int64_t begin, int64_t end) {
@@ -199,7 +200,9 @@ class Reader {
   }
 
   // Return whether the step uses the parameter's state.
-  bool looks_up(const Chain& c) const { return groups_[c.group].momentum || kept_ != Master::none; }
+  bool looks_up(const Chain& c) const {
+    return groups_[c.group].momentum || master_form_ != MasterForm::none;
+  }
 
   // Find the buffer and the master in a parameter's state.
   Kind find_own(Chain& c) const {
@@ -211,7 +214,8 @@ class Reader {
       PyObject** own = nullptr;
       if (groups_[c.group].momentum && is_key(key, buffer_key(), kBufferKey))
         own = &c.buffer;
-      else if (kept_ != Master::none && is_key(key, master_key(kept_), master_name(kept_)))
+      else if (master_form_ != MasterForm::none &&
+               is_key(key, master_key(master_form_), master_name(master_form_)))
         own = &c.master;
       if (own == nullptr || value == Py_None) continue;
       if (!THPVariable_CheckExact(value)) return Kind::odd;
@@ -248,11 +252,11 @@ class Reader {
     Slot& slot = found_.slots[i];
     const auto dtype = c10::typeMetaToScalarType(t.param->dtype());
     const bool half = dtype == at::kHalf;
-    slot.kept = half || dtype == at::kBFloat16 ? kept_ : Master::none;
-    const bool single = slot.kept != Master::none;
+    slot.master_form = half || dtype == at::kBFloat16 ? master_form_ : MasterForm::none;
+    const bool single = slot.master_form != MasterForm::none;
     const auto wide = single ? at::kFloat : dtype;
-    const auto master = slot.kept == Master::whole ? at::kFloat : at::kShort;
-    if (!dtype_of(t.param, slot.dtype) || (half && slot.kept == Master::remainder) ||
+    const auto master = slot.master_form == MasterForm::whole ? at::kFloat : at::kShort;
+    if (!dtype_of(t.param, slot.dtype) || (half && slot.master_form == MasterForm::remainder) ||
         !beside(t.param, dtype, t.param) ||
         !(beside(t.grad, dtype, t.param) || (single && beside(t.grad, wide, t.param))) ||
         (t.buffer && !beside(t.buffer, wide, t.param)) ||
@@ -280,6 +284,8 @@ class Reader {
           (!slot.param || !slot.grad || (t.buffer && !slot.buffer) || (t.master && !slot.master)))
         c.kind = Kind::odd;
       if (found_.aligned && misaligned(slot)) c.kind = Kind::odd;
+      // torch decays the buffer before it reads the gradient.
+      if (slot.numel != 0 && slot.grad == slot.buffer) c.kind = Kind::odd;
     }
     kinds_[i] = c.kind;
     slot.place = i;
@@ -293,7 +299,8 @@ class Reader {
     slot.mode = !groups_[c.group].momentum ? MomentumMode::none
                 : t.buffer                 ? MomentumMode::next
                                            : MomentumMode::first;
-    firsts += slot.mode == MomentumMode::first || (slot.kept != Master::none && !t.master);
+    firsts +=
+        slot.mode == MomentumMode::first || (slot.master_form != MasterForm::none && !t.master);
     numel += slot.numel;
     found_.tensors[i] = t;
     found_.tensors[i].version = version_of(t.param);
@@ -301,7 +308,7 @@ class Reader {
 
   const Parameters& params_;
   const std::vector<Group>& groups_;
-  const Master kept_;
+  const MasterForm master_form_;
   Found& found_;
   Kind* kinds_;
 };
@@ -328,18 +335,18 @@ PyObject* buffer_key() {
   return key;
 }
 
-PyObject* master_key(Master kept) {
-  static PyObject* const whole = interned(master_name(Master::whole));
-  static PyObject* const remainder = interned(master_name(Master::remainder));
-  return kept == Master::whole ? whole : remainder;
+PyObject* master_key(MasterForm master_form) {
+  static PyObject* const whole = interned(master_name(MasterForm::whole));
+  static PyObject* const remainder = interned(master_name(MasterForm::remainder));
+  return master_form == MasterForm::whole ? whole : remainder;
 }
 
 void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
-            c10::DeviceType device, Master kept, Found& found) {
+            c10::DeviceType device, MasterForm master_form, Found& found) {
   static thread_local std::vector<Kind> kinds;
   found.keys = plain_keys(device);
   buffer_key();  // interned here, where this thread has the GIL
-  master_key(kept);
+  master_key(master_form);
   found.groups.clear();
   found.valid = true;
   for (const auto g : c10::irange(groups.size()))
@@ -361,7 +368,7 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
     in_order = true;
     parallel(threads > 1, [&] {
       for (int64_t begin; (begin = share * next++) < count;) {
-        Reader reader(params, found.groups, kept, found, kind);
+        Reader reader(params, found.groups, master_form, found, kind);
         if (!reader.read(begin, std::min(begin + share, count))) in_order = false;
         numel += reader.numel;
         firsts += reader.firsts;

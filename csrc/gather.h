@@ -45,12 +45,13 @@ struct Found {
 
 // The interned "momentum_buffer", and "master" or "master_remainder".
 PyObject* buffer_key();
-PyObject* master_key(Master kept);
+PyObject* master_key(MasterForm master_form);
 
-// Read groups, a list of dicts, and the optimizer's state. Group g's rate is cells[2 g]; `kept` is
-// the form of 16-bit parameters' masters. If a group is not valid, all parameters are odd.
+// Read groups, a list of dicts, and the optimizer's state. Group g's rate is cells[2 g];
+// `master_form` is the form of 16-bit parameters' masters. If a group is not valid, all parameters
+// are odd.
 void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
-            c10::DeviceType device, Master kept, Found& found);
+            c10::DeviceType device, MasterForm master_form, Found& found);
 
 // Return references to all tensors of the slots: other Python code may drop a gradient.
 std::vector<c10::intrusive_ptr<c10::TensorImpl>> hold(const Found& found);

@@ -12,20 +12,28 @@ using Columns = std::array<int64_t, 12>;
 int64_t address(const void* p) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p)); }
 
 Columns columns_of(const Slot& s) {
-  return {address(s.param),      address(s.grad), address(s.buffer),
-          address(s.master),     s.numel,         s.group,
-          int64_t(s.mode),       s.place,         int64_t(s.dtype),
-          int64_t(s.grad_dtype), int64_t(s.kept), s.device};
+  return {address(s.param),
+          address(s.grad),
+          address(s.buffer),
+          address(s.master),
+          s.numel,
+          s.group,
+          int64_t(s.mode),
+          s.place,
+          int64_t(s.dtype),
+          int64_t(s.grad_dtype),
+          int64_t(s.master_form),
+          s.device};
 }
 
 }  // namespace
 
 Gathered::Gathered(const py::list& groups, const py::dict& state, const std::vector<double>& cells,
-                   Master kept, c10::DeviceType device) {
+                   MasterForm master_form, c10::DeviceType device) {
   TORCH_CHECK_VALUE(cells.size() == 2 * groups.size(), "there are ", cells.size(), " cells for ",
                     groups.size(), " groups");
   found.aligned = true;
-  gather(groups, state, cells.data(), 1.0, device, kept, found);
+  gather(groups, state, cells.data(), 1.0, device, master_form, found);
   held_ = hold(found);
   odd_ = odd_params(found);
 }

@@ -12,7 +12,7 @@ class C10_HIDDEN Gathered {
   // Read groups and state, for tensors of one device type. The addresses in the slots are multiples
   // of an element's size. Raises ValueError unless there are two cells for each group.
   Gathered(const py::list& groups, const py::dict& state, const std::vector<double>& cells,
-           Master kept, c10::DeviceType device);
+           MasterForm master_form, c10::DeviceType device);
 
   bool valid() const { return found.valid; }
   int64_t firsts() const { return found.firsts; }

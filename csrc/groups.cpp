@@ -27,7 +27,8 @@ Hyper<M> rounded(const Hyper<double>& h) {
   const auto r = [](double x) {
     return std::isnan(x) ? std::numeric_limits<M>::quiet_NaN() : M(x);
   };
-  return {r(h.grad_scale), r(h.weight_decay), r(h.momentum), r(h.undamped), r(h.minus_lr)};
+  return {r(h.grad_factor), r(h.weight_decay), r(h.momentum), r(h.one_minus_dampening),
+          r(h.minus_lr)};
 }
 
 // Put a number into a group and into a list, as one object in both.
@@ -56,7 +57,7 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   // Momentum without nesterov may be infinite in float32: in torch it only multiplies.
   for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
     if (std::isfinite(x) && std::isinf(float(x))) valid = false;
-  return {{rounded<float>(h), h}, h.grad_scale != 1, decay != 0, momentum != 0, nesterov};
+  return {{rounded<float>(h), h}, h.grad_factor != 1, decay != 0, momentum != 0, nesterov};
 }
 
 void show_rates(const py::list& groups, py::handle rates, const double* cells) {

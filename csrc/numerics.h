@@ -17,7 +17,7 @@
 
 namespace lrfused {
 
-// 16-bit storage types as plain bits: the headers here include neither torch nor CUDA.
+// 16-bit storage types as plain bits: this header includes neither torch nor CUDA.
 struct bfloat16 {
   uint16_t bits;
 };
@@ -136,21 +136,21 @@ LRFUSED_HD wide_bfloat16 pack<wide_bfloat16>(float x) {
   return {bit_cast<uint32_t>(x)};
 }
 
-// a * b + c, rounded once where Fused, else twice (a CPU on which torch itself does not fuse).
-template <bool Fused>
+// a * b + c, rounded once where UseFma, else twice (a CPU on which torch itself does not fuse).
+template <bool UseFma>
 LRFUSED_HD float fma(float a, float b, float c) {
 #if defined(__CUDA_ARCH__)
   return __fmaf_rn(a, b, c);
 #else
-  return Fused ? std::fma(a, b, c) : a * b + c;
+  return UseFma ? std::fma(a, b, c) : a * b + c;
 #endif
 }
-template <bool Fused>
+template <bool UseFma>
 LRFUSED_HD double fma(double a, double b, double c) {
 #if defined(__CUDA_ARCH__)
   return __fma_rn(a, b, c);
 #else
-  return Fused ? std::fma(a, b, c) : a * b + c;
+  return UseFma ? std::fma(a, b, c) : a * b + c;
 #endif
 }
 

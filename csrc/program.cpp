@@ -18,7 +18,8 @@ void check(const char* name, const at::Tensor& t, at::ScalarType dtype, int64_t 
 
 }  // namespace
 
-Program::Program(Moved moved, Compiled compiled, py::object rates, py::list momenta, int64_t steps)
+Program::Program(Moved moved, ProgramTables compiled, py::object rates, py::list momenta,
+                 int64_t steps)
     : left(steps),
       moved_(std::move(moved)),
       compiled_(std::move(compiled)),

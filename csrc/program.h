@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "plateau.h"
 #include "schedule.h"
 
 namespace py = pybind11;
@@ -24,7 +25,7 @@ struct Moved {
 };
 
 // The schedules of all groups as tables.
-struct Compiled {
+struct ProgramTables {
   at::Tensor segments;       // int64 [S, 6]
   at::Tensor constants;      // fp64 [S, 3]
   at::Tensor tables;         // fp64 [T]
@@ -37,7 +38,7 @@ class C10_HIDDEN Program {
   // `rates` is None or a list of each group's rate; `momenta` is an empty list or a list of each
   // group's momentum, None where no schedule cycles it. Both lists are the optimizer's, which may
   // change them at any time. `steps` is how many schedule steps were compiled.
-  Program(Moved moved, Compiled compiled, py::object rates, py::list momenta, int64_t steps);
+  Program(Moved moved, ProgramTables compiled, py::object rates, py::list momenta, int64_t steps);
 
   void use();                // note the rates used by this step
   void advance();            // one schedule step of every group
@@ -54,7 +55,7 @@ class C10_HIDDEN Program {
   void record(bool cut);
 
   Moved moved_;
-  Compiled compiled_;
+  ProgramTables compiled_;
   py::object rates_;
   py::list momenta_;
 };

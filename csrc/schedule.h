@@ -1,4 +1,4 @@
-// A schedule as data: segments that say when to apply an affine map to a cell, and the plateau.
+// A schedule as data: each segment has an affine map and the epochs at which it changes a cell.
 //
 // A group has two cells, its rate and its momentum: cells 2 g and 2 g + 1. The momentum's cell is
 // used only where a schedule cycles momentum.
@@ -34,55 +34,6 @@ LRFUSED_HD double apply(const Segment& s, const Constants& c, const double* tabl
   const double x = applies && s.table >= 0 ? tables[s.table + k] : c.x;
   const double next = x * (s.absolute ? c.a : value - c.a) + c.b;
   return applies ? next : value;  // chosen late: a GPU then reads the row at once
-}
-
-struct Plateau {
-  double maximize, absolute;  // mode and threshold_mode, as 0 or 1
-  double factor, patience, threshold, cooldown, min_lr, eps;
-  double accumulate;  // metrics for each decision
-  double ignore_nan;  // 0 or 1
-};
-static_assert(sizeof(Plateau) == 10 * sizeof(double), "a row of the fp64 plateau table");
-
-struct PlateauState {
-  double best, num_bad_epochs, cooldown_counter;
-  double sum, count;  // of the metrics since the last decision
-};
-static_assert(sizeof(PlateauState) == 5 * sizeof(double), "a row of the fp64 plateau state");
-
-// NaN compares false, so it is never better, whatever the mode.
-LRFUSED_HD bool is_better(const Plateau& c, double metric, double best) {
-  if (c.maximize != 0)
-    return metric > (c.absolute != 0 ? best + c.threshold : best * (c.threshold + 1.0));
-  return metric < (c.absolute != 0 ? best - c.threshold : best * (1.0 - c.threshold));
-}
-
-// One metric: compare, count, cool down, cut. Returns the rate after it.
-LRFUSED_HD double observe(const Plateau& c, PlateauState& s, double metric, double lr) {
-  if (c.ignore_nan != 0 && metric != metric) return lr;
-  if (c.accumulate > 1) {
-    s.sum += metric;
-    s.count += 1;
-    if (s.count < c.accumulate) return lr;
-    metric = s.sum / s.count;
-    s.sum = s.count = 0;
-  }
-  if (is_better(c, metric, s.best)) {
-    s.best = metric;
-    s.num_bad_epochs = 0;
-  } else {
-    s.num_bad_epochs += 1;
-  }
-  if (s.cooldown_counter > 0) {
-    s.cooldown_counter -= 1;
-    s.num_bad_epochs = 0;
-  }
-  if (!(s.num_bad_epochs > c.patience)) return lr;
-  s.cooldown_counter = c.cooldown;
-  s.num_bad_epochs = 0;
-  double cut = lr * c.factor;
-  if (c.min_lr > cut) cut = c.min_lr;  // Python's max: the first unless the second is larger
-  return lr - cut > c.eps ? cut : lr;
 }
 
 }  // namespace lrfused

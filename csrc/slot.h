@@ -11,18 +11,18 @@ enum class DType : uint8_t { float32, float64, bfloat16, float16 };
 
 // A group's hyper-parameters in both opmaths, so that groups may mix dtypes.
 struct Hypers {
-  Hyper<float> single;
-  Hyper<double> twice;
+  Hyper<float> fp32;
+  Hyper<double> fp64;
   template <class M>
   const Hyper<M>& get() const;
 };
 template <>
 LRFUSED_HD const Hyper<float>& Hypers::get<float>() const {
-  return single;
+  return fp32;
 }
 template <>
 LRFUSED_HD const Hyper<double>& Hypers::get<double>() const {
-  return twice;
+  return fp64;
 }
 
 struct Group {
@@ -32,7 +32,7 @@ struct Group {
 
 // The form in which a 16-bit parameter's fp32 master is kept. With a master the update is made in
 // fp32, on the master.
-enum class Master : uint8_t {
+enum class MasterForm : uint8_t {
   none,       // there is no master
   whole,      // as fp32
   remainder,  // as the 16 bits that a bfloat16 lacks: master.h
@@ -49,7 +49,7 @@ struct Slot {
   int32_t group;
   DType dtype, grad_dtype;  // differ only beside a master
   MomentumMode mode;
-  Master kept;
+  MasterForm master_form;
   int8_t device = 0;  // index
 };
 

@@ -52,7 +52,7 @@ class Gathered:
     #   6 mode                                0 no momentum, 1 first step, 2 a later one
     #   7 place                               among all parameters, with a gradient or without
     #   8 dtype, 9 grad_dtype                 0 float32, 1 float64, 2 bfloat16, 3 float16
-    #   10 kept                               0 no master, 1 the master, 2 its remainder
+    #   10 master_form                        0 no master, 1 the master, 2 its remainder
     #   11 device                             index of the device; 0 on the CPU
     @property
     def slots(self) -> Tensor: ...
@@ -63,7 +63,7 @@ def gather(
     groups: list[dict[str, Any]],
     state: dict[Tensor, dict[str, Any]],
     cells: list[float],
-    kept: Master,
+    master_form: Master,
     device_type: str,
 ) -> Gathered: ...
 def has_observers() -> bool: ...
@@ -74,9 +74,9 @@ def step(
     inv_scale: float,
     max_norm: float | None,
     skip: bool,
-    kept: Master,
+    master_form: Master,
     advance: bool,
-    fused: bool,
+    use_fma: bool,
     odd: Callable[[list[tuple[int, Tensor]]], Odd],
 ) -> tuple[bool, bool, float]: ...
 
@@ -93,7 +93,7 @@ class DeviceStep:
         groups: list[dict[str, Any]],
         state: dict[Tensor, dict[str, Any]],
         cells: list[float],
-        kept: Master,
+        master_form: Master,
     ) -> None: ...
     @property
     def valid(self) -> bool: ...

@@ -115,6 +115,20 @@ def test_momenta_in_every_layout_after_loading(backend, hyper, dtype):
     twin.run(3)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("hyper", ["momentum", "momentum-decay", "nesterov", "maximize-all"])
+def test_gradients_that_are_their_momentum_buffers(backend, hyper, dtype):
+    twin = Twin([numbers(n, dtype=dtype, seed=n) for n in (0, 1, 1025)], backend, HYPER[hyper])
+    twin.run(2)
+    for _ in range(2):
+        for optimizer, params in zip(twin.both, (twin.mine, twin.other), strict=True):
+            params[1].grad = momentum(optimizer, params[1])
+            params[2].grad = momentum(optimizer, params[2]).view(-1)  # the same memory
+            optimizer.step()
+        twin.check()
+    twin.run(1)
+
+
 @pytest.mark.parametrize("hyper", HYPERS.values(), ids=HYPERS)
 def test_what_lies_between_the_elements_is_left_alone(backend, hyper):
     whole = numbers(50, 40, seed=3)

@@ -94,6 +94,15 @@ def test_odd_gradients(oddity):
     assert len(found.odd) == (oddity != "no gradient")
 
 
+@needs_extension
+def test_a_gradient_that_is_its_momentum_buffer_is_odd():
+    params = with_gradients(numbers(33), numbers(7), numbers(0))
+    buffers = [torch.ones(33), params[1].grad, params[2].grad]
+    state = {p: {"momentum_buffer": b} for p, b in zip(params, buffers, strict=True)}
+    found = both_find(params, state=state)
+    assert [p is params[1] for _, p in found.odd] == [True]
+
+
 LAYOUTS = {
     "transposed": lambda: numbers(6, 5).t(),
     "channels last": lambda: numbers(4, 3, 5, 7).to(memory_format=torch.channels_last),

@@ -1,7 +1,8 @@
 // The loops for x86 CPUs with AVX2, FMA and F16C.
 //
 // Everything behind the pragma is compiled for these CPUs alone, so the standard headers, whose
-// functions other files share, come before it. Of ours, no function is compiled by itself.
+// functions other files share, come before it. None of our shared functions may be emitted out of
+// line.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -24,7 +25,7 @@
 #include "update.inc"
 #include "float16x8.h"
 #include "square_sum.inc"
-#include "table.inc"
+#include "dispatch.inc"
 // clang-format on
 
 #if defined(__clang__)

@@ -8,5 +8,5 @@
 // clang-format off: each of them needs the ones before it
 #include "update.inc"
 #include "square_sum.inc"
-#include "table.inc"
+#include "dispatch.inc"
 // clang-format on

@@ -30,10 +30,10 @@ LRFUSED_HD float16x8 narrow<float16x8>(float8 x) {
   const __m128i quiet = _mm_or_si128(_mm_and_si128(half, sign), _mm_set1_epi16(0x7e00));
   return {_mm_blendv_epi8(half, quiet, nan)};
 }
-template <bool Fused>
+template <bool UseFma>
 LRFUSED_HD float8 fma(float8 a, float8 b, float8 c) {
-  return {Fused ? _mm256_fmadd_ps(a.lanes, b.lanes, c.lanes)
-                : _mm256_add_ps(_mm256_mul_ps(a.lanes, b.lanes), c.lanes)};
+  return {UseFma ? _mm256_fmadd_ps(a.lanes, b.lanes, c.lanes)
+                 : _mm256_add_ps(_mm256_mul_ps(a.lanes, b.lanes), c.lanes)};
 }
 
 LRFUSED_HD float16x8 load(const float16* x) {
@@ -44,24 +44,24 @@ LRFUSED_HD void store(float16* x, float16x8 v) {
 }
 LRFUSED_HD float8 all(float x) { return {_mm256_set1_ps(x)}; }
 LRFUSED_HD Hyper<float8> spread(const Hyper<float>& h) {
-  return {all(h.grad_scale), all(h.weight_decay), all(h.momentum),
-          all(h.undamped),   all(h.minus_lr),     all(h.clip)};
+  return {all(h.grad_factor),         all(h.weight_decay), all(h.momentum),
+          all(h.one_minus_dampening), all(h.minus_lr),     all(h.clip)};
 }
 
 namespace avx2 {
 
 template <>
 struct Loop<float16> {
-  template <bool Scale, bool Decay, MomentumMode Mode, bool Nesterov, bool Fused>
+  template <bool Scale, bool Decay, MomentumMode Mode, bool Nesterov, bool UseFma>
   static void update(void* param, const void* grad, void* buffer, int64_t n, const Hypers& hypers) {
     float16* p = static_cast<float16*>(param);
     const float16* g = static_cast<const float16*>(grad);
     float16* m = static_cast<float16*>(buffer);
-    const Hyper<float8> h = spread(hypers.single);
+    const Hyper<float8> h = spread(hypers.fp32);
     const auto eight = [&](float16* p, const float16* g, float16* m) {
       float16x8 ps = load(p), ms{};
       if (Mode == MomentumMode::next) ms = load(m);
-      sgd<float16x8, Scale, Decay, Mode, Nesterov, Fused, Scale>(ps, load(g), ms, h);
+      sgd<float16x8, Scale, Decay, Mode, Nesterov, UseFma, Scale>(ps, load(g), ms, h);
       store(p, ps);
       if (Mode != MomentumMode::none) store(m, ms);
     };

@@ -1,8 +1,8 @@
 // Instruction sets: the loops of each, and the choice of the best that the CPU has.
 //
-// The loops, in update.inc and square_sum.inc, are compiled once for each instruction set, in a
-// file and a namespace of its own: baseline.cpp and avx2.cpp. isa.cpp detects and chooses. Results
-// do not depend on the choice.
+// The loops, in update.inc and square_sum.inc, and the choice among them, in dispatch.inc, are
+// compiled once for each instruction set, in a file and a namespace of its own: baseline.cpp and
+// avx2.cpp. isa.cpp detects and chooses. Results do not depend on the choice.
 #pragma once
 
 #include "../slot.h"
@@ -15,12 +15,12 @@ using Update = void (*)(void*, const void*, void*, int64_t, const Hypers&);
 // Return the sum of the squares of n elements, at most kPiece of them, times inv_scale.
 using SquareSum = double (*)(const void* grad, int64_t n, double inv_scale);
 
-// The loops of one instruction set. `fused`: whether a * b + c is rounded once.
+// The loops of one instruction set. `use_fma`: whether a * b + c is rounded once.
 struct Isa {
-  Update (*update)(DType dtype, const Group& group, MomentumMode mode, bool fused);
+  Update (*update)(DType dtype, const Group& group, MomentumMode mode, bool use_fma);
   // Update elements [begin, end) of a slot that has a master.
   void (*update_master)(const Slot& slot, int64_t begin, int64_t end, const Group& group,
-                        bool fused);
+                        bool use_fma);
   // `single`: whether gradients are unscaled in fp32, for a master, and not in their own dtype.
   SquareSum (*square_sum)(DType dtype, bool single, bool scale);
 };

@@ -7,9 +7,9 @@
 
 namespace lrfused {
 
-// Update every slot. `fused`: whether a * b + c is rounded once, as in torch's own CPU kernels.
+// Update every slot. `use_fma`: whether a * b + c is rounded once, as in torch's own CPU kernels.
 // `written` is called once for each slot, by some thread; of small ones `soon` a few slots before.
-void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
+void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool use_fma,
                 const std::function<void(int64_t)>& soon,
                 const std::function<void(int64_t)>& written, const Isa& isa = best_isa());
 

@@ -19,7 +19,8 @@ void square_sums_cpu(const Slot* slots, int64_t count, double inv_scale, double*
 
   const auto run = [&](int64_t i, int64_t begin, int64_t end) {
     const Slot& s = slots[i];
-    const SquareSum sum = isa.square_sum(s.grad_dtype, s.kept != Master::none, inv_scale != 1);
+    const SquareSum sum =
+        isa.square_sum(s.grad_dtype, s.master_form != MasterForm::none, inv_scale != 1);
     for (; begin < end; begin += kPiece)
       pieces[first[i] + begin / kPiece] =
           sum(static_cast<const char*>(s.grad) + begin * itemsize(s.grad_dtype),

@@ -1,3 +1,5 @@
+// One step on the CPU, in order: gather, hold, check, norm and clip, create state, update, put
+// state, odd parameters, advance.
 #include "step.h"
 
 #include <pybind11/stl.h>
@@ -13,13 +15,14 @@
 namespace lrfused {
 namespace {
 
-constexpr int64_t kLetGo = 1 << 20;  // elements from which on a step lets other Python threads run
+// Elements from which on a step lets other Python threads run.
+constexpr int64_t kReleaseGilFrom = 1 << 20;
 
 // Lets other Python threads run, while it lives, if the step is a long one.
-class LetGo {
+class ReleaseGil {
  public:
-  explicit LetGo(const Found& found) {
-    if (found.numel >= kLetGo) released_.emplace();
+  explicit ReleaseGil(const Found& found) {
+    if (found.numel >= kReleaseGilFrom) released_.emplace();
   }
 
  private:
@@ -33,7 +36,7 @@ double norm_of(const Found& found, double inv_scale, const py::object& update_od
     const auto others = update_odd.attr("square_sums")().cast<std::vector<double>>();
     for (size_t i = 0; i < others.size(); ++i) sums[found.odd[i].place] = others[i];
   }
-  const LetGo let_go(found);
+  const ReleaseGil released(found);
   square_sums_cpu(found.slots.data(), static_cast<int64_t>(found.slots.size()), inv_scale,
                   sums.data());
   return std::sqrt(ordered_sum(sums.data(), found.places));
@@ -41,38 +44,38 @@ double norm_of(const Found& found, double inv_scale, const py::object& update_od
 
 void clip(std::vector<Group>& groups, double coefficient) {
   for (Group& group : groups) {
-    group.hypers.twice.clip = coefficient;
-    group.hypers.single.clip =
+    group.hypers.fp64.clip = coefficient;
+    group.hypers.fp32.clip =
         std::isnan(coefficient) ? std::numeric_limits<float>::quiet_NaN() : float(coefficient);
     group.scale |= coefficient != 1;
   }
 }
 
-void update(const Found& found, bool fused) {
-  const LetGo let_go(found);
+void update(const Found& found, bool use_fma) {
+  const ReleaseGil released(found);
   const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
   update_cpu(
-      found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(), fused,
+      found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(), use_fma,
       [=](int64_t i) { prefetch_version(tensors[i].param, tensors[i].version); },
       [=](int64_t i) { tensors[i].param->bump_version(); });
 }
 
 }  // namespace
 
-Done step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
-          std::optional<double> max_norm, bool skip, Master kept, bool advance, bool fused,
-          const py::function& odd) {
+StepResult step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
+                std::optional<double> max_norm, bool skip, MasterForm master_form, bool advance,
+                bool use_fma, const py::function& odd) {
   TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
                     "the program was compiled for ", program.groups(), " groups, not ",
                     groups.size());
   // Gather.
   static thread_local Found found;  // its memory serves every step
-  gather(groups, state, program.cells(), inv_scale, c10::kCPU, kept, found);
+  gather(groups, state, program.cells(), inv_scale, c10::kCPU, master_form, found);
   const bool has_odd = !found.odd.empty() || !found.valid;
 
   // Hold references where other Python code may run before the update, and drop a gradient.
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
-  if (has_odd || found.numel >= kLetGo) held = hold(found);
+  if (has_odd || found.numel >= kReleaseGilFrom) held = hold(found);
 
   // Check the odd parameters.
   py::object update_odd = py::none();
@@ -92,7 +95,7 @@ Done step(const py::list& groups, const py::dict& state, Program& program, doubl
 
   // Note the rates used, and update.
   program.use();
-  update(found, fused);
+  update(found, use_fma);
 
   // Put the state, and update the odd parameters.
   put(found, created, state);

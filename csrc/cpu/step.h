@@ -9,19 +9,19 @@
 
 namespace lrfused {
 
-// Whether the update was made, which with `skip` needs a finite norm; whether momentum buffers or
-// masters were created; and the norm, where there is a maximum of it.
-using Done = std::tuple<bool, bool, double>;
+// (updated, created state, norm). With `skip`, a non-finite norm gives updated = false; norm is 0
+// without max_norm.
+using StepResult = std::tuple<bool, bool, double>;
 
 // Update every parameter that has a gradient; then, if `advance`, advance the program and show its
 // rates in the groups. Everything that can be refused is refused before the first write.
 //
 // `odd` is called with [(group, param)], the parameters that are not plain streams, before the
 // update. It returns an object: square_sums() gives the sum of the squares of each one's gradient,
-// and a call with the clipping coefficient updates them. `fused`: whether a * b + c is rounded
+// and a call with the clipping coefficient updates them. `use_fma`: whether a * b + c is rounded
 // once, as in torch's own CPU kernels.
-Done step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
-          std::optional<double> max_norm, bool skip, Master kept, bool advance, bool fused,
-          const py::function& odd);
+StepResult step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
+                std::optional<double> max_norm, bool skip, MasterForm master_form, bool advance,
+                bool use_fma, const py::function& odd);
 
 }  // namespace lrfused

@@ -4,18 +4,18 @@
 
 namespace lrfused {
 
-void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool fused,
+void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool use_fma,
                 const std::function<void(int64_t)>& soon,
                 const std::function<void(int64_t)>& written, const Isa& isa) {
   const auto run = [&](int64_t i, int64_t begin, int64_t end) {
     const Slot& s = slots[i];
     const Group& group = groups[s.group];
-    if (s.kept != Master::none) {
-      isa.update_master(s, begin, end, group, fused);
+    if (s.master_form != MasterForm::none) {
+      isa.update_master(s, begin, end, group, use_fma);
     } else {
       const size_t offset = begin * itemsize(s.dtype);
       const auto at = [&](auto* stream) { return stream ? stream + offset : nullptr; };
-      isa.update(s.dtype, group, s.mode, fused)(
+      isa.update(s.dtype, group, s.mode, use_fma)(
           at(static_cast<char*>(s.param)), at(static_cast<const char*>(s.grad)),
           at(static_cast<char*>(s.buffer)), end - begin, group.hypers);
     }

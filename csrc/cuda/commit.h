@@ -4,6 +4,7 @@
 // rates); every group writes its own column, at a counter of its own.
 #pragma once
 
+#include "../plateau.h"
 #include "../schedule.h"
 #include "vector.h"
 

@@ -28,10 +28,10 @@ struct Sizes {
   int64_t param, grad, buffer, master, width;
 };
 
-LRFUSED_HD constexpr Sizes sizes_of(DType dtype, DType grad, Master kept) {
+LRFUSED_HD constexpr Sizes sizes_of(DType dtype, DType grad, MasterForm master_form) {
   const int64_t size = itemsize(dtype);
-  if (kept == Master::none) return {size, size, size, size, kVector / size};
-  return {size, itemsize(grad), 4, kept == Master::whole ? 4 : 2, kVector / 4};
+  if (master_form == MasterForm::none) return {size, size, size, size, kVector / size};
+  return {size, itemsize(grad), 4, master_form == MasterForm::whole ? 4 : 2, kVector / 4};
 }
 
 // The cut of a tensor of `numel` elements.

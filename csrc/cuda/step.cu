@@ -1,4 +1,5 @@
-// One launch updates all tensors of all groups on a device, and advances the schedule.
+// One launch (several, in a capture whose tables exceed the kernel argument) updates all tensors of
+// all groups on a device, and advances the schedule.
 //
 // Warps take items in turn and share nothing. A block that is done takes a ticket; the block with
 // the last ticket commits, as all others have then read the rates of this step.

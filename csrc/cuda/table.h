@@ -16,7 +16,7 @@ namespace lrfused::cuda {
 
 // A group's hyper-parameters, without its rate, which is in cell 2 g.
 struct Row {
-  double weight_decay, momentum, undamped;
+  double weight_decay, momentum, one_minus_dampening;
   int32_t momentum_cell;  // the cell of a momentum that a schedule moves, or -1
   uint8_t maximize, nesterov;
 };
@@ -24,7 +24,7 @@ static_assert(sizeof(Row) == 32);
 
 struct Entry {
   uint64_t param, grad, buffer;  // addresses; Table::master has the master's
-  uint64_t numel : 40, group : 16, mode : 2, dtype : 2, kept : 2, grad_is_wide : 1;
+  uint64_t numel : 40, group : 16, mode : 2, dtype : 2, master_form : 2, grad_is_wide : 1;
 };
 static_assert(sizeof(Entry) == 32);
 
@@ -95,14 +95,16 @@ struct Gradients {
 
 // The kind of a tensor: its dtype, and the form of its master. kMixed: there are several kinds.
 constexpr int kMixed = -1;
-LRFUSED_HD constexpr int kind_of(DType dtype, Master kept) { return int(dtype) + 4 * int(kept); }
-constexpr int kFloat32 = kind_of(DType::float32, Master::none);
-constexpr int kFloat64 = kind_of(DType::float64, Master::none);
-constexpr int kBFloat16 = kind_of(DType::bfloat16, Master::none);
-constexpr int kFloat16 = kind_of(DType::float16, Master::none);
-constexpr int kBFloat16Whole = kind_of(DType::bfloat16, Master::whole);
-constexpr int kFloat16Whole = kind_of(DType::float16, Master::whole);
-constexpr int kBFloat16Remainder = kind_of(DType::bfloat16, Master::remainder);
+LRFUSED_HD constexpr int kind_of(DType dtype, MasterForm master_form) {
+  return int(dtype) + 4 * int(master_form);
+}
+constexpr int kFloat32 = kind_of(DType::float32, MasterForm::none);
+constexpr int kFloat64 = kind_of(DType::float64, MasterForm::none);
+constexpr int kBFloat16 = kind_of(DType::bfloat16, MasterForm::none);
+constexpr int kFloat16 = kind_of(DType::float16, MasterForm::none);
+constexpr int kBFloat16Whole = kind_of(DType::bfloat16, MasterForm::whole);
+constexpr int kFloat16Whole = kind_of(DType::float16, MasterForm::whole);
+constexpr int kBFloat16Remainder = kind_of(DType::bfloat16, MasterForm::remainder);
 
 // Call `run` with `only` as a type.
 template <class Run>

@@ -10,7 +10,7 @@
 
 namespace lrfused::cuda {
 
-// Run-time flags of an update (sgd.h's Parts), the same in all lanes of a warp. A scale and a
+// Run-time flags of an update (sgd.h's UpdateFlags), the same in all lanes of a warp. A scale and a
 // clipping coefficient of 1 are multiplied, too: that changes nothing, and the loop waits for
 // memory.
 struct Moving {
@@ -30,14 +30,15 @@ struct Plain {
   using Param = T;
   using Grad = T;
   using Buffer = T;
-  using Kept = T;  // not used
-  static constexpr Master kept = Master::none;
+  using Master = T;  // not used
+  static constexpr MasterForm master_form = MasterForm::none;
   static constexpr bool reads_param = true;
   static constexpr int width = int(kVector / sizeof(T));
 
-  template <class H, class P>
-  LRFUSED_HD static void update(T& param, T grad, T& buffer, T&, const H& hyper, const P& parts) {
-    sgd<T, true, true>(param, grad, buffer, hyper, parts);
+  template <class H, class Flags>
+  LRFUSED_HD static void update(T& param, T grad, T& buffer, T&, const H& hyper,
+                                const Flags& flags) {
+    sgd<T, true, true>(param, grad, buffer, hyper, flags);
   }
 };
 
@@ -47,15 +48,15 @@ struct Whole {
   using Param = T;
   using Grad = G;
   using Buffer = float;
-  using Kept = float;
-  static constexpr Master kept = Master::whole;
+  using Master = float;
+  static constexpr MasterForm master_form = MasterForm::whole;
   static constexpr bool reads_param = false;
   static constexpr int width = int(kVector / sizeof(float));
 
-  template <class H, class P>
+  template <class H, class Flags>
   LRFUSED_HD static void update(T& param, G grad, float& buffer, float& master, const H& hyper,
-                                const P& parts) {
-    sgd<float, true, true>(master, widen(grad), buffer, hyper, parts);
+                                const Flags& flags) {
+    sgd<float, true, true>(master, widen(grad), buffer, hyper, flags);
     param = narrow<T>(master);
   }
 };
@@ -66,54 +67,54 @@ struct Remainder {
   using Param = bfloat16;
   using Grad = G;
   using Buffer = float;
-  using Kept = int16_t;
-  static constexpr Master kept = Master::remainder;
+  using Master = int16_t;
+  static constexpr MasterForm master_form = MasterForm::remainder;
   static constexpr bool reads_param = true;
   static constexpr int width = int(kVector / sizeof(float));
 
-  template <class H, class P>
+  template <class H, class Flags>
   LRFUSED_HD static void update(bfloat16& param, G grad, float& buffer, int16_t& remainder,
-                                const H& hyper, const P& parts) {
+                                const H& hyper, const Flags& flags) {
     float master = lrfused::join(param, remainder);
-    sgd<float, true, true>(master, widen(grad), buffer, hyper, parts);
+    sgd<float, true, true>(master, widen(grad), buffer, hyper, flags);
     split(master, param, remainder);
   }
 };
 
 // The loop of a lane, with `Ahead` vectors of each stream in flight.
-template <class F, int Ahead, class P>
+template <class F, int Ahead, class Flags>
 struct Lane {
   using Param = typename F::Param;
   using Grad = typename F::Grad;
   using Buffer = typename F::Buffer;
-  using Kept = typename F::Kept;
-  static constexpr bool kMomentum = !std::is_same_v<P, Still>;
-  static constexpr bool kMaster = F::kept != Master::none;
+  using Master = typename F::Master;
+  static constexpr bool kMomentum = !std::is_same_v<Flags, Still>;
+  static constexpr bool kMaster = F::master_form != MasterForm::none;
   static constexpr int kWidth = F::width;
   static constexpr int kStride = int(kLanes) * kWidth;  // from a lane's vector to its next
 
   const Hyper<opmath_t<Buffer>>& hyper;
-  P parts;
+  Flags flags;
 
   // Advance the addresses by n elements.
   LRFUSED_HD static void move(Streams& at, int64_t n) {
     at.param += n * int64_t(sizeof(Param));
     at.grad += n * int64_t(sizeof(Grad));
     if (kMomentum) at.buffer += n * int64_t(sizeof(Buffer));
-    if (kMaster) at.master += n * int64_t(sizeof(Kept));
+    if (kMaster) at.master += n * int64_t(sizeof(Master));
   }
 
   LRFUSED_HD void singles(const Streams& at, Singles range, int64_t lane) const {
     Param* param = reinterpret_cast<Param*>(at.param);
     const Grad* grad = reinterpret_cast<const Grad*>(at.grad);
     Buffer* buffer = reinterpret_cast<Buffer*>(at.buffer);
-    Kept* master = reinterpret_cast<Kept*>(at.master);
+    Master* master = reinterpret_cast<Master*>(at.master);
     LRFUSED_ROLLED
     for (int64_t i = range.begin + lane; i < range.end; i += kLanes) {
       Buffer no_buffer;
-      Kept no_master;
+      Master no_master;
       F::update(param[i], grad[i], kMomentum ? buffer[i] : no_buffer,
-                kMaster ? master[i] : no_master, hyper, parts);
+                kMaster ? master[i] : no_master, hyper, flags);
     }
   }
 
@@ -124,7 +125,7 @@ struct Lane {
     WordsOf<Param, kWidth> ps[n] = {};
     WordsOf<Grad, kWidth> gs[n];
     WordsOf<Buffer, kWidth> ms[n] = {};
-    WordsOf<Kept, kWidth> ks[n] = {};
+    WordsOf<Master, kWidth> ks[n] = {};
     LRFUSED_UNROLLED
     for (int i = 0; i < n; ++i) {
       Streams to = at;
@@ -132,17 +133,17 @@ struct Lane {
       gs[i] = load<kGrads / 4>(to.grad);
       if (Shifted) gs[i] = join(gs[i], load<kGrads / 4>(to.grad + kGrads), shift);
       if (F::reads_param) ps[i] = load<sizeof(ps[i]) / 4>(to.param);
-      if (kMomentum && parts.mode == MomentumMode::next) ms[i] = load<sizeof(ms[i]) / 4>(to.buffer);
+      if (kMomentum && flags.mode == MomentumMode::next) ms[i] = load<sizeof(ms[i]) / 4>(to.buffer);
       if (kMaster) ks[i] = load<sizeof(ks[i]) / 4>(to.master);
     }
     LRFUSED_UNROLLED
     for (int i = 0; i < n; ++i) {
       auto p = elements<Param, kWidth>(ps[i]);
       auto m = elements<Buffer, kWidth>(ms[i]);
-      auto k = elements<Kept, kWidth>(ks[i]);
+      auto k = elements<Master, kWidth>(ks[i]);
       const auto g = elements<Grad, kWidth>(gs[i]);
       LRFUSED_UNROLLED
-      for (int j = 0; j < kWidth; ++j) F::update(p.x[j], g.x[j], m.x[j], k.x[j], hyper, parts);
+      for (int j = 0; j < kWidth; ++j) F::update(p.x[j], g.x[j], m.x[j], k.x[j], hyper, flags);
       Streams to = at;
       move(to, i * kStride);
       store(to.param, words(p));
@@ -192,13 +193,13 @@ LRFUSED_HD void update(const Table& table, const Common& common, int32_t i, int6
   const Hyper<M> hyper{M(row.maximize ? -common.inv_scale : common.inv_scale),
                        M(row.weight_decay),
                        M(momentum),
-                       M(row.undamped),
+                       M(row.one_minus_dampening),
                        M(-common.cells[2 * int64_t(entry.group)]),
                        M(common.clip)};
   constexpr Sizes sizes{sizeof(typename F::Param), sizeof(typename F::Grad),
-                        sizeof(typename F::Buffer), sizeof(typename F::Kept), F::width};
+                        sizeof(typename F::Buffer), sizeof(typename F::Master), F::width};
   const Streams at{entry.param, entry.grad, entry.buffer,
-                   F::kept == Master::none ? 0 : table.master(i)};
+                   F::master_form == MasterForm::none ? 0 : table.master(i)};
   const Layout layout = layout_of(at, entry.numel, sizes);
   const Item item = item_of(layout, k);
   // A cycle of momentum may pass through 0.
@@ -218,7 +219,7 @@ LRFUSED_HD void update_item(const Table& table, const Common& common, uint32_t i
   const int32_t i = tensor_of(table.first(), table.count, items, item);
   const Entry& entry = table.entry(i);
   const int64_t k = item - table.first()[i];
-  switch (Only == kMixed ? kind_of(DType(entry.dtype), Master(entry.kept)) : Only) {
+  switch (Only == kMixed ? kind_of(DType(entry.dtype), MasterForm(entry.master_form)) : Only) {
     case kFloat32:
       return update<Plain<float>, kAhead>(table, common, i, k, lane);
     case kFloat64:

@@ -19,7 +19,7 @@ cuda::Entry entry_of(const Slot& s) {
           static_cast<uint64_t>(s.group),
           static_cast<uint64_t>(s.mode),
           static_cast<uint64_t>(s.dtype),
-          static_cast<uint64_t>(s.kept),
+          static_cast<uint64_t>(s.master_form),
           s.grad_dtype != s.dtype};
 }
 
@@ -41,18 +41,19 @@ uint32_t put_firsts(std::vector<char>& bytes, size_t count, Items items_of) {
 }  // namespace
 
 cuda::Row row_of(const Group& group, int32_t momentum_cell) {
-  const Hyper<double>& h = group.hypers.twice;
-  return {h.weight_decay, h.momentum, h.undamped, momentum_cell, h.grad_scale < 0, group.nesterov};
+  const Hyper<double>& h = group.hypers.fp64;
+  return {h.weight_decay, h.momentum,        h.one_minus_dampening,
+          momentum_cell,  h.grad_factor < 0, group.nesterov};
 }
 
-Packed<cuda::Table> pack(const std::vector<cuda::Row>& rows, const Slot* const* slots,
-                         size_t count) {
-  const auto kind = [&](size_t i) { return cuda::kind_of(slots[i]->dtype, slots[i]->kept); };
-  Packed<cuda::Table> packed;
+PackedTable<cuda::Table> pack(const std::vector<cuda::Row>& rows, const Slot* const* slots,
+                              size_t count) {
+  const auto kind = [&](size_t i) { return cuda::kind_of(slots[i]->dtype, slots[i]->master_form); };
+  PackedTable<cuda::Table> packed;
   packed.only = count ? kind(0) : cuda::kMixed;
   bool masters = false;
   for (const auto i : c10::irange(count)) {
-    masters |= slots[i]->kept != Master::none;
+    masters |= slots[i]->master_form != MasterForm::none;
     if (kind(i) != packed.only) packed.only = cuda::kMixed;
   }
   packed.table = {nullptr, static_cast<int32_t>(rows.size()), static_cast<int32_t>(count), masters};
@@ -63,7 +64,7 @@ Packed<cuda::Table> pack(const std::vector<cuda::Row>& rows, const Slot* const* 
   packed.items = put_firsts(packed.bytes, count, [&](size_t i) {
     const Slot& s = *slots[i];
     const cuda::Streams at{address(s.param), address(s.grad), address(s.buffer), address(s.master)};
-    return items_of(layout_of(at, s.numel, cuda::sizes_of(s.dtype, s.grad_dtype, s.kept)));
+    return items_of(layout_of(at, s.numel, cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form)));
   });
   return packed;
 }
@@ -72,12 +73,12 @@ std::vector<cuda::Gradient> gradients_of(const std::vector<Slot>& slots, int64_t
   std::vector<cuda::Gradient> gradients(places);
   for (const Slot& s : slots)
     gradients[s.place] = {address(s.grad), static_cast<uint64_t>(s.numel),
-                          static_cast<uint64_t>(s.grad_dtype), s.kept != Master::none};
+                          static_cast<uint64_t>(s.grad_dtype), s.master_form != MasterForm::none};
   return gradients;
 }
 
-Packed<cuda::Gradients> pack(const cuda::Gradient* gradients, size_t count) {
-  Packed<cuda::Gradients> packed;
+PackedTable<cuda::Gradients> pack(const cuda::Gradient* gradients, size_t count) {
+  PackedTable<cuda::Gradients> packed;
   packed.table = {nullptr, static_cast<int32_t>(count)};
   packed.bytes.reserve(packed.table.size());
   for (const auto i : c10::irange(count)) put(packed.bytes, gradients[i]);

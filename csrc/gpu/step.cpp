@@ -31,8 +31,8 @@ const float* one_float(const char* name, const at::Tensor& t, c10::Device device
 }  // namespace
 
 DeviceStep::DeviceStep(const py::list& groups, const py::dict& state,
-                       const std::vector<double>& cells, Master kept)
-    : gathered_(groups, state, cells, kept, device_type()) {}
+                       const std::vector<double>& cells, MasterForm master_form)
+    : gathered_(groups, state, cells, master_form, device_type()) {}
 
 std::vector<int64_t> DeviceStep::devices() const {
   std::vector<int64_t> indices;
@@ -118,7 +118,7 @@ void DeviceStep::launch(DeviceState& device, int64_t stream,
   for (const Slot& s : gathered_.found.slots) {
     if (s.numel == 0 || !(device.device_.is_cpu() || s.device == device.device_.index())) continue;
     slots.push_back(&s);
-    masters |= s.kept != Master::none;
+    masters |= s.master_form != MasterForm::none;
   }
 
   cuda::Step step{};

@@ -1,6 +1,6 @@
 // The step on a GPU, as far as it needs torch; cpu/step.h is the step on the CPU, phase by phase.
 //
-// Python calls the phases, as it alone asks torch about streams and captures:
+// Python calls the phases; only Python handles streams and captures:
 //
 //     DeviceStep(...)   gather; hold references; find the odd parameters
 //     norm(...)         on the device: take the norm, and the clipping coefficient
@@ -20,7 +20,7 @@ namespace lrfused {
 class C10_HIDDEN DeviceStep {
  public:
   DeviceStep(const py::list& groups, const py::dict& state, const std::vector<double>& cells,
-             Master kept);
+             MasterForm master_form);
 
   bool valid() const { return gathered_.valid(); }
   int64_t firsts() const { return gathered_.firsts(); }

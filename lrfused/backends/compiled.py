@@ -34,7 +34,7 @@ class Program(_C.Program, HostProgram):
 
 
 # Where torch's own CPU kernels round a product before they add it, so does the step.
-FUSED = not (
+USE_FMA = not (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
 )
@@ -72,7 +72,7 @@ class Compiled(Backend):
             scaling.scaled,
             MASTERS[scaling.master],
             advance,
-            FUSED,
+            USE_FMA,
             odd,
         )
         if scaling.max_grad_norm is not None:

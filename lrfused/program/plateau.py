@@ -1,4 +1,4 @@
-"""ReduceLROnPlateau as rows of numbers: Plateau and PlateauState of csrc/schedule.h."""
+"""ReduceLROnPlateau as rows of numbers: Plateau and PlateauState of csrc/plateau.h."""
 
 from __future__ import annotations
 

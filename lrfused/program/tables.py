@@ -13,7 +13,7 @@ from .segment import FOREVER, Segment
 
 
 class ProgramTables(NamedTuple):
-    """Hold the compiled schedules of all groups, and their plateaus, as rows of csrc/schedule.h.
+    """Hold all groups' schedules and plateaus as rows of csrc/schedule.h and csrc/plateau.h.
 
     segments: int64 [S, 6]. constants: fp64 [S, 3]. tables: fp64 [T]. plateau_cells: int64 [P].
     plateaus: fp64 [P, 10].

@@ -16,7 +16,7 @@ from .program import Announce
 class Plateaus:
     """Hold the plateaus of some bound schedules. They are all fed the same metrics.
 
-    states: fp64 [P, 5] and rows: fp64 [P, 10], csrc/schedule.h's PlateauState and Plateau, one for
+    states: fp64 [P, 5] and rows: fp64 [P, 10], csrc/plateau.h's PlateauState and Plateau, one for
     each plateau and group. cells: int64 [P], the cells of the groups' rates. observed: int64 [1],
     metrics ever fed, which a program counts.
     """

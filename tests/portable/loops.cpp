@@ -13,6 +13,7 @@
 #include "csrc/cpu/passes.h"
 #include "csrc/master.h"
 #include "csrc/norm.h"
+#include "csrc/plateau.h"
 #include "csrc/schedule.h"
 #include "csrc/slot.h"
 
@@ -96,8 +97,8 @@ Hyper<M> hyper(bool scale, bool decay, double clip) {
   return {M(scale ? -1.0 / 3 : 1), M(decay ? 0.0123 : 0), M(0.9), M(0.95), M(-0.137), M(clip)};
 }
 
-Group group_of(int parts) {
-  const bool scale = parts & 1, decay = parts & 2, nesterov = parts & 4;
+Group group_of(int flags) {
+  const bool scale = flags & 1, decay = flags & 2, nesterov = flags & 4;
   const double clip = scale ? 0.7 : 1;
   return {{hyper<float>(scale, decay, clip), hyper<double>(scale, decay, clip)},
           scale,
@@ -113,13 +114,13 @@ const char* kMasters[] = {"plain", "whole", "remainder"};
 void nothing(int64_t) {}
 
 // Update streams of many sizes, and sum their squares; return the digest of the results.
-uint64_t digest_of(DType dtype, DType grad_dtype, Master kept, MomentumMode mode, int parts,
-                   bool fused, const Isa& isa) {
+uint64_t digest_of(DType dtype, DType grad_dtype, MasterForm master_form, MomentumMode mode,
+                   int flags, bool use_fma, const Isa& isa) {
   Digest digest;
-  Random random{uint64_t(1 + parts)};
+  Random random{uint64_t(1 + flags)};
   for (const int64_t numel : {0, 1, 7, 8, 9, 31, 33, 1023, 1024, 1025, 16385}) {
     for (const int64_t shift : {0, 1, 3}) {
-      const DType wide = kept == Master::none ? dtype : DType::float32;
+      const DType wide = master_form == MasterForm::none ? dtype : DType::float32;
       Stream param(dtype, numel, shift, &random), grad(grad_dtype, numel, 2 * shift, &random);
       Stream buffer(wide, numel, shift, &random), master(DType::float32, numel, shift, nullptr);
       Stream rest(DType::bfloat16, numel, shift, nullptr);  // of int16, of the same size
@@ -131,23 +132,24 @@ uint64_t digest_of(DType dtype, DType grad_dtype, Master kept, MomentumMode mode
       slot.param = param.at(0);
       slot.grad = grad.at(0);
       slot.buffer = mode == MomentumMode::none ? nullptr : buffer.at(0);
-      slot.master = kept == Master::whole ? master.at(0) : rest.at(0);
+      slot.master = master_form == MasterForm::whole ? master.at(0) : rest.at(0);
       slot.numel = numel;
       slot.dtype = dtype;
       slot.grad_dtype = grad_dtype;
       slot.mode = mode;
-      slot.kept = kept;
-      const Group group = group_of(parts);
-      update_cpu(&slot, 1, &group, fused, nothing, nothing, isa);
+      slot.master_form = master_form;
+      const Group group = group_of(flags);
+      update_cpu(&slot, 1, &group, use_fma, nothing, nothing, isa);
       double sum = 0;
       square_sums_cpu(&slot, 1, 1.0 / 3, &sum, isa);
       digest.add(sum);
       for (int64_t i = 0; i < numel; ++i) {
         digest.add(param.value(i));
         if (mode != MomentumMode::none) digest.add(buffer.value(i));
-        if (kept == Master::whole) digest.add(master.value(i));
+        if (master_form == MasterForm::whole) digest.add(master.value(i));
         const bool nan = param.value(i) != param.value(i);
-        if (kept == Master::remainder && !nan) digest.add(uint64_t(rest.get<uint16_t>(i)));
+        if (master_form == MasterForm::remainder && !nan)
+          digest.add(uint64_t(rest.get<uint16_t>(i)));
       }
     }
   }
@@ -155,12 +157,15 @@ uint64_t digest_of(DType dtype, DType grad_dtype, Master kept, MomentumMode mode
 }
 
 // Print the digest, which is the same whatever the instruction set.
-void updates(DType dtype, DType grad_dtype, Master kept, MomentumMode mode, int parts, bool fused) {
-  const uint64_t digest = digest_of(dtype, grad_dtype, kept, mode, parts, fused, best_isa());
-  const bool same = digest == digest_of(dtype, grad_dtype, kept, mode, parts, fused, baseline::isa);
-  std::printf("%s grad %s %s %s parts %d %s: %016llx%s\n", kNames[int(dtype)],
-              kNames[int(grad_dtype)], kMasters[int(kept)], kModes[int(mode)], parts,
-              fused ? "fused" : "unfused", static_cast<unsigned long long>(digest),
+void updates(DType dtype, DType grad_dtype, MasterForm master_form, MomentumMode mode, int flags,
+             bool use_fma) {
+  const uint64_t digest =
+      digest_of(dtype, grad_dtype, master_form, mode, flags, use_fma, best_isa());
+  const bool same =
+      digest == digest_of(dtype, grad_dtype, master_form, mode, flags, use_fma, baseline::isa);
+  std::printf("%s grad %s %s %s flags %d %s: %016llx%s\n", kNames[int(dtype)],
+              kNames[int(grad_dtype)], kMasters[int(master_form)], kModes[int(mode)], flags,
+              use_fma ? "fused" : "unfused", static_cast<unsigned long long>(digest),
               same ? "" : ", and another in the baseline's instructions");
   if (!same) std::exit(1);
 }
@@ -206,22 +211,22 @@ void schedules() {
 }
 
 void every_update() {
-  for (const bool fused : {false, true})
+  for (const bool use_fma : {false, true})
     for (const MomentumMode mode : {MomentumMode::none, MomentumMode::first, MomentumMode::next})
-      for (int parts = 0; parts < 8; ++parts) {
+      for (int flags = 0; flags < 8; ++flags) {
         for (int dtype = 0; dtype < 4; ++dtype)
-          updates(DType(dtype), DType(dtype), Master::none, mode, parts, fused);
+          updates(DType(dtype), DType(dtype), MasterForm::none, mode, flags, use_fma);
         for (const DType dtype : {DType::bfloat16, DType::float16})
           for (const DType grad : {dtype, DType::float32})
-            updates(dtype, grad, Master::whole, mode, parts, fused);
-        updates(DType::bfloat16, DType::bfloat16, Master::remainder, mode, parts, fused);
+            updates(dtype, grad, MasterForm::whole, mode, flags, use_fma);
+        updates(DType::bfloat16, DType::bfloat16, MasterForm::remainder, mode, flags, use_fma);
       }
 }
 
 // Print nanoseconds an element of a later step with momentum and decay, and of a norm: the best.
-void time_one(DType dtype, Master kept, int64_t numel, int rounds) {
+void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds) {
   Random random{3};
-  const DType wide = kept == Master::none ? dtype : DType::float32;
+  const DType wide = master_form == MasterForm::none ? dtype : DType::float32;
   Stream param(dtype, numel, 0, &random), grad(dtype, numel, 0, &random);
   Stream buffer(wide, numel, 0, &random), master(DType::float32, numel, 0, &random);
   for (int64_t i = 0; i < numel; ++i) {  // neither special nor moving far
@@ -237,7 +242,7 @@ void time_one(DType dtype, Master kept, int64_t numel, int rounds) {
   slot.numel = numel;
   slot.dtype = slot.grad_dtype = dtype;
   slot.mode = MomentumMode::next;
-  slot.kept = kept;
+  slot.master_form = master_form;
   const Group group = group_of(2);
   double best = INFINITY, norm = INFINITY, sum = 0;
   for (int round = 0; round < rounds; ++round) {
@@ -250,17 +255,17 @@ void time_one(DType dtype, Master kept, int64_t numel, int rounds) {
     best = std::fmin(best, Nanoseconds(middle - begin).count());
     norm = std::fmin(norm, Nanoseconds(end - middle).count());
   }
-  std::printf("%s %s update %.4f norm %.4f\n", kNames[int(dtype)], kMasters[int(kept)],
+  std::printf("%s %s update %.4f norm %.4f\n", kNames[int(dtype)], kMasters[int(master_form)],
               best / numel, norm / numel);
 }
 
 void time_all() {
   const auto time_each = [](int64_t numel, int rounds) {
     std::printf("%lld elements\n", static_cast<long long>(numel));
-    for (int dtype = 0; dtype < 4; ++dtype) time_one(DType(dtype), Master::none, numel, rounds);
-    time_one(DType::bfloat16, Master::whole, numel, rounds);
-    time_one(DType::float16, Master::whole, numel, rounds);
-    time_one(DType::bfloat16, Master::remainder, numel, rounds);
+    for (int dtype = 0; dtype < 4; ++dtype) time_one(DType(dtype), MasterForm::none, numel, rounds);
+    time_one(DType::bfloat16, MasterForm::whole, numel, rounds);
+    time_one(DType::float16, MasterForm::whole, numel, rounds);
+    time_one(DType::bfloat16, MasterForm::remainder, numel, rounds);
   };
   time_each(16384, 2000);  // in the second cache
   time_each(8 << 20, 20);  // in memory

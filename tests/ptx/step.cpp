@@ -21,7 +21,7 @@ cuda::Row any_row(int32_t group, Random& random) {
   cuda::Row row{};
   row.weight_decay = random.one_in(4) ? 0 : random.between(0, 0.1);
   row.momentum = random.one_in(3) ? 0 : random.between(0.1, 1);
-  row.undamped = random.one_in(2) ? 1 : random.between(0, 1);
+  row.one_minus_dampening = random.one_in(2) ? 1 : random.between(0, 1);
   row.momentum_cell = row.momentum != 0 && random.one_in(4) ? 2 * group + 1 : -1;
   row.maximize = uint8_t(random.below(2));
   row.nesterov = uint8_t(random.below(2));

@@ -8,12 +8,12 @@ namespace lrfused::ptx {
 
 struct Tensor {
   DType dtype, grad_dtype;
-  Master kept;
+  MasterForm master_form;
   int32_t group;
   MomentumMode mode;
   Stream param, grad, buffer, master;
 
-  DType buffer_dtype() const { return kept == Master::none ? dtype : DType::float32; }
+  DType buffer_dtype() const { return master_form == MasterForm::none ? dtype : DType::float32; }
 };
 
 // Make a parameter of a kind (csrc/cuda/table.h), in a group with momentum or without.

@@ -1,4 +1,4 @@
-"""A schedule as data, run in fp64 on the device; the twin of csrc/schedule.h.
+"""A schedule as data, run in fp64 on the device; the twin of csrc/schedule.h and csrc/plateau.h.
 
 Cells 2 g and 2 g + 1 are group g's rate and momentum. A cell's segments and plateaus are rows
 first[cell] to first[cell + 1] of their tables, in the order in which they apply. The history is a

@@ -18,16 +18,16 @@ NEXT = tl.constexpr(2)
 @triton.jit
 def sgd(
     p, grad, buffer, mode,
-    grad_scale, clip, weight_decay, momentum, undamped, minus_lr,
+    grad_factor, clip, weight_decay, momentum, one_minus_dampening, minus_lr,
     unscale, clips, decay, nesterov,
     T: tl.constexpr,
 ):  # fmt: skip
     """Return the new parameter and momentum buffer, in opmath."""
-    d = grad_scale * grad
+    d = grad_factor * grad
     d = tl.where(unscale, rn(d, T), d)
     d = tl.where(clips, rn(clip * d, T), d)
     d = tl.where(decay, rn(tl.fma(weight_decay, p, d), T), d)
-    m = tl.where(mode == NEXT, rn(tl.fma(undamped, d, rn(momentum * buffer, T)), T), d)
+    m = tl.where(mode == NEXT, rn(tl.fma(one_minus_dampening, d, rn(momentum * buffer, T)), T), d)
     n = tl.where(nesterov, rn(tl.fma(momentum, m, d), T), m)
     d = tl.where(mode == NONE, d, n)
     return rn(tl.fma(minus_lr, d, p), T), m

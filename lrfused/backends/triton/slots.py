@@ -104,6 +104,8 @@ def _fits(
         _lies_beside(p, p.dtype, p)
         and (_lies_beside(grad, p.dtype, p) or _lies_beside(grad, wide, p))
         and (buffer is None or _lies_beside(buffer, wide, p))
+        # torch decays the buffer before it reads the gradient
+        and (buffer is None or grad.data_ptr() != buffer.data_ptr() or not p.numel())
         and (kept is None or whole is None or _lies_beside(whole, _MASTERS[kept], p))
     )
 
