@@ -201,21 +201,21 @@ class FusedDecaySGD(Optimizer):
             return loss
         if first_device(groups) != parts.device:  # the model was moved
             parts.choose_backend(groups)
-        if clock.every not in (None, 1) and rates.program.recording:
+        counts = clock.every not in (None, 1)
+        if counts and rates.program.recording:
             raise RuntimeError(
                 f"a step with schedule_every={clock.every} cannot be captured: its "
                 "replays would all advance the schedule, or none; use schedule_every=None, and "
                 "scheduler.step() between replays"
             )
-        due = rates.stepped and clock.is_due()
+        due = rates.stepped and (clock.is_due() if counts else clock.every == 1)
         if due and "step" in self.__dict__ and not parts.warned_of_attached:
             own = [scheduler for b in rates.bound for scheduler in b.members]
             parts.warned_of_attached = warn_of_attached(self.__dict__["step"], own)
         rates.begin(groups, due)
         scaling.read(self)
-        if parts.backend.step(groups, self.state, rates.program, due, scaling) or (
-            not scaling.on_update
-        ):
+        updated = parts.backend.step(groups, self.state, rates.program, due, scaling)
+        if counts and (updated or not scaling.on_update):
             clock.tick()
         return loss
 

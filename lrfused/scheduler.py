@@ -95,8 +95,8 @@ class Scheduler(LRScheduler):
         Raises RuntimeError without metrics if the schedule advances inside optimizer.step(), and
         ValueError if there is nothing to advance or to feed.
         """
-        rates = self._rates
-        if metrics is not None and rates.bound and not rates.plateaus:
+        rates = self.optimizer._internals.rates
+        if metrics is not None and rates.bound and not rates.fed:
             if epoch is not None:
                 raise TypeError(
                     "scheduler.step(metrics, epoch) needs a ReduceLROnPlateau in the schedule; "
@@ -106,7 +106,7 @@ class Scheduler(LRScheduler):
         if metrics is None:
             self._advance(epoch)
         else:
-            self._observe(metrics, epoch)
+            self._observe(rates, metrics, epoch)
 
     def _advance(self, epoch: Any) -> None:
         rates, every = self._rates, self.optimizer._internals.clock.every
@@ -168,15 +168,14 @@ class Scheduler(LRScheduler):
                 "them by lrfused.SequentialLR"
             )
 
-    def _observe(self, metrics: Any, epoch: Any) -> None:
-        rates = self._rates
-        if not rates.plateaus:
+    def _observe(self, rates: Any, metrics: Any, epoch: Any) -> None:
+        if not rates.fed:
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
-        if rates.stepped:
+        if rates.stepped and (type(metrics) is int or rates.last_integer is not None):
             self._warn_of_an_epoch(metrics)
         group = rates.plateaus.process_group
         metric = metrics if rates.program.takes(metrics) else as_metric(metrics)
-        rates.observe(self._groups, metric if group is None else mean(metric, group))
+        rates.observe(self.optimizer.param_groups, metric if group is None else mean(metric, group))
         if epoch is not None:
             warnings.warn(
                 torch.optim.lr_scheduler.EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3

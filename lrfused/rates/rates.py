@@ -130,7 +130,8 @@ class Rates:
         epochs.fill_(max((b.epoch for b in self.bound), default=0))
         for b in self.bound:
             epochs[b.indices] = b.epoch
-        self.stepped = any(b.stepped for b in self.bound)  # not only fed metrics
+        self.stepped = any(b.stepped for b in self.bound)
+        self.fed = any(b.plateaus for b in self.bound)
         self.plateaus = Plateaus(self.bound, self.moved.observed)
         now = self.plateaus.states
         if now.shape != self.moved.plateau_states.shape:
@@ -244,7 +245,7 @@ class Rates:
     def observe(self, groups: list[dict[str, Any]], metric: float | Tensor) -> None:
         """Feed every plateau one metric, and print the cuts of verbose ones."""
         self.begin(groups)
-        if not isinstance(metric, Tensor):
+        if self.program.in_flight and not isinstance(metric, Tensor):
             self._settle()
         self.program.observe(groups, metric, self.plateaus.announcer())
 
