@@ -173,6 +173,8 @@ class Scheduler(LRScheduler):
             raise ValueError("scheduler.step(metrics) needs a ReduceLROnPlateau in the schedule")
         if rates.stepped and (type(metrics) is int or rates.last_integer is not None):
             self._warn_of_an_epoch(metrics)
+        if epoch is not None:
+            epoch = as_number("scheduler.step(epoch=...)", epoch)
         group = rates.plateaus.process_group
         metric = metrics if rates.program.takes(metrics) else as_metric(metrics)
         rates.observe(self.optimizer.param_groups, metric if group is None else mean(metric, group))
