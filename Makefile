@@ -27,7 +27,7 @@ HAS_TORCH := import torch; v = torch.__version__.split("."); exit((int(v[0]), in
 help:
 	@echo "make demo       train a small network with each schedule beside torch; writes lr-curves.png"
 	@echo "make test       run the test suite"
-	@echo "make check      run the fast tests of each room, in a minute, before a commit"
+	@echo "make check      run the fast tests of each package, in a minute, before a commit"
 	@echo "make fuzz       run drawn tests with new seeds for SECONDS (60), against torch"
 	@echo "make matrix     build, verify and test with every promised torch and Python"
 	@echo "make lint       check format, style and types"

@@ -1,19 +1,20 @@
-"""The fast tier of tests, which `make check` runs before a commit: some files for each room.
+"""The fast tier of tests, which `make check` runs before a commit: some files for each package.
 
     python tests/support/tier.py    # prints the files, for pytest
 
-A room is a package in lrfused; "house" is the modules beside them and whole runs.
+"lrfused" stands for the modules beside the packages, and for whole runs.
 """
 
 from pathlib import Path
 
-ROOMS = {
-    "house": ("test_optimizer_api", "test_rooms", "test_beside_torch"),
+PACKAGES = {
+    "lrfused": ("test_optimizer_api", "test_handle", "test_layers", "test_beside_torch"),
     "arithmetic": ("test_bits", "test_reference"),
+    "checks": ("test_refusals",),
     "schedules": ("test_schedule_arguments", "test_recipes"),
     "program": ("test_compositions",),
     "rates": ("test_edges", "test_history"),
-    "backends": ("test_refusals", "test_swaps", "test_backend_contract", "test_add_a_backend"),
+    "backends": ("test_swaps", "test_backend_contract", "test_add_a_backend"),
     "checkpoint": ("test_override",),
     "extension": ("test_extension",),
     "integrations": ("test_attached", "test_hooks"),
@@ -24,7 +25,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 def files() -> list[str]:
     """Return the paths of the tier's files."""
-    return [str(TESTS / f"{name}.py") for names in ROOMS.values() for name in names]
+    return [str(TESTS / f"{name}.py") for names in PACKAGES.values() for name in names]
 
 
 if __name__ == "__main__":

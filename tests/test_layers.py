@@ -1,4 +1,4 @@
-"""The rooms of lrfused: who may import whom, and who may touch what of an optimizer."""
+"""The layers of lrfused: which package may import which, and what may be read of an optimizer."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the ground up: a room imports only itself and those before it.
-ROOMS = (
+# From the ground up: a package or module of lrfused imports only itself and those before it.
+LAYERS = (
     "extension", "outside_modes", "checks", "arithmetic", "schedules", "program", "checkpoint",
     "rates", "reference", "backends", "integrations", "internals", "scheduler", "optimizer", "fuse",
     "commands",
@@ -51,27 +51,27 @@ def imported(path):
         yield from (name for name in ours if name != "lrfused._C")
 
 
-def room_of(module):
+def layer_of(module):
     return module.split(".")[1] if "." in module else "lrfused"
 
 
-def test_every_room_has_its_place():
-    rooms = {room_of(module) for module in MODULES} - {"lrfused", "__main__"}
-    assert rooms == set(ROOMS)
+def test_every_layer_has_its_place():
+    layers = {layer_of(module) for module in MODULES} - {"lrfused", "__main__"}
+    assert layers == set(LAYERS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: module_of(path))
 def test_no_import_runs_up(path):
-    room = room_of(module_of(path))
-    if room in ("lrfused", "__main__", "commands"):
+    layer = layer_of(module_of(path))
+    if layer in ("lrfused", "__main__", "commands"):
         return  # the roof
-    below = set(ROOMS[: ROOMS.index(room) + 1])
-    up = {name for name in imported(path) if room_of(name) not in below}
+    below = set(LAYERS[: LAYERS.index(layer) + 1])
+    up = {name for name in imported(path) if layer_of(name) not in below}
     assert not up, f"{module_of(path)} imports {sorted(up)}"
 
 
 def test_no_circle_of_imports():
-    """In a room's own files, too; what a function imports counts as well."""
+    """In a layer's own files, too; what a function imports counts as well."""
     graph = {
         module: {name for name in imported(path) if name in MODULES and not module.startswith(name)}
         for module, path in MODULES.items()
