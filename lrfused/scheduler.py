@@ -20,6 +20,7 @@ from . import program
 from .checkpoint.scheduler_state import refuse_another_kind
 from .checks.numbers import number as as_number
 from .checks.numbers import plain, plain_list
+from .rates import edits
 from .rates.metric import as_metric, mean
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Scheduler(LRScheduler):
 
     def _by_torch(self, method: str, *arguments: Any) -> None:
         """Call a method of torch's schedulers, and take over the rates that it sets."""
-        with _warnings_of_the_caller(5), self._rates.edit(self._groups):
+        with _warnings_of_the_caller(5), edits.edit(self._rates, self._groups):
             for b in self._rates.bound:
                 for member in b.stepped:
                     getattr(member, method)(*arguments)
@@ -182,7 +183,7 @@ class Scheduler(LRScheduler):
             warnings.warn(
                 torch.optim.lr_scheduler.EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=3
             )
-            with rates.edit(self._groups):
+            with edits.edit(rates, self._groups):
                 for plateau in (plateau for b in rates.bound for plateau in b.plateaus):
                     plateau.last_epoch = epoch
 
@@ -219,7 +220,7 @@ class Scheduler(LRScheduler):
             raise ValueError(f"scheduler.last_epoch must be an integer, got {epoch!r}")
         if number == -1:  # torch's SequentialLR takes the first step of its members back
             self._refuse_composition()
-        with self._rates.edit(self._groups):
+        with edits.edit(self._rates, self._groups):
             for b in self._rates.bound:
                 for member in b.members:
                     program.set_last_epoch(member, int(number))
@@ -229,7 +230,7 @@ class Scheduler(LRScheduler):
         """Return the initial rates of the groups; the torch scheduler's own list, if it has one."""
         owners = self._owners("base_lrs")
         if len(self._rates.bound) == 1 and len(owners) == 1:
-            self._rates.watch(owners[0], "base_lrs")
+            edits.watch(self._rates, owners[0], "base_lrs")
             return owners[0].base_lrs
         return _Fixed(float(g.get("initial_lr", g["lr"])) for g in self._groups)
 
@@ -263,9 +264,9 @@ class Scheduler(LRScheduler):
         owners = [m for b in self._rates.bound for m in b.members if hasattr(m, name)]
         if not owners:
             raise AttributeError(f"{self._names()} has no attribute {name!r}")
-        self._rates.lend(self._groups)
+        edits.lend(self._rates, self._groups)
         if isinstance(vars(owners[0]).get(name), (list, dict, Counter)):
-            self._rates.watch(owners[0], name)
+            edits.watch(self._rates, owners[0], name)
         return getattr(owners[0], name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -288,7 +289,7 @@ class Scheduler(LRScheduler):
         (owner,) = owners
         value = plain_list(plain(value))
         refuse_another_kind(name, getattr(owner, name), value)
-        with self._rates.edit(self._groups, strict=True):
+        with edits.edit(self._rates, self._groups, strict=True):
             setattr(owner, name, value)
 
     def _names(self) -> str:
@@ -316,7 +317,7 @@ class Scheduler(LRScheduler):
         """
         members = [m for b in self._rates.bound for m in b.stepped]
         if len(self._rates.bound) == len(members) == 1 and not hasattr(members[0], "_schedulers"):
-            self._rates.lend(self._groups)
+            edits.lend(self._rates, self._groups)
             with _warnings_of_the_caller(3):
                 return members[0].get_lr()
         warnings.warn(

@@ -5,30 +5,12 @@ import math
 
 import pytest
 import torch
+from support.handles import MAKERS, Pair, groups
 from torch.optim import lr_scheduler
 
 import lrfused
-from lrfused import FusedDecaySGD, fuse
+from lrfused import FusedDecaySGD
 
-
-def decay(epoch):
-    return 0.95**epoch
-
-
-MAKERS = {
-    "step": lambda o: lr_scheduler.StepLR(o, 3, 0.5),
-    "multistep": lambda o: lr_scheduler.MultiStepLR(o, [2, 5], 0.3),
-    "constant": lambda o: lr_scheduler.ConstantLR(o, 0.5, 4),
-    "linear": lambda o: lr_scheduler.LinearLR(o, 0.2, 1.0, 6),
-    "exponential": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
-    "polynomial": lambda o: lr_scheduler.PolynomialLR(o, 9, 2.0),
-    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 7, 0.01),
-    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 4, 2, 0.001),
-    "lambda": lambda o: lr_scheduler.LambdaLR(o, decay),
-    "cyclic": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.2, 4, cycle_momentum=True),
-    "onecycle": lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=40),
-    "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=2, factor=0.5),
-}
 # For each kind, what a program writes on its scheduler in the middle of a run.
 EDITS = {
     "step": [("gamma", 0.25), ("step_size", 2), ("last_epoch", 11)],
@@ -47,53 +29,6 @@ EDITS = {
         ("cooldown", 2), ("min_lrs", [0.04, 0.01]), ("threshold", 0.5), ("last_epoch", 7),
     ],
 }  # fmt: skip
-
-
-def groups():
-    return [
-        {"params": [torch.nn.Parameter(torch.ones(3))], "lr": 0.1},
-        {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.05},
-    ]
-
-
-class Pair:
-    """A run with torch's scheduler, and the same run with lrfused's handle."""
-
-    def __init__(self, kind):
-        self.fed = kind == "plateau"
-        torchs = torch.optim.SGD(groups(), lr=0.1, momentum=0.9)
-        self.runs = [(torchs, MAKERS[kind](torchs)), fuse(*self.torch_run(kind))]
-
-    @staticmethod
-    def torch_run(kind):
-        optimizer = torch.optim.SGD(groups(), lr=0.1, momentum=0.9)
-        return optimizer, MAKERS[kind](optimizer)
-
-    def step(self, count=1):
-        for k in range(count):
-            for optimizer, scheduler in self.runs:
-                for group in optimizer.param_groups:
-                    for p in group["params"]:
-                        p.grad = torch.full_like(p, 0.1)
-                optimizer.step()
-                scheduler.step(*[1.0 + k % 2] * self.fed)
-            self.compare()
-
-    def both(self, act):
-        results = [act(scheduler) for _, scheduler in self.runs]
-        assert results[0] == results[1]
-        self.compare()
-        return results[1]
-
-    def compare(self):
-        (torchs, scheduler), (ours, handle) = self.runs
-        for theirs, mine in zip(torchs.param_groups, ours.param_groups, strict=True):
-            assert mine["lr"] == theirs["lr"]
-            assert mine["momentum"] == theirs["momentum"]
-            for p, q in zip(theirs["params"], mine["params"], strict=True):
-                assert torch.equal(p, q)
-        assert handle.get_last_lr() == scheduler.get_last_lr()
-        assert handle.last_epoch == scheduler.last_epoch
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -247,87 +182,6 @@ def test_get_lr_is_torchs(kind):
     pair.step(2)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "exponential", "lambda"])
-def test_the_protocol_of_ignite_works(kind):
-    """It reads get_lr(), counts last_epoch, and writes the rates itself."""
-    pair = Pair(kind)
-    pair.step(2)
-    for _ in range(6):
-        for optimizer, scheduler in pair.runs:
-            scheduler._get_lr_called_within_step = True
-            values = scheduler.get_lr()
-            scheduler._get_lr_called_within_step = False
-            scheduler.last_epoch += 1
-            for group, value in zip(optimizer.param_groups, values, strict=True):
-                group["lr"] = value
-        (torchs, scheduler), (ours, handle) = pair.runs
-        assert [g["lr"] for g in ours.param_groups] == [g["lr"] for g in torchs.param_groups]
-        assert handle.last_epoch == scheduler.last_epoch
-
-
-@pytest.mark.parametrize("kind", ["step", "cosine", "exponential", "restarts"])
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_handle_is_a_member_of_torchs_sequence(kind, place):
-    pair = Pair(kind)
-    outer = []
-    for optimizer, scheduler in pair.runs:
-        warm = lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 3)
-        members = [scheduler, warm] if place == 0 else [warm, scheduler]
-        outer.append(lr_scheduler.SequentialLR(optimizer, members, [4]))
-    pair.runs = [(o, s) for (o, _), s in zip(pair.runs, outer, strict=True)]
-    pair.step(12)
-
-
-def test_a_handle_is_a_member_of_torchs_chain():
-    pair = Pair("exponential")
-    outer = []
-    for optimizer, scheduler in pair.runs:
-        other = lr_scheduler.ConstantLR(optimizer, 0.5, 3)
-        outer.append(lr_scheduler.ChainedScheduler([other, scheduler], optimizer=optimizer))
-    for _ in range(8):
-        for (optimizer, _), scheduler in zip(pair.runs, outer, strict=True):
-            optimizer.step()
-            scheduler.step()
-        pair.compare()
-
-
-class GradualWarmup(lr_scheduler.LRScheduler):
-    """Raise the rate, then hand over: as ildoonet/pytorch-gradual-warmup-lr does."""
-
-    def __init__(self, optimizer, multiplier, total_epoch, after):
-        self.multiplier, self.total_epoch, self.after = multiplier, total_epoch, after
-        self.finished = False
-        super().__init__(optimizer)
-
-    def get_lr(self):
-        if self.last_epoch > self.total_epoch:
-            if not self.finished:
-                self.after.base_lrs = [base * self.multiplier for base in self.base_lrs]
-                self.finished = True
-            return self.after.get_last_lr()
-        grown = (self.multiplier - 1.0) * self.last_epoch / self.total_epoch + 1.0
-        return [base * grown for base in self.base_lrs]
-
-    def step(self, epoch=None):
-        if self.finished:
-            self.after.step(None if epoch is None else epoch - self.total_epoch)
-            self._last_lr = self.after.get_last_lr()
-        else:
-            super().step(epoch)
-
-
-@pytest.mark.parametrize("kind", ["cosine", "step"])
-def test_a_handle_works_in_a_gradual_warmup(kind):
-    pair = Pair(kind)
-    outer = [GradualWarmup(o, 2.0, 3, s) for o, s in pair.runs]
-    for _ in range(12):
-        for (optimizer, _), scheduler in zip(pair.runs, outer, strict=True):
-            optimizer.step()
-            scheduler.step()
-        assert outer[0].get_last_lr() == outer[1].get_last_lr()
-        pair.compare()
-
-
 def test_the_wrong_order_is_warned_of_as_in_torch():
     optimizer = FusedDecaySGD(groups(), lr=0.1, schedule=lrfused.StepLR(3), schedule_every=None)
     with pytest.warns(UserWarning, match=r"before `optimizer.step\(\)`"):
@@ -401,15 +255,6 @@ def test_a_method_that_is_replaced_on_the_handle_is_called():
     handle.step()
     assert calls == [()]
     assert "step" not in handle.state_dict()
-
-
-def test_a_composition_is_refused_as_a_member_of_torchs_sequence():
-    optimizer = FusedDecaySGD(
-        groups(), lr=0.1, schedule=lrfused.warmup(lrfused.StepLR(1), 2), schedule_every=None
-    )
-    warm = lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 3)
-    with pytest.raises(TypeError, match=r"compose them by lrfused.SequentialLR"):
-        lr_scheduler.SequentialLR(optimizer, [warm, optimizer.scheduler], [3])
 
 
 def test_rates_written_by_the_user_are_not_the_schedules_last():

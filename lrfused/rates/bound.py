@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -212,25 +211,6 @@ class BoundSchedules:
         for member, state in zip(self.members, states, strict=True):
             scheduler_state.load(member, state)
         self.start()
-
-
-class Saved:
-    """The attributes of an object, to be restored: the same lists and dicts with their entries."""
-
-    def __init__(self, attributes: dict[str, Any]) -> None:
-        self._attributes, self._values = attributes, dict(attributes)
-        self._entries = {
-            k: copy.copy(v) for k, v in attributes.items() if isinstance(v, (list, dict))
-        }
-
-    def restore(self) -> None:
-        """Put back every value, and the entries of lists and dicts."""
-        self._attributes.clear()
-        self._attributes.update(self._values)
-        for key, entries in self._entries.items():
-            value = self._values[key]
-            value.clear()
-            value.extend(entries) if isinstance(value, list) else value.update(entries)
 
 
 def _never_called() -> None:

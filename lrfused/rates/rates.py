@@ -6,18 +6,16 @@ shows the rates. Nothing follows a step: the program counts it.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ..checkpoint.scheduler_state import refuse_another_kind
 from ..checks.refusals import as_float
 from ..outside_modes import outside_modes
 from ..program import FOREVER, ProgramTables, pack
-from .bound import BoundSchedules, Saved
+from . import edits
+from .bound import BoundSchedules
 from .moved import Moved
 from .plateaus import Plateaus
 from .program import Program
@@ -53,11 +51,11 @@ class Rates:
         # By group: `_changes()` then, and the rate that a schedule had set.
         self._overwritten: dict[int, tuple[int, float]] = {}
         self.last_integer: int | None = None  # the last metric, if it may have been an epoch
-        self._watched: list[tuple[Any, str, Any]] = []  # schedulers' lists, and copies of them
+        self.watched: list[edits.Watched] = []
         for i, group in enumerate(groups):
             self.shown.start(i, group, self.moved.cells, cycles_momentum=False)
         self._bind(groups, range(len(groups)), fresh)
-        self._restart(groups)
+        self.restart(groups)
 
     # -- groups ------------------------------------------------------------------------------
 
@@ -110,7 +108,7 @@ class Rates:
         self._compile()
 
     @outside_modes
-    def _restart(self, groups: list[dict[str, Any]]) -> None:
+    def restart(self, groups: list[dict[str, Any]]) -> None:
         """Take rates from the groups, and all else from torch's schedulers."""
         self.shown.momenta.clear()
         for i, group in enumerate(groups):
@@ -192,8 +190,8 @@ class Rates:
             )
         if program.captured or not (program.is_shown and self.shown.is_as_shown(groups)):
             self._take_written(groups)
-        if self._watched:
-            self._take_watched(groups)
+        if self.watched:
+            edits.take_watched(self, groups)
         if due and self.program.left <= 0:
             self._settle()
             self._compile()
@@ -287,64 +285,7 @@ class Rates:
         self.settle(groups)
         return self.moved.rows_of_history()
 
-    # -- changes by hand ---------------------------------------------------------------------
-
-    def lend(self, groups: list[dict[str, Any]]) -> None:
-        """Bring torch's schedulers, and the groups of their probes, up to date."""
-        self.sync(groups)
-        for b in self.bound:
-            b.take(groups)
-
-    @contextmanager
-    def edit(self, groups: list[dict[str, Any]], strict: bool = False) -> Iterator[None]:
-        """Lend torch's schedulers to be changed, or stepped; then take over rates and settings.
-
-        An error leaves everything as it was; if `strict`, one of the next schedule step does too.
-        """
-        self.lend(groups)
-        saved = [Saved(own) for b in self.bound for own in b.attributes()]
-        kept = [dict(group) for group in groups]
-        ended = [b.error is not None for b in self.bound]
-        try:
-            yield
-            for b in self.bound:
-                b.give(groups)
-                b.start()
-            self._restart(groups)
-            for b, before in zip(self.bound, ended, strict=True):
-                if strict and not before:
-                    b.refuse_to_go_on()
-        except BaseException:
-            for each in saved:
-                each.restore()
-            for group, before_edit in zip(groups, kept, strict=True):
-                group.clear()
-                group.update(before_edit)
-            for b in self.bound:
-                b.start()
-            self._restart(groups)
-            raise
-
-    def watch(self, owner: Any, name: str) -> None:
-        """Take over later changes inside a scheduler's list or dict, which the user was given."""
-        if not any(o is owner and n == name for o, n, _ in self._watched):
-            self._watched.append((owner, name, copy.copy(getattr(owner, name))))
-
-    def _take_watched(self, groups: list[dict[str, Any]]) -> None:
-        watched = self._watched
-        if all(getattr(owner, name) == before for owner, name, before in watched):
-            return
-        for owner, name, before in watched:
-            refuse_another_kind(name, before, getattr(owner, name))
-        self._watched = []
-        try:
-            with self.edit(groups, strict=True):
-                pass
-        except BaseException:
-            self._watched = watched  # refused again, until the user has mended it
-            raise
-        for owner, name, _ in watched:
-            self.watch(owner, name)
+    # -- steps that torch's schedulers made --------------------------------------------------
 
     @outside_modes
     def record(self) -> None:
@@ -419,7 +360,7 @@ class Rates:
         for b, state in zip(self.bound, states, strict=True):
             if state is not None:
                 b.load(state)
-        self._restart(groups)
+        self.restart(groups)
         self._overwritten = {}
 
     def set_last(self, b: BoundSchedules, rates: Sequence[float]) -> None:

@@ -8,7 +8,13 @@
 from pathlib import Path
 
 PACKAGES = {
-    "lrfused": ("test_optimizer_api", "test_handle", "test_layers", "test_beside_torch"),
+    "lrfused": (
+        "test_optimizer_api",
+        "test_handle",
+        "test_handle_in_schedulers",
+        "test_layers",
+        "test_beside_torch",
+    ),
     "arithmetic": ("test_bits", "test_reference"),
     "checks": ("test_refusals",),
     "schedules": ("test_schedule_arguments", "test_recipes"),
