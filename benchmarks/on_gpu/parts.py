@@ -17,7 +17,8 @@ from .commands import call, errors, failures, matching, reports
 
 # Those with tests that are marked "gpu": to collect all others takes longer than to run these.
 TESTS = (
-    "tests/test_gpu.py", "tests/test_gpu_scaling.py", "tests/test_gpu_self_test.py",
+    "tests/test_backend_contract.py", "tests/test_gpu.py", "tests/test_gpu_scaling.py",
+    "tests/test_gpu_self_test.py",
     "tests/test_layouts.py", "tests/test_refusals.py", "tests/test_swaps.py",
     "tests/test_update.py",
 )  # fmt: skip
