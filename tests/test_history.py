@@ -26,6 +26,7 @@ def test_only_the_last_are_remembered(backend):
     opt = FusedDecaySGD(
         [parameter()], schedule=ExponentialLR(0.999), schedule_every=None, backend=backend
     )
+    opt.step()
     seen = []
     for _ in range(1500):
         opt.scheduler.step()

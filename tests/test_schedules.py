@@ -104,7 +104,8 @@ def test_a_tuple_is_a_list_and_a_list_of_one_is_the_one(backend):
 def test_ten_thousand_epochs(case):
     opt = FusedDecaySGD(groups_of(RATES[2]), schedule=case.ours(), schedule_every=None)
     torchs = Torchs(groups_of(RATES[2]), [case], every=None)
-    torchs.opt.step()
+    for optimizer in (opt, torchs.opt):
+        optimizer.step()
     handle, (scheduler,) = opt.scheduler, torchs.schedulers
     last = min([10_500, *map(end_of, leaves(case))])
     for epoch in range(1, last + 1):

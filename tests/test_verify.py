@@ -63,10 +63,11 @@ def test_one_wrong_bit_of_a_rate_is_found(few, capsys, monkeypatch):
     module = backends.choose("reference")
     right = module.Program.advance
 
-    def wrong(self):
-        right(self)
-        if self._epochs[0] == 17 and len(self._plateaus) == 0:
-            flip(self._cells, 2)
+    def wrong(self, groups=None):
+        right(self, groups)
+        if self._moved.epochs[0] == 17 and len(self._plateaus) == 0:
+            flip(self._moved.cells, 2)
+            self.show(groups)
 
     monkeypatch.setattr(module.Program, "advance", wrong)
     assert main(["verify", "--quick", "--backend", "reference"]) == 1

@@ -90,6 +90,9 @@ class Program(Protocol):
     def settle(self) -> bool:
         """Wait until the host has caught up; return whether replays may have made steps."""
 
+    def push(self) -> None:
+        """Bring every device's copy up to date, for replays."""
+
 
 class HostProgram:
     """The part of `Program` that is trivial where the host runs the program alone."""
@@ -125,3 +128,6 @@ class HostProgram:
     def settle(self) -> bool:
         """Return False: there is nothing to wait for."""
         return False
+
+    def push(self) -> None:
+        """Push nothing: there is no device."""

@@ -211,6 +211,8 @@ class Rates:
                     self._keep_last(written.group, self.moved.cells[written.cell].item())
                 self.moved.cells[written.cell] = written.value
             self.shown.accept(groups, written)
+        if found and self.program.captured and not self.program.recording:
+            self.program.push()  # for the next replay
 
     def _keep_last(self, group: int, rate: float) -> None:
         """Keep the rate that a schedule set, over which the user has written."""
