@@ -77,7 +77,7 @@ def test_an_unknown_optimizers_checkpoint_is_refused_by_its_keys():
         ours.load_state_dict(saved)
 
 
-# What the groups of torch.optim.SGD had, by the release that added the next.
+# The entries in a group of torch.optim.SGD, by the first release whose groups have more.
 ADDED = ["maximize", "foreach", "differentiable", "fused"]
 
 

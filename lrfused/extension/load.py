@@ -18,7 +18,7 @@ except ImportError as error:
 
 kernels_error = _record["kernels_error"]
 
-# What the state of a 16-bit parameter calls its master, as csrc has it.
+# csrc's value for each key under which the state of a 16-bit parameter keeps its master.
 MASTERS = {
     None: _C.Master.none,
     "master": _C.Master.whole,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -101,17 +101,16 @@ class HostProgram:
     recording = captured = in_flight = False
     is_shown = True
 
-    def feed(self, metric: float) -> bool:
-        """Feed every plateau one metric; return whether any cut its rate."""
-        raise NotImplementedError
+    if TYPE_CHECKING:  # of the class that runs the schedules, in C++ or in Python
 
-    def cells(self) -> list[float]:
-        """Return each group's rate and momentum."""
-        raise NotImplementedError
+        def feed(self, metric: float) -> bool:
+            """Feed every plateau one metric; return whether any cut its rate."""
 
-    def show(self, groups: Groups) -> None:
-        """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
-        raise NotImplementedError
+        def cells(self) -> list[float]:
+            """Return each group's rate and momentum."""
+
+        def show(self, groups: Groups) -> None:
+            """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
 
     def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
         """Feed every plateau one metric, show the rates, and call `announce`."""
