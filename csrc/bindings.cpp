@@ -115,15 +115,17 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<Program>(m, "Program")
       .def(py::init([](const std::array<at::Tensor, 7>& moved,
                        const std::array<at::Tensor, 5>& compiled, py::object rates,
-                       py::list momenta, int64_t steps) {
+                       py::list momenta, py::list templates, py::list places, int64_t steps) {
              const auto& [cells, epochs, used, history, recorded, plateau_states, observed] = moved;
              const auto& [segments, constants, tables, plateau_cells, plateaus] = compiled;
-             return Program({cells, epochs, used, history, recorded, plateau_states, observed},
-                            {segments, constants, tables, plateau_cells, plateaus},
-                            std::move(rates), std::move(momenta), steps);
+             return Program(
+                 {cells, epochs, used, history, recorded, plateau_states, observed},
+                 {segments, constants, tables, plateau_cells, plateaus},
+                 {std::move(rates), std::move(momenta), std::move(templates), std::move(places)},
+                 steps);
            }),
            py::arg("moved"), py::arg("compiled"), py::arg("rates"), py::arg("momenta"),
-           py::arg("steps"))
+           py::arg("templates"), py::arg("places"), py::arg("steps"))
       .def_readwrite("left", &Program::left)
       .def("use", &Program::use)
       .def(

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace lrfused {
 namespace {
@@ -31,11 +32,10 @@ Hyper<M> rounded(const Hyper<double>& h) {
           r(h.minus_lr)};
 }
 
-// Put a number into a group and into a list, as one object in both.
-void show(PyObject* group, PyObject* key, PyObject* list, size_t g, double value) {
-  py::float_ number(value);
-  if (PyObject_SetItem(group, key, number.ptr()) < 0 ||
-      PyList_SetItem(list, static_cast<Py_ssize_t>(g), number.release().ptr()) < 0)
+// Put a value into a group and into a list, as one object in both.
+void show(PyObject* group, PyObject* key, PyObject* list, size_t g, py::object value) {
+  if (PyObject_SetItem(group, key, value.ptr()) < 0 ||
+      PyList_SetItem(list, static_cast<Py_ssize_t>(g), value.release().ptr()) < 0)
     throw py::error_already_set();
 }
 
@@ -63,7 +63,7 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
 void show_rates(const py::list& groups, py::handle rates, const double* cells) {
   static PyObject* const key = PyUnicode_InternFromString("lr");
   for (size_t g = 0; g < groups.size(); ++g)
-    show(groups[g].ptr(), key, rates.ptr(), g, cells[2 * g]);
+    show(groups[g].ptr(), key, rates.ptr(), g, py::float_(cells[2 * g]));
 }
 
 void show_momenta(const py::list& groups, py::handle momenta, const double* cells) {
@@ -71,7 +71,23 @@ void show_momenta(const py::list& groups, py::handle momenta, const double* cell
   for (size_t g = 0; g < groups.size(); ++g) {
     const PyObject* shown = PyList_GetItem(momenta.ptr(), g);
     if (shown == nullptr) throw py::error_already_set();
-    if (shown != Py_None) show(groups[g].ptr(), key, momenta.ptr(), g, cells[2 * g + 1]);
+    if (shown != Py_None)
+      show(groups[g].ptr(), key, momenta.ptr(), g, py::float_(cells[2 * g + 1]));
+  }
+}
+
+void show_places(const py::list& groups, py::handle templates, py::handle places,
+                 const int64_t* epochs) {
+  static PyObject* const key = PyUnicode_InternFromString("schedule");
+  static PyObject* const epoch = PyUnicode_InternFromString("epoch");
+  for (size_t g = 0; g < groups.size(); ++g) {
+    PyObject* own = PyList_GetItem(templates.ptr(), static_cast<Py_ssize_t>(g));
+    if (own == nullptr) throw py::error_already_set();
+    if (own == Py_None) continue;
+    auto place = py::reinterpret_steal<py::object>(PyDict_Copy(own));
+    if (!place || PyDict_SetItem(place.ptr(), epoch, py::int_(epochs[g]).ptr()) < 0)
+      throw py::error_already_set();
+    show(groups[g].ptr(), key, places.ptr(), g, std::move(place));
   }
 }
 

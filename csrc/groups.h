@@ -22,4 +22,9 @@ void show_rates(const py::list& groups, py::handle rates, const double* cells);
 // Put each group's momentum, cells[2 g + 1], likewise, where `momenta` is not None.
 void show_momenta(const py::list& groups, py::handle momenta, const double* cells);
 
+// Put the place of each group's schedule, a copy of its template with its epoch, into its dict and
+// into the list `places`, the same object, where `templates` is not None.
+void show_places(const py::list& groups, py::handle templates, py::handle places,
+                 const int64_t* epochs);
+
 }  // namespace lrfused

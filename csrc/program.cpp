@@ -18,14 +18,13 @@ void check(const char* name, const at::Tensor& t, at::ScalarType dtype, int64_t 
 
 }  // namespace
 
-Program::Program(Moved moved, ProgramTables compiled, py::object rates, py::list momenta,
-                 int64_t steps)
+Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps)
     : left(steps),
       moved_(std::move(moved)),
       compiled_(std::move(compiled)),
-      rates_(std::move(rates)),
-      momenta_(std::move(momenta)) {
-  TORCH_CHECK_TYPE(rates_.is_none() || PyList_Check(rates_.ptr()), "rates must be a list or None");
+      shown_(std::move(shown)) {
+  TORCH_CHECK_TYPE(shown_.rates.is_none() || PyList_Check(shown_.rates.ptr()),
+                   "rates must be a list or None");
   check("epochs", moved_.epochs, at::kLong, -1, 0);
   check("cells", moved_.cells, at::kDouble, 2 * groups(), 0);
   check("used", moved_.used, at::kDouble, groups(), 0);
@@ -98,19 +97,22 @@ bool Program::feed(double metric) {
 }
 
 void Program::show(const py::list& groups) const {
+  const auto& [rates, momenta, templates, places] = shown_;
   const auto fits = [&](const py::object& list) { return py::len(list) == size_t(this->groups()); };
-  TORCH_CHECK_VALUE(
-      fits(groups) && (rates_.is_none() || fits(rates_)) && (momenta_.empty() || fits(momenta_)),
-      "groups, rates and momenta must be lists of one entry for each of ", this->groups(),
-      " groups");
-  if (!rates_.is_none()) show_rates(groups, rates_, cells());
-  if (!momenta_.empty()) show_momenta(groups, momenta_, cells());
+  TORCH_CHECK_VALUE(fits(groups) && (rates.is_none() || fits(rates)) &&
+                        (momenta.empty() || fits(momenta)) && fits(templates) && fits(places),
+                    "groups, rates, momenta, templates and places must be lists of one entry for "
+                    "each of ",
+                    this->groups(), " groups");
+  if (!rates.is_none()) show_rates(groups, rates, cells());
+  if (!momenta.empty()) show_momenta(groups, momenta, cells());
+  show_places(groups, templates, places, moved_.epochs.const_data_ptr<int64_t>());
 }
 
 void Program::record(bool cut) {
   const int64_t length = moved_.history.size(0);
   int64_t& recorded = *moved_.recorded.mutable_data_ptr<int64_t>();
-  if (length == 0) return;
+  if (length == 0 || groups() == 0) return;
   double* row = moved_.history.mutable_data_ptr<double>() + recorded % length * (2 + groups());
   row[0] = static_cast<double>(*moved_.epochs.const_data_ptr<int64_t>());
   row[1] = cut;

@@ -33,17 +33,23 @@ struct ProgramTables {
   at::Tensor plateaus;       // fp64 [P, 10]
 };
 
+// What the groups show, lists of the optimizer, which may change them at any time.
+struct C10_HIDDEN Shown {
+  py::object rates;    // None, or each group's rate
+  py::list momenta;    // empty, or each group's momentum, None where no schedule cycles it
+  py::list templates;  // each group's place without its epoch, None where it has no schedule
+  py::list places;     // each group's place, or None
+};
+
 class C10_HIDDEN Program {
  public:
-  // `rates` is None or a list of each group's rate; `momenta` is an empty list or a list of each
-  // group's momentum, None where no schedule cycles it. Both lists are the optimizer's, which may
-  // change them at any time. `steps` is how many schedule steps were compiled.
-  Program(Moved moved, ProgramTables compiled, py::object rates, py::list momenta, int64_t steps);
+  // `steps` is how many schedule steps were compiled.
+  Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps);
 
   void use();                // note the rates used by this step
   void advance();            // one schedule step of every group
   bool feed(double metric);  // one metric for every plateau; whether any cut its rate
-  void show(const py::list& groups) const;  // put rates and momenta into groups and lists
+  void show(const py::list& groups) const;  // put rates, momenta, places into groups and lists
   std::vector<double> current_cells() const;
   const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
   double rate(int64_t group) const { return cells()[2 * group]; }
@@ -56,8 +62,7 @@ class C10_HIDDEN Program {
 
   Moved moved_;
   ProgramTables compiled_;
-  py::object rates_;
-  py::list momenta_;
+  Shown shown_;
 };
 
 }  // namespace lrfused

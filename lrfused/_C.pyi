@@ -15,6 +15,8 @@ class Program:
         compiled: Sequence[Tensor],  # 5: segments, constants, tables, plateau_cells, plateaus
         rates: list[float] | None,
         momenta: list[float | None],
+        templates: list[dict[str, Any] | None],
+        places: list[dict[str, Any] | None],
         steps: int,
     ) -> None: ...
     def use(self) -> None: ...

@@ -10,8 +10,9 @@ from torch import Tensor, device
 from . import backends
 from .arithmetic.gradient_scaling import GradientScaling
 from .checkpoint.initial_state import InitialState
-from .rates import Rates
+from .rates import Rates, places
 from .rates.clock import Clock
+from .schedules.base import Schedules
 
 Groups = list[dict[str, Any]]
 State = dict[Tensor, dict[str, Any]]
@@ -37,9 +38,13 @@ class Internals:
     rates: Any = None  # made when torch's constructor has made the groups
     warned_of_attached: bool = False  # torch schedulers beside the optimizer's own
 
-    def make_rates(self, groups: Groups, fresh: bool) -> None:
-        """Make the rates of all groups; `fresh` if their schedules are to set the first ones."""
-        self.rates = Rates(groups, self.backend.Program, self.capturable, fresh)
+    def make_rates(self, groups: Groups, default: Schedules, fresh: bool) -> None:
+        """Make the rates of all groups; `fresh` if their schedules are to set the first ones.
+
+        default: the schedules of a group without its own.
+        """
+        program = self.backend.Program
+        self.rates = Rates(groups, program, self.capturable, self.clock, default, fresh)
 
     def trusted_backend(self, groups: Groups) -> Any:
         """Return the backend for these groups; raise if the one asked for cannot be used."""
@@ -67,22 +72,23 @@ class Internals:
         return self.backend.without_prepared(state, self.rates.program)
 
     def plain(self, groups: Groups) -> dict[str, Any]:
-        """Return settings and states, for pickle and copy."""
+        """Return settings, schedules and places, for pickle and copy."""
+        self.rates.sync(groups)
+        bound = map(self.rates.bound_to, range(len(groups)))
         return {
             "backend_name": self.backend_name,
             "capturable": self.capturable,
             "scaling": replace(self.scaling, grad_scale=None, found_inf=None),
             "every": self.clock.every,
-            "since": self.clock.since,
-            "states": self.rates.states(groups),
+            "schedules": [None if b is None else b.schedules for b in bound],
+            "places": [places.packed(self.rates, i) for i in range(len(groups))],
         }
 
     @classmethod
     def of_plain(cls, plain: dict[str, Any]) -> Internals:
         """Return parts with the settings that `plain` returned, without rates."""
-        clock = Clock(plain["every"])
-        clock.since = plain["since"]
-        return cls(plain["backend_name"], plain["capturable"], plain["scaling"], clock)
+        name, capturable, scaling = (plain[k] for k in ("backend_name", "capturable", "scaling"))
+        return cls(name, capturable, scaling, Clock(plain["every"]))
 
 
 def first_device(groups: Groups) -> device | None:

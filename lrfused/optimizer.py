@@ -14,6 +14,7 @@ from . import backends
 from .arithmetic.gradient_scaling import GradientScaling
 from .arithmetic.masters import key_of
 from .checkpoint import optimizer_state
+from .checks import settings
 from .checks.numbers import number, plain
 from .checks.refusals import (
     as_float,
@@ -27,10 +28,11 @@ from .checks.refusals import (
 )
 from .integrations.step_hooks import warn_of_attached, wrap_step
 from .internals import Internals, first_device
+from .rates import places
 from .rates.clock import Clock
 from .rates.history import LRHistory
 from .scheduler import handle_of
-from .schedules.base import as_schedules, shared_schedules
+from .schedules.base import as_schedules
 
 
 class FusedDecaySGD(Optimizer):
@@ -120,11 +122,17 @@ class FusedDecaySGD(Optimizer):
             "fused": None,
             "capturable": capturable,
             "schedule": as_schedules(schedule),
+            "schedule_every": schedule_every,
+            "amp": amp,
+            "advance": advance,
+            "max_grad_norm": scaling.max_grad_norm,
+            "master_weights": master_weights,
+            "backend": backend,
         }
         wrap_step(type(self))
         super().__init__(params, defaults)
         self._internals.choose_backend(self.param_groups)
-        self._internals.make_rates(self.param_groups, fresh=True)
+        self._internals.make_rates(self.param_groups, self.defaults["schedule"], fresh=True)
         self._internals.prepare_capture(self.param_groups, self.state)
 
     @property
@@ -164,20 +172,16 @@ class FusedDecaySGD(Optimizer):
         """
         if isinstance(param_group, dict):
             take_numbers(len(self.param_groups), param_group)
-            if param_group.get("schedule") is not None:
-                own = shared_schedules(self.param_groups, param_group["schedule"])
-                param_group["schedule"] = own
+            settings.refuse(len(self.param_groups), param_group, self.defaults)
+        super().add_param_group(param_group)
+        for key in settings.OF_OPTIMIZER:
+            self.param_groups[-1].pop(key, None)
         parts = self._internals
         if parts.rates is None:  # torch's constructor adds the first groups
-            return super().add_param_group(param_group)
-        schedule = self.defaults["schedule"]
-        if isinstance(param_group, dict):
-            schedule = param_group.get("schedule", schedule)
-        parts.rates.refuse_joining(schedule)
-        super().add_param_group(param_group)
+            return
         try:
             parts.trusted_backend(self.param_groups)  # refused before anything has joined
-            parts.rates.join(self.param_groups)
+            parts.rates.regroup(self.param_groups)
         except Exception:
             self.param_groups.pop()
             raise
@@ -213,10 +217,11 @@ class FusedDecaySGD(Optimizer):
             own = [scheduler for b in rates.bound for scheduler in b.members]
             parts.warned_of_attached = warn_of_attached(self.__dict__["step"], own)
         rates.begin(groups, due)
+        rates.kept = None
         scaling.read(self)
         updated = parts.backend.step(groups, self.state, rates.program, due, scaling)
         if counts and (updated or not scaling.on_update):
-            clock.tick()
+            rates.count(groups)
         return loss
 
     @property
@@ -269,11 +274,8 @@ class FusedDecaySGD(Optimizer):
             group.update(
                 plain_settings(group), lr=as_float(f"param_groups[{i}]['lr']", group["lr"])
             )
-            schedulers = rates.pack(i)
-            group["schedule"] = schedulers and {
-                "steps_since": self._internals.clock.since, "schedulers": schedulers,
-                "lr": group["lr"],
-            }  # fmt: skip
+            place = places.packed(rates, i)
+            group["schedule"] = place and {**place, "lr": group["lr"]}
         return packed
 
     def load_state_dict(self, state_dict: dict[str, Any], *, override: bool = False) -> None:
@@ -303,26 +305,25 @@ class FusedDecaySGD(Optimizer):
     def _load(self, state: dict[str, Any]) -> None:
         parts, groups = self._internals, state["param_groups"]
         override = getattr(self, "_override", False)
-        packed = optimizer_state.schedules(groups)
-        states = parts.rates.unpack([saved and saved["schedulers"] for saved in packed])
-        parts.rates.check(states, override)
+        saved = optimizer_state.schedules(groups)
+        found = {i: place for i, place in enumerate(saved) if place is not None}
+        places.check(parts.rates, found, override)
         if not override:
             check_cycles(groups, self.param_groups)
         for i, group in enumerate(groups):
             take_numbers(i, group)
         optimizer_state.release(groups, state["state"], parts.scaling.master)
+        parts.rates.sync(self.param_groups)
         rates = [float(group["lr"]) for group in groups]
         for new, old, rate in zip(groups, self.param_groups, rates, strict=True):
             new.update(fused=None, foreach=None, differentiable=False, lr=rate)
             new.update(capturable=parts.capturable, schedule=old["schedule"])
             for name, value in {**self.defaults, "nesterov": False, "maximize": False}.items():
-                new.setdefault(name, value)  # for old checkpoints, as torch does
+                if name not in settings.OF_OPTIMIZER:
+                    new.setdefault(name, value)  # for old checkpoints, as torch does
         super().__setstate__(state)
         parts.initial.made = {}  # something was loaded into them
-        parts.clock.since = next(
-            (s["steps_since"] for s in packed if s is not None), parts.clock.since
-        )
-        parts.rates.load(self.param_groups, states)
+        parts.rates.load_places(self.param_groups, found)
         parts.prepare_capture(self.param_groups, self.state)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -339,8 +340,11 @@ class FusedDecaySGD(Optimizer):
         plain = state.pop("_internals")
         wrap_step(type(self))
         super().__setstate__(state)
-        self._internals = Internals.of_plain(plain)
-        self._internals.choose_backend(self.param_groups)
-        self._internals.make_rates(self.param_groups, fresh=False)
-        self._internals.rates.load(self.param_groups, plain["states"])
-        self._internals.prepare_capture(self.param_groups, self.state)
+        self._internals = parts = Internals.of_plain(plain)
+        parts.choose_backend(self.param_groups)
+        for group, schedules in zip(self.param_groups, plain["schedules"], strict=True):
+            group["schedule"] = schedules
+        parts.make_rates(self.param_groups, self.defaults["schedule"], fresh=False)
+        found = {i: place for i, place in enumerate(plain["places"]) if place is not None}
+        parts.rates.load_places(self.param_groups, found)
+        parts.prepare_capture(self.param_groups, self.state)

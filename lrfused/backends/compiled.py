@@ -25,7 +25,10 @@ class Program(_C.Program, HostProgram):
     def __init__(
         self, moved: Moved, packed: ProgramTables, shown: Shown, steps: int, **_device_only: Any
     ) -> None:
-        super().__init__(moved, packed, None if shown.live else shown.rates, shown.momenta, steps)
+        self.moved, self.shown = moved, shown
+        rates = None if shown.live else shown.rates
+        lists = (shown.momenta, shown.templates, shown.places)
+        super().__init__(moved, packed, rates, *lists, steps)
 
     @staticmethod
     def runs_on(device: torch.device) -> bool:

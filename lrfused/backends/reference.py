@@ -34,7 +34,7 @@ class Program(HostProgram):
     def __init__(
         self, moved: Moved, packed: ProgramTables, shown: Shown, steps: int, **_device_only: Any
     ) -> None:
-        self._moved, self._shown, self.left = moved, shown, steps
+        self.moved, self.shown, self.left = moved, shown, steps
         self._segments = list(zip(packed.segments.tolist(), packed.constants.tolist(), strict=True))
         self._tables = packed.tables.tolist()
         self._plateaus = list(
@@ -49,14 +49,14 @@ class Program(HostProgram):
     @outside_modes
     def use(self) -> None:
         """Note the rates of the step that is now made."""
-        self._moved.used.copy_(self._moved.cells[::2])
+        self.moved.used.copy_(self.moved.cells[::2])
 
     @outside_modes
     def advance(self, groups: Groups | None = None) -> None:
         """Make one schedule step of every group, and show its rates in `groups`."""
         self.left -= 1
-        self._moved.epochs.add_(1)
-        epochs, cells = self._moved.epochs.tolist(), self.cells()
+        self.moved.epochs.add_(1)
+        epochs, cells = self.moved.epochs.tolist(), self.cells()
         for (c, begin, end, every, absolute, table), (x, a, b) in self._segments:
             epoch = epochs[c // 2]
             if epoch < begin or epoch >= end or (epoch - begin) % every != 0:
@@ -64,34 +64,35 @@ class Program(HostProgram):
             if table >= 0:
                 x = self._tables[table + (epoch - begin) // every]
             cells[c] = x * (a if absolute else cells[c] - a) + b
-        self._moved.cells.copy_(tensor(cells, torch.float64))
-        self._moved.record(cut=False)
+        self.moved.cells.copy_(tensor(cells, torch.float64))
+        self.moved.record(cut=False)
         if groups is not None:
             self.show(groups)
 
     @outside_modes
     def feed(self, metric: float) -> bool:
         """Feed one metric to every plateau; return whether any cut its rate."""
-        self._moved.observed.add_(1)
-        before, states = self.cells(), self._moved.plateau_states.tolist()
+        self.moved.observed.add_(1)
+        before, states = self.cells(), self.moved.plateau_states.tolist()
         cells = list(before)
         for (c, constants), state in zip(self._plateaus, states, strict=True):
             cells[c] = _observe(constants, state, metric, cells[c])
-        self._moved.cells.copy_(tensor(cells, torch.float64))
-        self._moved.plateau_states.copy_(tensor(states, torch.float64).reshape(-1, 5))
+        self.moved.cells.copy_(tensor(cells, torch.float64))
+        self.moved.plateau_states.copy_(tensor(states, torch.float64).reshape(-1, 5))
         cut = cells != before
         if cut:
-            self._moved.record(cut=True)
+            self.moved.record(cut=True)
         return cut
 
     @outside_modes
     def cells(self) -> list[float]:
         """Return the rate and the momentum of each group in turn."""
-        return self._moved.cells.tolist()
+        return self.moved.cells.tolist()
 
+    @outside_modes
     def show(self, groups: Groups) -> None:
-        """Put each group's rate into its dict and into `Shown`, the same object in both."""
-        self._shown.put(groups, self.cells())
+        """Put each group's rate and place into its dict and into `Shown`, as the same objects."""
+        self.shown.put(groups, self.cells(), self.moved.epochs.tolist())
 
 
 def _is_better(

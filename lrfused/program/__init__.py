@@ -13,9 +13,11 @@ forms would give other bits, and so would the cosines of another libm. csrc/sche
 from .compositions import (
     compile,
     compiles,
+    copied,
     cycles_momentum,
     forward,
     last_epoch,
+    set_counters,
     set_last_epoch,
     show_rates,
 )
@@ -30,6 +32,7 @@ __all__ = [
     "Segment",
     "compile",
     "compiles",
+    "copied",
     "cycles_momentum",
     "forward",
     "last_epoch",
@@ -37,6 +40,7 @@ __all__ = [
     "plateau_row",
     "plateau_state",
     "rows",
+    "set_counters",
     "set_last_epoch",
     "set_plateau_state",
     "show_rates",

@@ -76,7 +76,7 @@ def _runs(s: Any, count: int) -> Iterator[tuple[int, int, int, bool]]:
 
 
 def _sequential(s: Any, count: int) -> CompiledSchedule:
-    members = [_copied(member) for member in s._schedulers]
+    members = [copied(member) for member in s._schedulers]
     groups: list[list[Segment]] = [[] for _ in s.optimizer.param_groups]
     for i, first, last, starts in _runs(s, count):
         steps = min(last, count) - first + 1
@@ -92,12 +92,24 @@ def _sequential(s: Any, count: int) -> CompiledSchedule:
     return CompiledSchedule(groups, count + 1)
 
 
-def _copied(scheduler: Any) -> Any:
-    """Return a copy of a scheduler and its members, whose counters may run ahead."""
-    copied = copy.copy(scheduler)
+def copied(scheduler: Any) -> Any:
+    """Return a copy of a scheduler and its members, with counters of their own."""
+    own = copy.copy(scheduler)
     if hasattr(scheduler, "_schedulers"):
-        copied._schedulers = [_copied(member) for member in scheduler._schedulers]
-    return copied
+        own._schedulers = [copied(member) for member in scheduler._schedulers]
+    return own
+
+
+_COUNTERS = ("last_epoch", "_step_count", "T_cur", "T_i")
+
+
+def set_counters(scheduler: Any, other: Any) -> None:
+    """Set the counters of a scheduler and its members to those of a copy."""
+    own = vars(other)
+    vars(scheduler).update({key: own[key] for key in _COUNTERS if key in own})
+    members = getattr(scheduler, "_schedulers", ())
+    for member, member_copy in zip(members, own.get("_schedulers", ()), strict=True):
+        set_counters(member, member_copy)
 
 
 def forward(scheduler: Any, count: int) -> None:

@@ -9,11 +9,12 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from .. import program
-from ..checkpoint import scheduler_state
+from ..checkpoint import group_lists, scheduler_state
 from ..outside_modes import zeros
 from ..program import FOREVER, Segment
 from ..schedules import Schedule
 from ..schedules.lr_lambda import own_lr_lambda
+from .slot import Slot
 
 # Keys of a group that no scheduler looks at.
 _NOT_BOUND = {
@@ -31,17 +32,19 @@ class BoundSchedules:
     constructors check the arguments and set the first rates. They are never stepped: a program
     does that, and `catch_up` then sets their counters.
 
-    indices: of the groups that share these schedules. epoch: steps that the schedulers count.
+    slots: of the groups that share these schedules, in the order of the probe's. A group that left
+    `param_groups` keeps its slot, and finds it again by its parameters. epoch: steps that the
+    schedulers count.
     """
 
     def __init__(
         self,
-        schedules: Sequence[Schedule],
+        schedules: tuple[Schedule, ...],
         groups: list[dict[str, Any]],
         indices: Sequence[int],
     ) -> None:
         self.schedules = schedules
-        self.indices = list(indices)
+        self.slots = [Slot(i) for i in indices]
         self.probe = torch.optim.SGD([_probe_group(groups[i]) for i in indices])
         # torch's schedulers would warn that the probe is never stepped, or not by a wrapped step.
         vars(self.probe).update(_opt_called=True, step=_never_called)
@@ -56,8 +59,10 @@ class BoundSchedules:
     def start(self) -> None:
         """Count from where the schedulers are; nothing is compiled."""
         self.epoch = max(program.last_epoch(self.stepped[0]), 0) if self.stepped else 0
-        self.until = 0  # the first epoch that is not compiled
+        self.left = -1  # steps that are compiled
+        self.until = 0  # the first epoch that is not compiled, of the first group
         self.error: Exception | None = None  # that keeps the schedules from going on at `until`
+        self._origin = self.epoch, [program.copied(m) for m in self.stepped]
 
     @property
     def process_groups(self) -> list[Any]:
@@ -82,14 +87,25 @@ class BoundSchedules:
 
     # -- groups ------------------------------------------------------------------------------
 
+    @property
+    def indices(self) -> list[int]:
+        """Return the indices of the groups in `param_groups` that share the schedules."""
+        return [slot.index for slot in self.slots if slot.index is not None]
+
+    def present(self) -> list[tuple[int, int]]:
+        """Return each of those groups as (its number among the probe's groups, its index)."""
+        return [(k, slot.index) for k, slot in enumerate(self.slots) if slot.index is not None]
+
     def give(self, groups: list[dict[str, Any]]) -> None:
         """Copy what torch's constructors wrote, such as lr and initial_lr, into the groups."""
-        for i, bound in zip(self.indices, self.probe.param_groups, strict=True):
+        for k, i in self.present():
+            bound = self.probe.param_groups[k]
             groups[i].update({k: v for k, v in bound.items() if k not in _NOT_BOUND})
 
     def take(self, groups: list[dict[str, Any]]) -> None:
         """Copy the groups' entries into the probe's, and into the groups what they lack."""
-        for i, bound in zip(self.indices, self.probe.param_groups, strict=True):
+        for k, i in self.present():
+            bound = self.probe.param_groups[k]
             bound.update({k: v for k, v in groups[i].items() if k not in _NOT_BOUND})
             bound["lr"] = float(groups[i]["lr"])
             for key, value in bound.items():
@@ -113,16 +129,15 @@ class BoundSchedules:
                 )
 
     def join(self, index: int, group: dict[str, Any]) -> None:
-        """Share the schedules with another group, at its own rate; they have caught up."""
+        """Share the schedules with another group, at its own rate."""
         group.setdefault("initial_lr", group["lr"])
         self.probe.add_param_group(_probe_group(group))
-        self.indices.append(index)
+        self.slots.append(Slot(index))
         for member in self.leaves():
             if isinstance(member, ReduceLROnPlateau):
                 member.min_lrs = [*member.min_lrs, float(member.default_min_lr or 0.0)]
             else:
                 member.base_lrs = [*member.base_lrs, group["initial_lr"]]  # states hold the old
-        self.until = 0
 
     # -- steps -------------------------------------------------------------------------------
 
@@ -132,25 +147,28 @@ class BoundSchedules:
             return program.last_epoch(self.stepped[0])
         return int(self.plateaus[0].last_epoch)
 
-    def segments(self, window: int) -> list[list[Segment]]:
-        """Compile the next `window` steps, for each group, in the order of the members.
+    def segments(self, window: int, epochs: Sequence[int]) -> dict[int, list[Segment]]:
+        """Compile the next `window` steps for each group, by its index, from its epoch.
 
-        An error that keeps a schedule from being compiled further is kept in `error`.
+        epochs: of all groups. An error that keeps the schedules from being compiled further is kept
+        in `error`.
         """
-        rows: list[list[Segment]] = [[] for _ in self.probe.param_groups]
-        self.until, self.error = FOREVER, None
-        for member in self.stepped:
-            compiled = program.compile(member, window)
-            if self.epoch + compiled.until < self.until:
-                self.until, self.error = self.epoch + compiled.until, compiled.error
-            for row, segments in zip(rows, compiled.groups, strict=True):
-                row.extend(s.delayed(self.epoch) for s in segments)
+        at: dict[int, list[tuple[int, int]]] = {}
+        for k, i in reversed(self.present()):
+            at.setdefault(epochs[i], []).append((k, i))
+        rows: dict[int, list[Segment]] = {}
+        self.left, self.error = FOREVER, None
+        for epoch, own in reversed(at.items()):
+            self.go_to(epoch)
+            rows.update({i: [] for _, i in own})
+            for member in self.stepped:
+                compiled = program.compile(member, window)
+                if compiled.until != FOREVER and compiled.until - 1 < self.left:
+                    self.left, self.error = compiled.until - 1, compiled.error
+                for k, i in own:
+                    rows[i].extend(s.delayed(epoch) for s in compiled.groups[k])
+        self.until = FOREVER if self.left == FOREVER else self.epoch + self.left + 1
         return rows
-
-    @property
-    def left(self) -> int:
-        """Return how many steps from `epoch` on are compiled."""
-        return self.until - 1 - self.epoch
 
     @property
     def ends(self) -> bool:
@@ -162,18 +180,32 @@ class BoundSchedules:
         if self.error is not None and self.left <= 0:
             raise self.error
 
-    def catch_up(self, epoch: int) -> None:
+    def go_to(self, epoch: int) -> None:
         """Set the counters of torch's schedulers to an epoch, and leave their rates alone."""
-        for member in self.stepped:
-            program.forward(member, epoch - self.epoch)
+        if epoch < self.epoch:
+            self.epoch, origin = self._origin
+            for member, copied in zip(self.stepped, origin, strict=True):
+                program.set_counters(member, copied)
+        if epoch < self.epoch:  # before a change by hand: what torch does where it is written
+            for member in self.stepped:
+                program.set_last_epoch(member, epoch)
+        else:
+            for member in self.stepped:
+                program.forward(member, epoch - self.epoch)
         self.epoch = epoch
 
     def update(self, rates: Sequence[float], plateau_states: Sequence[list[float]]) -> None:
-        """Set the rates that torch's schedulers return, and the states of the plateaus."""
+        """Set the rates that torch's schedulers return, and the states of the plateaus.
+
+        rates: of all groups.
+        """
         for plateau, state in zip(self.plateaus, plateau_states, strict=True):
             program.set_plateau_state(plateau, state)
+        own = [float(group["lr"]) for group in self.probe.param_groups]
+        for k, i in self.present():
+            own[k] = rates[i]
         for member in self.members:
-            program.show_rates(member, rates)
+            program.show_rates(member, own)
 
     # -- changes by hand ---------------------------------------------------------------------
 
@@ -189,8 +221,31 @@ class BoundSchedules:
     # -- checkpoints -------------------------------------------------------------------------
 
     def plain_state(self) -> list[dict[str, Any]]:
-        """Return the members' states as plain data, each with its class's name."""
-        return [scheduler_state.plain_state(m) for m in self.members]
+        """Return the members' states as plain data, each with its class's name.
+
+        Their lists have an entry for each group that is present.
+        """
+        return [self._of_present(scheduler_state.plain_state(m)) for m in self.members]
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return the members' states as torch's `state_dict` does, for the groups present."""
+        return [self._of_present(m.state_dict()) for m in self.members]
+
+    def tensors(self) -> list[dict[str, Any]]:
+        """Return the tensors among the members' states, which places in the groups leave out."""
+        states = map(scheduler_state.plain_state, self.members)
+        return [{k: v for k, v in state.items() if isinstance(v, torch.Tensor)} for state in states]
+
+    def _of_present(self, state: dict[str, Any]) -> dict[str, Any]:
+        return group_lists.of_some(state, [k for k, _ in self.present()], len(self.slots))
+
+    def _of_all(self, states: Sequence[Any]) -> list[Any]:
+        """Return states of the groups present, with what the others have."""
+        slots, count = [k for k, _ in self.present()], len(self.slots)
+        owns = map(scheduler_state.plain_state, self.members)
+        return [
+            group_lists.of_all(s, own, slots, count) for s, own in zip(states, owns, strict=True)
+        ]
 
     def check(self, states: Any, override: bool) -> None:
         """Raise ValueError unless `states` are states of these schedules.
@@ -203,12 +258,12 @@ class BoundSchedules:
         saved = [s.get("name", name) for s, name in zip(states, names, strict=False)]
         if len(states) != len(names) or saved != names:
             raise ValueError(f"the checkpoint's schedule is {saved}, this optimizer's {names}")
-        for member, state in zip(self.members, states, strict=True):
+        for member, state in zip(self.members, self._of_all(states), strict=True):
             scheduler_state.check(member, state, override)
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         """Load states that `plain_state` returned, or that torch's schedulers saved."""
-        for member, state in zip(self.members, states, strict=True):
+        for member, state in zip(self.members, self._of_all(states), strict=True):
             scheduler_state.load(member, state)
         self.start()
 

@@ -61,17 +61,21 @@ def edit(rates: Rates, groups: Groups, strict: bool = False) -> Iterator[None]:
     An error leaves everything as it was; if `strict`, one of the next schedule step does too.
     """
     lend(rates, groups)
+    rates.keep()
+    epochs, moved = [b.epoch for b in rates.bound], rates.moved.epochs.clone()
     saved = [Saved(own) for b in rates.bound for own in b.attributes()]
     kept = [dict(group) for group in groups]
     ended = [b.error is not None for b in rates.bound]
     try:
         yield
-        for b in rates.bound:
+        for b, before in zip(rates.bound, epochs, strict=True):
             b.give(groups)
             b.start()
+            if b.epoch != before:
+                rates.moved.epochs[b.indices] = b.epoch
         rates.restart(groups)
-        for b, before in zip(rates.bound, ended, strict=True):
-            if strict and not before:
+        for b, had in zip(rates.bound, ended, strict=True):
+            if strict and not had:
                 b.refuse_to_go_on()
     except BaseException:
         for each in saved:
@@ -81,6 +85,7 @@ def edit(rates: Rates, groups: Groups, strict: bool = False) -> Iterator[None]:
             group.update(entries)
         for b in rates.bound:
             b.start()
+        rates.moved.epochs.copy_(moved)
         rates.restart(groups)
         raise
 

@@ -66,7 +66,7 @@ class Moved(NamedTuple):
 
     def record(self, cut: bool) -> None:
         """Add a row to the history: the first group's epoch, whether a plateau cut, the rates."""
-        if len(self.history) == 0:
+        if len(self.history) == 0 or len(self.epochs) == 0:
             return
         row = self.history[int(self.recorded) % len(self.history)]
         row[0], row[1] = self.epochs[0], cut

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from ..outside_modes import tensor
 from ..program import plateau_row, plateau_state, rows
 from .bound import BoundSchedules
 from .program import Announce
+from .slot import Slot
 
 
 class Plateaus:
@@ -26,14 +27,15 @@ class Plateaus:
         self._observed, self._before = observed, int(observed)
         self.process_group = next((g for b in bound for g in b.process_groups), None)
         own = [
-            (plateau, k, i)
+            (plateau, b.slots[k], k, i)
             for b in bound
             for plateau in b.plateaus
-            for k, i in enumerate(b.indices)
+            for k, i in b.present()
         ]
-        self.states = rows([plateau_state(plateau) for plateau, _, _ in own], torch.float64, 5)
-        self.cells = tensor([2 * i for _, _, i in own], torch.int64)
-        self.rows = rows([plateau_row(plateau, k) for plateau, k, _ in own], torch.float64, 10)
+        self._own = [(plateau, slot, i) for plateau, slot, _, i in own]
+        self.states = rows([plateau_state(plateau) for plateau, *_ in own], torch.float64, 5)
+        self.cells = tensor([2 * i for *_, i in own], torch.int64)
+        self.rows = rows([plateau_row(plateau, k) for plateau, _, k, _ in own], torch.float64, 10)
         self._verbose = [
             (plateau.last_epoch, i)
             for b in bound
@@ -41,6 +43,33 @@ class Plateaus:
             if getattr(schedule, "verbose", False)
             for i in b.indices
         ]
+
+    def put(self, states: Mapping[int, Sequence[Sequence[float]]]) -> None:
+        """Put in the states of the plateaus of some groups, by the group's index."""
+        for i, own in self.by_group().items():
+            if i in states:
+                self.states[own] = rows(states[i], torch.float64, 5)
+
+    def by_group(self) -> dict[int, list[int]]:
+        """Return the rows of each group that has plateaus, by the group's index."""
+        found: dict[int, list[int]] = {}
+        for row, (_, _, i) in enumerate(self._own):
+            found.setdefault(i, []).append(row)
+        return found
+
+    def by_slot(self, states: Tensor) -> dict[Slot, list[list[float]]]:
+        """Return the states of each group's plateaus, by its slot in their schedules."""
+        found: dict[Slot, list[list[float]]] = {}
+        for (_, slot, _), state in zip(self._own, states.tolist(), strict=True):
+            found.setdefault(slot, []).append(state)
+        return found
+
+    def by_member(self, states: Tensor) -> dict[int, list[float]]:
+        """Return the state of each plateau, by its id: that of its first group."""
+        found: dict[int, list[float]] = {}
+        for (plateau, _, _), state in zip(self._own, states.tolist(), strict=True):
+            found.setdefault(id(plateau), state)
+        return found
 
     def __bool__(self) -> bool:
         return bool(self._all)

@@ -67,7 +67,7 @@ class Program(Protocol):
         """Return whether a metric can be observed on its device, without reading it here."""
 
     def show(self, groups: Groups) -> None:
-        """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
+        """Put each group's rate, cycled momentum and place into its dict and into `Shown`."""
 
     # -- of programs on a device; on the host nothing is ever in flight ---------------------------
 
@@ -100,6 +100,8 @@ class HostProgram:
     on_device: ClassVar[bool] = False
     recording = captured = in_flight = False
     is_shown = True
+    moved: Moved
+    shown: Shown
 
     if TYPE_CHECKING:  # of the class that runs the schedules, in C++ or in Python
 
@@ -110,13 +112,14 @@ class HostProgram:
             """Return each group's rate and momentum."""
 
         def show(self, groups: Groups) -> None:
-            """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
+            """Put what each group shows into its dict and into `Shown`."""
 
     def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
         """Feed every plateau one metric, show the rates, and call `announce`."""
         before = self.cells() if announce else []
-        if self.feed(float(metric)):
-            self.show(groups)
+        self.feed(float(metric))
+        self.shown.note_states(self.moved)
+        self.show(groups)
         if announce:
             announce(before, self.cells())
 

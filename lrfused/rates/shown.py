@@ -1,16 +1,23 @@
-"""The rates that param_groups show, and the values that the user wrote over them."""
+"""What param_groups show: rates, cycled momenta and the places of schedules; and the user's writes.
+
+A place is `group["schedule"]`: plain data, enough to resume, that wrappers copy and save with the
+group. It is a new dict whenever the schedule moves, so that a copy of the group keeps its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_, itemgetter
+from operator import is_, itemgetter, methodcaller
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..checks.refusals import as_float
+from .moved import Moved
 
-_LR = itemgetter("lr")
+_LR, _SCHEDULE = itemgetter("lr"), methodcaller("get", "schedule")
+
+Groups = list[dict[str, Any]]
 
 
 class Written(NamedTuple):
@@ -29,21 +36,35 @@ class Written(NamedTuple):
 class Shown:
     """Hold what each group's dict shows; another value in the dict was written by the user.
 
-    rates: of each group a float; if `live`, its cell, a 0-dim tensor that is never rebound.
-    momenta: of each group a float where a schedule cycles the momentum, else None; empty if none
-    does. A program's `show` writes both lists and the dicts.
+    groups: the dicts. rates: of each a float; if `live`, its cell, a 0-dim tensor that is never
+    rebound. momenta: of each a float where a schedule cycles the momentum, else None; empty if none
+    does. places: of each a dict where it has a schedule, else None. templates: likewise, what a
+    place has besides its epoch. A program's `show` writes these lists and the dicts.
     """
 
     def __init__(self, live: bool) -> None:
         self.live = live
+        self.groups: Groups = []
         self.rates: list[Any] = []
         self.momenta: list[float | None] = []
+        self.places: list[dict[str, Any] | None] = []
+        self.templates: list[dict[str, Any] | None] = []
+        self._plateaus: dict[int, list[int]] = {}  # by group, its rows of the plateaus' states
+        self._observed_before = 0
 
-    def is_as_shown(self, groups: list[dict[str, Any]]) -> bool:
-        """Return whether every rate is the object that was put there, and no momentum is cycled."""
-        return not self.momenta and all(map(is_, map(_LR, groups), self.rates))
+    def are_known(self, groups: Groups) -> bool:
+        """Return whether the list holds the known dicts, in their order."""
+        return len(groups) == len(self.groups) and all(map(is_, groups, self.groups))
 
-    def written(self, groups: list[dict[str, Any]]) -> list[Written]:
+    def is_as_shown(self, groups: Groups) -> bool:
+        """Return whether each known dict has the objects put there, and no momentum is cycled."""
+        return (
+            not self.momenta
+            and all(map(is_, map(_LR, groups), self.rates))
+            and all(map(is_, map(_SCHEDULE, groups), self.places))
+        )
+
+    def written(self, groups: Groups) -> list[Written]:
         """Return what the user wrote; raise TypeError for what is no number. Changes nothing."""
         found = []
         for i, (group, shown) in enumerate(zip(groups, self.rates, strict=True)):
@@ -56,12 +77,17 @@ class Shown:
                 found.append(Written(i, "momentum", value))
         return found
 
+    def written_places(self, groups: Groups) -> dict[int, Any]:
+        """Return what stands, by group, where another place was shown."""
+        found = enumerate(zip(map(_SCHEDULE, groups), self.places, strict=True))
+        return {i: value for i, (value, shown) in found if value is not shown}
+
     def differs(self, written: Written) -> bool:
         """Return whether a written value is another number than the one shown."""
         shown = self.rates if written.key == "lr" else self.momenta
         return bool(shown[written.group] != written.value)
 
-    def accept(self, groups: list[dict[str, Any]], written: Written) -> None:
+    def accept(self, groups: Groups, written: Written) -> None:
         """Show a written value."""
         i, key, value = written
         if key == "momentum":
@@ -86,14 +112,55 @@ class Shown:
             momentum = as_float(f"param_groups[{i}]['momentum']", group["momentum"])
             cells[2 * i + 1] = self.momenta[i] = momentum
 
-    def put(self, groups: list[dict[str, Any]], cells: Sequence[float]) -> None:
-        """Show the numbers of the cells; csrc/program.cpp's `show` does the same."""
+    # -- places ------------------------------------------------------------------------------
+
+    def start_places(
+        self,
+        templates: Sequence[dict[str, Any] | None],
+        plateaus: dict[int, list[int]],
+        moved: Moved,
+    ) -> None:
+        """Show every group's place anew.
+
+        plateaus: by group, its rows of the plateaus' states.
+        """
+        self.templates[:], self.places[:] = templates, [None] * len(templates)
+        self._plateaus = plateaus
+        self._observed_before = int(moved.observed)
+        self.note_states(moved)
+        self.put_places(self.groups, moved.epochs.tolist())
+
+    def note_states(self, moved: Moved) -> None:
+        """Put the states of the plateaus into the templates of the places."""
+        if not self._plateaus:
+            return
+        states = moved.plateau_states.tolist()
+        metrics = int(moved.observed) - self._observed_before
+        for i, rows in self._plateaus.items():
+            own = {"metrics": metrics, "plateaus": [states[row] for row in rows]}
+            self.templates[i] = {**(self.templates[i] or {}), **own}
+
+    def count(self, groups: Groups, since: int) -> None:
+        """Show the optimizer steps made since the last schedule step."""
+        for i, place in enumerate(self.places):
+            if place is not None:
+                groups[i]["schedule"] = self.places[i] = {**place, "steps_since": since}
+
+    def put_places(self, groups: Groups, epochs: Sequence[int]) -> None:
+        """Show the places at these epochs; csrc/groups.cpp's `show_places` does the same."""
+        for i, template in enumerate(self.templates):
+            place = None if template is None else {**template, "epoch": epochs[i]}
+            groups[i]["schedule"] = self.places[i] = place
+
+    def put(self, groups: Groups, cells: Sequence[float], epochs: Sequence[int]) -> None:
+        """Show the numbers of the cells and the places; csrc/program.cpp's `show` does the same."""
         if not self.live:
             for i, group in enumerate(groups):
                 group["lr"] = self.rates[i] = cells[2 * i]
         for i, momentum in enumerate(self.momenta):
             if momentum is not None:
                 groups[i]["momentum"] = self.momenta[i] = cells[2 * i + 1]
+        self.put_places(groups, epochs)
 
     @property
     def momentum_cells(self) -> dict[int, int]:

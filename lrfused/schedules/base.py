@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from operator import is_
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch.optim import lr_scheduler
@@ -62,7 +63,10 @@ class Schedule:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
+Schedules: TypeAlias = tuple[Schedule, ...] | None
+
+
+def as_schedules(schedule: Any) -> Schedules:
     """Return None, one schedule, or several in order as a tuple; raise TypeError for the rest."""
     if schedule is None or (isinstance(schedule, tuple) and not schedule):
         return None
@@ -78,15 +82,24 @@ def as_schedules(schedule: Any) -> tuple[Schedule, ...] | None:
     return several or None
 
 
-def shared_schedules(groups: Sequence[dict[str, Any]], schedule: Any) -> Any:
-    """Return the tuple of a group with the same schedules, to share their state; else a new one."""
-    made = as_schedules(schedule)
-    for group in groups:
-        if group["schedule"] is schedule or (
-            made is not None
-            and group["schedule"] is not None
-            and len(made) == len(group["schedule"])
-            and all(a is b for a, b in zip(made, group["schedule"], strict=True))
-        ):
-            return group["schedule"]
-    return made
+def are_same(a: Schedules, b: Schedules) -> bool:
+    """Return whether these are the same schedules: groups with the same ones share their state."""
+    if a is None or b is None:
+        return a is b
+    return len(a) == len(b) and all(map(is_, a, b))
+
+
+def shared_schedules(
+    schedules: Mapping[int, Schedules],
+) -> list[tuple[tuple[Schedule, ...], list[int]]]:
+    """Return the schedules of several groups, each once, with the indices of its groups."""
+    shared: list[tuple[tuple[Schedule, ...], list[int]]] = []
+    for i, own in schedules.items():
+        if own is None:
+            continue
+        indices = next((found for one, found in shared if are_same(one, own)), None)
+        if indices is None:
+            shared.append((own, [i]))
+        else:
+            indices.append(i)
+    return shared

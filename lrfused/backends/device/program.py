@@ -60,7 +60,7 @@ class Program(ABC):
         may_capture: bool = True,
     ) -> None:
         self._host_program = HostProgram(moved, packed, shown, steps)
-        self._moved, self.left = moved, steps
+        self._moved, self._shown, self.left = moved, shown, steps
         # By group, the cell of a momentum that a schedule cycles.
         self.momentum_cells = shown.momentum_cells
         self._moving = {
@@ -218,7 +218,7 @@ class Program(ABC):
         return cells
 
     def show(self, groups: Groups) -> None:
-        """Put each group's rate, and a cycled momentum, into its dict and into `Shown`."""
+        """Put each group's rate, cycled momentum and place into its dict and into `Shown`."""
         self._drain(wait=False)
         self._host_program.show(groups)
         self.is_shown = True
@@ -233,6 +233,7 @@ class Program(ABC):
         before = int(self._moved.epochs[0])
         self._fetch(next(iter(self._copies.values())))
         self.left -= int(self._moved.epochs[0]) - before
+        self._shown.note_states(self._moved)
         self.is_shown = False
         self.push()
         return True
@@ -292,6 +293,7 @@ class Program(ABC):
             self._pending.popleft()
             moved = True
         if moved:
+            self._shown.note_states(self._moved)
             self._agree()
             self.is_shown = False
 
