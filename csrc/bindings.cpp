@@ -114,18 +114,17 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .value("remainder", MasterForm::remainder);
   py::class_<Program>(m, "Program")
       .def(py::init([](const std::array<at::Tensor, 7>& moved,
-                       const std::array<at::Tensor, 5>& compiled, py::object rates,
-                       py::list momenta, py::list templates, py::list places, int64_t steps) {
+                       const std::array<at::Tensor, 5>& compiled,
+                       const std::array<py::list, 5>& shown, bool live, int64_t steps) {
              const auto& [cells, epochs, used, history, recorded, plateau_states, observed] = moved;
              const auto& [segments, constants, tables, plateau_cells, plateaus] = compiled;
-             return Program(
-                 {cells, epochs, used, history, recorded, plateau_states, observed},
-                 {segments, constants, tables, plateau_cells, plateaus},
-                 {std::move(rates), std::move(momenta), std::move(templates), std::move(places)},
-                 steps);
+             const auto& [groups, rates, momenta, templates, places] = shown;
+             return Program({cells, epochs, used, history, recorded, plateau_states, observed},
+                            {segments, constants, tables, plateau_cells, plateaus},
+                            {live, groups, rates, momenta, templates, places}, steps);
            }),
-           py::arg("moved"), py::arg("compiled"), py::arg("rates"), py::arg("momenta"),
-           py::arg("templates"), py::arg("places"), py::arg("steps"))
+           py::arg("moved"), py::arg("compiled"), py::arg("shown"), py::arg("live"),
+           py::arg("steps"))
       .def_readwrite("left", &Program::left)
       .def("use", &Program::use)
       .def(
@@ -137,7 +136,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
           py::arg("groups") = py::none())
       .def("feed", &Program::feed, py::arg("metric"))
       .def("cells", &Program::current_cells)
-      .def("show", &Program::show, py::arg("groups"));
+      .def("show", &Program::show, py::arg("groups"))
+      .def("shows", &Program::shows, py::arg("groups"));
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("master_form"),
         py::arg("advance"), py::arg("use_fma"), py::arg("odd"));

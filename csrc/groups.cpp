@@ -5,6 +5,13 @@
 #include <utility>
 
 namespace lrfused {
+
+namespace keys {
+PyObject* const lr = PyUnicode_InternFromString("lr");
+PyObject* const momentum = PyUnicode_InternFromString("momentum");
+PyObject* const schedule = PyUnicode_InternFromString("schedule");
+}  // namespace keys
+
 namespace {
 
 double number(PyObject* dict, const char* name, bool& valid) {
@@ -60,25 +67,43 @@ Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
   return {{rounded<float>(h), h}, h.grad_factor != 1, decay != 0, momentum != 0, nesterov};
 }
 
+bool is_same(const py::list& a, const py::list& b) {
+  const Py_ssize_t count = PyList_GET_SIZE(a.ptr());
+  if (count != PyList_GET_SIZE(b.ptr())) return false;
+  for (Py_ssize_t i = 0; i < count; ++i)
+    if (PyList_GET_ITEM(a.ptr(), i) != PyList_GET_ITEM(b.ptr(), i)) return false;
+  return true;
+}
+
+bool have(const py::list& groups, PyObject* key, const py::list& values, bool none_is_any) {
+  const Py_ssize_t count = PyList_GET_SIZE(groups.ptr());
+  if (count != PyList_GET_SIZE(values.ptr())) return false;
+  for (Py_ssize_t g = 0; g < count; ++g) {
+    const PyObject* value = PyList_GET_ITEM(values.ptr(), g);
+    if (none_is_any && value == Py_None) continue;
+    const PyObject* found = PyDict_GetItemWithError(PyList_GET_ITEM(groups.ptr(), g), key);
+    if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    if ((found == nullptr ? Py_None : found) != value) return false;
+  }
+  return true;
+}
+
 void show_rates(const py::list& groups, py::handle rates, const double* cells) {
-  static PyObject* const key = PyUnicode_InternFromString("lr");
   for (size_t g = 0; g < groups.size(); ++g)
-    show(groups[g].ptr(), key, rates.ptr(), g, py::float_(cells[2 * g]));
+    show(groups[g].ptr(), keys::lr, rates.ptr(), g, py::float_(cells[2 * g]));
 }
 
 void show_momenta(const py::list& groups, py::handle momenta, const double* cells) {
-  static PyObject* const key = PyUnicode_InternFromString("momentum");
   for (size_t g = 0; g < groups.size(); ++g) {
     const PyObject* shown = PyList_GetItem(momenta.ptr(), g);
     if (shown == nullptr) throw py::error_already_set();
     if (shown != Py_None)
-      show(groups[g].ptr(), key, momenta.ptr(), g, py::float_(cells[2 * g + 1]));
+      show(groups[g].ptr(), keys::momentum, momenta.ptr(), g, py::float_(cells[2 * g + 1]));
   }
 }
 
 void show_places(const py::list& groups, py::handle templates, py::handle places,
                  const int64_t* epochs) {
-  static PyObject* const key = PyUnicode_InternFromString("schedule");
   static PyObject* const epoch = PyUnicode_InternFromString("epoch");
   for (size_t g = 0; g < groups.size(); ++g) {
     PyObject* own = PyList_GetItem(templates.ptr(), static_cast<Py_ssize_t>(g));
@@ -87,7 +112,7 @@ void show_places(const py::list& groups, py::handle templates, py::handle places
     auto place = py::reinterpret_steal<py::object>(PyDict_Copy(own));
     if (!place || PyDict_SetItem(place.ptr(), epoch, py::int_(epochs[g]).ptr()) < 0)
       throw py::error_already_set();
-    show(groups[g].ptr(), key, places.ptr(), g, std::move(place));
+    show(groups[g].ptr(), keys::schedule, places.ptr(), g, std::move(place));
   }
 }
 

@@ -9,12 +9,25 @@ namespace py = pybind11;
 
 namespace lrfused {
 
+// Interned keys of a group's dict.
+namespace keys {
+extern PyObject* const lr;
+extern PyObject* const momentum;
+extern PyObject* const schedule;
+}  // namespace keys
+
 // A dict's value, borrowed; a KeyError if there is none.
 PyObject* item(PyObject* dict, const char* name);
 
 // Read a group. Clears `valid` for a value that is not a number or not in float32's range; Python
 // then raises the error.
 Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid);
+
+// Whether two lists hold the same objects.
+bool is_same(const py::list& a, const py::list& b);
+
+// Whether each group has a list's object under a key; None stands for no entry, or for any.
+bool have(const py::list& groups, PyObject* key, const py::list& values, bool none_is_any = false);
 
 // Put each group's rate, cells[2 g], into its dict and into the list `rates`, the same object.
 void show_rates(const py::list& groups, py::handle rates, const double* cells);

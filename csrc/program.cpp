@@ -23,8 +23,6 @@ Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps
       moved_(std::move(moved)),
       compiled_(std::move(compiled)),
       shown_(std::move(shown)) {
-  TORCH_CHECK_TYPE(shown_.rates.is_none() || PyList_Check(shown_.rates.ptr()),
-                   "rates must be a list or None");
   check("epochs", moved_.epochs, at::kLong, -1, 0);
   check("cells", moved_.cells, at::kDouble, 2 * groups(), 0);
   check("used", moved_.used, at::kDouble, groups(), 0);
@@ -97,16 +95,23 @@ bool Program::feed(double metric) {
 }
 
 void Program::show(const py::list& groups) const {
-  const auto& [rates, momenta, templates, places] = shown_;
-  const auto fits = [&](const py::object& list) { return py::len(list) == size_t(this->groups()); };
-  TORCH_CHECK_VALUE(fits(groups) && (rates.is_none() || fits(rates)) &&
-                        (momenta.empty() || fits(momenta)) && fits(templates) && fits(places),
+  const auto& [live, known, rates, momenta, templates, places] = shown_;
+  const auto fits = [&](const py::list& list) { return list.size() == size_t(this->groups()); };
+  TORCH_CHECK_VALUE(fits(groups) && fits(rates) && (momenta.empty() || fits(momenta)) &&
+                        fits(templates) && fits(places),
                     "groups, rates, momenta, templates and places must be lists of one entry for "
                     "each of ",
                     this->groups(), " groups");
-  if (!rates.is_none()) show_rates(groups, rates, cells());
+  if (!live) show_rates(groups, rates, cells());
   if (!momenta.empty()) show_momenta(groups, momenta, cells());
   show_places(groups, templates, places, moved_.epochs.const_data_ptr<int64_t>());
+}
+
+bool Program::shows(const py::list& groups) const {
+  const auto& [live, known, rates, momenta, templates, places] = shown_;
+  return is_same(groups, known) && have(groups, keys::lr, rates) &&
+         have(groups, keys::schedule, places) &&
+         (momenta.empty() || have(groups, keys::momentum, momenta, /*none_is_any=*/true));
 }
 
 void Program::record(bool cut) {

@@ -33,9 +33,11 @@ struct ProgramTables {
   at::Tensor plateaus;       // fp64 [P, 10]
 };
 
-// What the groups show, lists of the optimizer, which may change them at any time.
+// What the groups show: lists of the optimizer, which may change them at any time.
 struct C10_HIDDEN Shown {
-  py::object rates;    // None, or each group's rate
+  bool live;           // whether the rates are the cells, which are never put anew
+  py::list groups;     // the groups' dicts
+  py::list rates;      // each group's rate
   py::list momenta;    // empty, or each group's momentum, None where no schedule cycles it
   py::list templates;  // each group's place without its epoch, None where it has no schedule
   py::list places;     // each group's place, or None
@@ -49,7 +51,8 @@ class C10_HIDDEN Program {
   void use();                // note the rates used by this step
   void advance();            // one schedule step of every group
   bool feed(double metric);  // one metric for every plateau; whether any cut its rate
-  void show(const py::list& groups) const;  // put rates, momenta, places into groups and lists
+  void show(const py::list& groups) const;   // put rates, momenta, places into groups and lists
+  bool shows(const py::list& groups) const;  // whether these groups have what was put there
   std::vector<double> current_cells() const;
   const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
   double rate(int64_t group) const { return cells()[2 * group]; }

@@ -13,10 +13,8 @@ class Program:
             Tensor
         ],  # 7: cells, epochs, used, history, recorded, plateau_states, observed
         compiled: Sequence[Tensor],  # 5: segments, constants, tables, plateau_cells, plateaus
-        rates: list[float] | None,
-        momenta: list[float | None],
-        templates: list[dict[str, Any] | None],
-        places: list[dict[str, Any] | None],
+        shown: Sequence[list[Any]],  # 5: groups, rates, momenta, templates, places
+        live: bool,
         steps: int,
     ) -> None: ...
     def use(self) -> None: ...
@@ -24,6 +22,7 @@ class Program:
     def feed(self, metric: float) -> bool: ...
     def cells(self) -> list[float]: ...
     def show(self, groups: list[dict[str, Any]]) -> None: ...
+    def shows(self, groups: list[dict[str, Any]]) -> bool: ...
 
 class Master:
     none: Master

@@ -212,12 +212,11 @@ class FusedDecaySGD(Optimizer):
                 "replays would all advance the schedule, or none; use schedule_every=None, and "
                 "scheduler.step() between replays"
             )
-        due = rates.stepped and (clock.is_due() if counts else clock.every == 1)
+        due = rates.begin(groups, clock.is_due() if counts else clock.every == 1)
+        rates.given = rates.kept = None
         if due and "step" in self.__dict__ and not parts.warned_of_attached:
             own = [scheduler for b in rates.bound for scheduler in b.members]
             parts.warned_of_attached = warn_of_attached(self.__dict__["step"], own)
-        rates.begin(groups, due)
-        rates.kept = None
         scaling.read(self)
         updated = parts.backend.step(groups, self.state, rates.program, due, scaling)
         if counts and (updated or not scaling.on_update):
@@ -261,6 +260,16 @@ class FusedDecaySGD(Optimizer):
     def _step_supports_amp_scaling(self) -> bool:
         """Return whether `step` unscales and skips itself; GradScaler reads this."""
         return self._internals.scaling.amp == "fused"
+
+    def __repr__(self) -> str:
+        """Return torch's list of the groups, each with its schedules instead of their place."""
+        shown = object.__new__(type(self))
+        bound = map(self._internals.rates.bound_to, range(len(self.param_groups)))
+        shown.param_groups = [
+            {**group, "schedule": None if b is None else b.schedules}
+            for group, b in zip(self.param_groups, bound, strict=True)
+        ]
+        return Optimizer.__repr__(shown)
 
     # -- checkpoints -------------------------------------------------------------------------
 

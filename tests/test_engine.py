@@ -45,7 +45,7 @@ def compiled_program(**tensors):
     """Make the compiled program of named tensors, which shows nothing."""
     return _C.Program(
         tuple(tensors[name] for name in MOVED), tuple(tensors[name] for name in COMPILED),
-        None, [], 100,
+        [[]] * 5, False, 100,
     )  # fmt: skip
 
 
@@ -111,20 +111,26 @@ def test_a_program_out_of_bounds_is_refused(name, value):
         compiled_program(**arguments(**{name: value}))
 
 
-def shown_program(rates, momenta):
-    """Make a program that halves the first group's rate at its first step, and shows in lists."""
+def shown_program(rates=(1.0,) * 3, momenta=(), templates=(None,) * 3, live=False):
+    """Make a program that halves the first group's rate at its first step, and shows in lists.
+
+    Return it, its tensors and the lists: groups, rates, momenta, templates, places.
+    """
     tensors = arguments(
         segments=torch.tensor([[0, 1, 2, 1, 0, -1], [3, 1, 2, 1, 1, -1]]),
         constants=torch.tensor([[0.5, 0.0, 0.0], [1.0, 0.25, 0.0]], dtype=torch.float64),
     )
-    lists = [tuple(tensors[name] for name in names) for names in (MOVED, COMPILED)]
-    return _C.Program(*lists, rates, momenta, 7), tensors
+    groups = [{"lr": 1.0, "momentum": 0.5, "schedule": None} for _ in range(3)]
+    shown = [groups, list(rates), list(momenta), list(templates), [None] * 3]
+    given = [tuple(tensors[name] for name in names) for names in (MOVED, COMPILED)]
+    return _C.Program(*given, shown, live, 7), tensors, shown
 
 
 def test_a_program_shows_one_object_in_the_group_and_the_list():
-    rates, momenta = [1.0, 1.0, 1.0], [None, 0.5, None]
-    made, tensors = shown_program(rates, momenta)
-    groups = [{"lr": 1.0, "momentum": 0.5} for _ in rates]
+    made, tensors, shown = shown_program(
+        momenta=[None, 0.5, None], templates=[None, None, {"steps_since": 0}]
+    )
+    groups, rates, momenta, _, places = shown
     made.advance(groups)
     cells = tensors["cells"].tolist()
     assert rates == cells[::2]
@@ -133,17 +139,42 @@ def test_a_program_shows_one_object_in_the_group_and_the_list():
     assert [group["momentum"] for group in groups] == [0.5, 0.25, 0.5]
     assert all(group["lr"] is rate for group, rate in zip(groups, rates, strict=True))
     assert groups[1]["momentum"] is momenta[1]
+    assert places == [None, None, {"steps_since": 0, "epoch": 1}]
+    assert groups[2]["schedule"] is places[2]
 
 
-def test_a_program_without_lists_leaves_the_groups():
-    made, _ = shown_program(None, [])
-    groups = [{"lr": 1.0, "momentum": 0.5} for _ in range(3)]
+def test_a_program_whose_cells_are_the_rates_leaves_them():
+    made, _, (groups, *_) = shown_program(live=True)
     made.advance(groups)
-    assert groups == [{"lr": 1.0, "momentum": 0.5}] * 3
+    assert groups == [{"lr": 1.0, "momentum": 0.5, "schedule": None}] * 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("lr", 1e3), ("momentum", 0.123), ("schedule", {}), ("params", [])]
+)
+def test_a_program_finds_what_was_written(key, value):
+    made, _, (groups, *_) = shown_program(
+        momenta=[None, 0.5, None], templates=[None, {"steps_since": 0}, None]
+    )
+    made.advance(groups)
+    assert made.shows(groups)
+    assert not made.shows(groups[:2])
+    assert not made.shows([dict(group) for group in groups])
+    groups[1][key] = value
+    assert made.shows(groups) == (key == "params")
+    groups[1].pop(key)
+    assert made.shows(groups) == (key == "params")
+
+
+def test_a_momentum_that_no_schedule_cycles_may_be_written():
+    made, _, (groups, *_) = shown_program(momenta=[None, 0.5, None])
+    made.advance(groups)
+    groups[0]["momentum"] = 0.7
+    assert made.shows(groups)
 
 
 def test_a_program_counts_the_steps_left_and_the_metrics_fed():
-    made, tensors = shown_program(None, [])
+    made, tensors, _ = shown_program()
     made.advance()
     assert made.left == 6
     made.left = 2
@@ -154,19 +185,13 @@ def test_a_program_counts_the_steps_left_and_the_metrics_fed():
     assert tensors["observed"].item() == 2
 
 
-@pytest.mark.parametrize("changed", ["rates", "momenta", "groups"])
+@pytest.mark.parametrize("changed", range(5))
 def test_lists_that_were_changed_are_refused(changed):
-    lists = {"rates": [1.0] * 3, "momenta": [0.5] * 3, "groups": [{} for _ in range(3)]}
-    made, _ = shown_program(lists["rates"], lists["momenta"])
-    made.show(lists["groups"])
-    lists[changed].pop()
+    made, _, shown = shown_program(momenta=[0.5] * 3)
+    made.show(shown[0])
+    shown[changed].pop()
     with pytest.raises(ValueError, match="lists of one entry for each of 3 groups"):
-        made.show(lists["groups"])
-
-
-def test_rates_must_be_a_list():
-    with pytest.raises(TypeError, match="rates must be a list or None"):
-        shown_program((1.0,) * 3, [])
+        made.show(shown[0])
 
 
 def group_of(params, momentum=0.9, **numbers):

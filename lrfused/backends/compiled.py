@@ -26,9 +26,8 @@ class Program(_C.Program, HostProgram):
         self, moved: Moved, packed: ProgramTables, shown: Shown, steps: int, **_device_only: Any
     ) -> None:
         self.moved, self.shown = moved, shown
-        rates = None if shown.live else shown.rates
-        lists = (shown.momenta, shown.templates, shown.places)
-        super().__init__(moved, packed, rates, *lists, steps)
+        lists = (shown.groups, shown.rates, shown.momenta, shown.templates, shown.places)
+        super().__init__(moved, packed, lists, shown.live, steps)
 
     @staticmethod
     def runs_on(device: torch.device) -> bool:

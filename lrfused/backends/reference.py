@@ -94,6 +94,10 @@ class Program(HostProgram):
         """Put each group's rate and place into its dict and into `Shown`, as the same objects."""
         self.shown.put(groups, self.cells(), self.moved.epochs.tolist())
 
+    def shows(self, groups: Groups) -> bool:
+        """Return whether these are the known groups, each with what was shown last."""
+        return self.shown.is_as_shown(groups)
+
 
 def _is_better(
     maximize: float, absolute: float, threshold: float, metric: float, best: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -30,12 +31,34 @@ def plain_state(scheduler: Any) -> dict[str, Any]:
     torch.distributed.checkpoint turns a dict's integer keys into strings and drops empty lists: so
     no dict has integer keys, and a missing list is read as an empty one.
     """
-    state = {k: _plain(v) for k, v in scheduler.state_dict().items()}
+    state = {k: _plain(v) for k, v in torch_state(scheduler).items()}
     if "lr_lambdas" in state:
         state["lr_lambdas"] = [function or None for function in state["lr_lambdas"]]
     if "_schedulers" in state:
         state["_schedulers"] = [plain_state(member) for member in scheduler._schedulers]
     return {**state, "name": type(scheduler).__name__}
+
+
+def torch_state(scheduler: Any) -> dict[str, Any]:
+    """Return what a scheduler's `state_dict()` returns; a built-in function is no part of it.
+
+    torch's own fails with one, which has no `__dict__`.
+    """
+    saved = copy.copy(scheduler)
+    if hasattr(saved, "lr_lambdas"):
+        saved.lr_lambdas = [_saveable(function) for function in saved.lr_lambdas]
+    if getattr(saved, "_scale_fn_custom", None) is not None:
+        saved._scale_fn_custom = _saveable(saved._scale_fn_custom)
+    state: dict[str, Any] = saved.state_dict()
+    return state
+
+
+def _saveable(function: Any) -> Any:
+    return function if hasattr(function, "__dict__") else _saved_by_no_state
+
+
+def _saved_by_no_state(epoch: int) -> float:
+    raise AssertionError("a function that only stands for another in a state")
 
 
 def _plain(value: Any) -> Any:

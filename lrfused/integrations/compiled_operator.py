@@ -79,8 +79,11 @@ def _rates_of(backend: Any, group: dict[str, Any]) -> Rates:
     """Return rates without a schedule, with the group's rate."""
     rates: Rates | None = vars(_kept).get(backend.name)
     if rates is None:
-        rates = vars(_kept)[backend.name] = Rates([group], backend.Program, capturable=False)
-    rates.begin([group])
+        rates = vars(_kept)[backend.name] = Rates([{**group}], backend.Program, capturable=False)
+    known = rates.shown.groups
+    known[0].update(group)
+    rates.begin(known)
+    known[0]["params"] = []
     return rates
 
 

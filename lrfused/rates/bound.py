@@ -229,7 +229,7 @@ class BoundSchedules:
 
     def state(self) -> list[dict[str, Any]]:
         """Return the members' states as torch's `state_dict` does, for the groups present."""
-        return [self._of_present(m.state_dict()) for m in self.members]
+        return [self._of_present(scheduler_state.torch_state(m)) for m in self.members]
 
     def tensors(self) -> list[dict[str, Any]]:
         """Return the tensors among the members' states, which places in the groups leave out."""

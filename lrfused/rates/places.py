@@ -26,6 +26,7 @@ class Kept(NamedTuple):
     """What the groups showed after the last optimizer step, as a wrapper's may still."""
 
     rates: list[Any]
+    momenta: list[Any]
     places: list[Place | None]
 
 
@@ -74,32 +75,40 @@ def take(rates: Rates, groups: Groups, placed: dict[int, Any]) -> None:
     A place of ours that is out of date was copied there by a wrapper, with the rate beside it; a
     loaded place is loaded; a schedule begins; None ends one.
     """
-    stale: list[int] = []
+    stale: dict[int, Kept | None] = {}
     loaded: dict[int, Place] = {}
     written: dict[int, Schedules] = {}
     for i, value in placed.items():
         b = rates.bound_to(i)
         if isinstance(value, dict):
             if _is_out_of_date(rates, i, value):
-                stale.append(i)
+                stale[i] = rates.kept
             else:
                 loaded[i] = check_form(i, value)
             continue
         schedules = as_schedules(value)
         if b is not None and are_same(schedules, b.schedules):
-            stale.append(i)  # as it was given to a wrapper
+            stale[i] = rates.given  # as it was given to a wrapper
         else:
             written[i] = schedules
     check(rates, loaded)
-    for i in stale:
-        kept = rates.kept
-        if kept is not None and groups[i]["lr"] == kept.rates[i]:
-            groups[i]["lr"] = rates.shown.rates[i]
-        groups[i]["schedule"] = rates.shown.places[i]
+    for i, kept in stale.items():
+        _show_again(rates, i, groups[i], kept)
     if written:
         rates.rebind(groups, written)
     if loaded:
         load(rates, groups, loaded)
+
+
+def _show_again(rates: Rates, i: int, group: dict[str, Any], kept: Kept | None) -> None:
+    """Show the place again, and the rate and momentum that a wrapper copied with an older one."""
+    shown = rates.shown
+    if kept is not None:
+        if group["lr"] == kept.rates[i]:
+            group["lr"] = shown.rates[i]
+        if shown.momenta and shown.momenta[i] is not None and group["momentum"] == kept.momenta[i]:
+            group["momentum"] = shown.momenta[i]
+    group["schedule"] = shown.places[i]
 
 
 def _is_out_of_date(rates: Rates, i: int, place: Place) -> bool:

@@ -69,6 +69,9 @@ class Program(Protocol):
     def show(self, groups: Groups) -> None:
         """Put each group's rate, cycled momentum and place into its dict and into `Shown`."""
 
+    def shows(self, groups: Groups) -> bool:
+        """Return whether these are the known groups, each with what `show` has put there last."""
+
     # -- of programs on a device; on the host nothing is ever in flight ---------------------------
 
     @property

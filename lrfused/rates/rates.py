@@ -65,9 +65,11 @@ class Rates:
         self.shown.groups[:] = groups
         for i, group in enumerate(groups):
             self.shown.start(i, group, self.moved.cells, cycles_momentum=False)
-        # What the groups showed after the last optimizer step, or before any, if it has changed.
         self.returned: set[int] = set()  # groups that were away, until the next schedule step
-        self.kept: Kept | None = Kept(list(self.shown.rates), [None] * len(groups))
+        # What the groups had before their schedules, until the first optimizer step.
+        momenta = [group["momentum"] for group in groups]
+        self.given: Kept | None = Kept(list(self.shown.rates), momenta, [None] * len(groups))
+        self.kept: Kept | None = None  # what they showed after the last one, if that has changed
         self.add(
             groups,
             self.make_bound(groups, {i: as_schedules(g["schedule"]) for i, g in enumerate(groups)}),
@@ -207,19 +209,21 @@ class Rates:
 
     # -- steps -------------------------------------------------------------------------------
 
-    def begin(self, groups: Groups, due: bool = False) -> None:
+    def begin(self, groups: Groups, due: bool = False) -> bool:
         """Take over what the user has written; if `due`, let the program reach one step further.
 
-        Raises TypeError for a written value that is no number, ValueError for a group or a schedule
-        that cannot join, and the schedule's own error where it has ended; nothing is changed then.
+        Return whether there is a schedule step to make. Raises TypeError for a written value that
+        is no number, ValueError for a group or a schedule that cannot join, and the schedule's own
+        error where it has ended; nothing is changed then.
         """
-        if not self.shown.are_known(groups):
-            self.regroup(groups)
         program = self.program
-        if program.captured or not (program.is_shown and self.shown.is_as_shown(groups)):
+        if program.captured or not (program.is_shown and program.shows(groups)):
+            if not self.shown.are_known(groups):
+                self.regroup(groups)
             self._take_written(groups)
         if self.watched:
             edits.take_watched(self, groups)
+        due = due and self.stepped
         if due and self.returned:
             self._take_back()
         if due and self.program.left <= 0:
@@ -227,6 +231,7 @@ class Rates:
             self._compile()
             for b in self.bound:
                 b.refuse_to_go_on()
+        return due
 
     @outside_modes
     def _take_written(self, groups: Groups) -> None:
@@ -257,7 +262,7 @@ class Rates:
     def keep(self) -> None:
         """Keep what the groups show: it changes between two optimizer steps."""
         if self.kept is None:
-            self.kept = Kept(list(self.shown.rates), list(self.shown.places))
+            self.kept = Kept(*map(list, (self.shown.rates, self.shown.momenta, self.shown.places)))
 
     def _keep_last(self, group: int, rate: float) -> None:
         """Keep the rate that a schedule set, over which the user has written."""

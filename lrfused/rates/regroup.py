@@ -66,7 +66,7 @@ def regroup(rates: Rates, groups: Groups) -> None:
     rates.restart(groups, numbers.plateaus(rates, joining))
     for i, place in found.items():
         groups[i]["schedule"] = place  # of a loaded group; `begin` loads it
-    rates.kept = None
+    rates.given = rates.kept = None
     was = {before.index(j) for j in rates.returned if j in before}
     rates.returned = was | {i for i, how in joining.items() if how.slot is not None}
 

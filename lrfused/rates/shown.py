@@ -57,12 +57,20 @@ class Shown:
         return len(groups) == len(self.groups) and all(map(is_, groups, self.groups))
 
     def is_as_shown(self, groups: Groups) -> bool:
-        """Return whether each known dict has the objects put there, and no momentum is cycled."""
+        """Return whether these are the known dicts, each with the objects that were put there.
+
+        csrc/program.cpp's `shows` does the same.
+        """
         return (
-            not self.momenta
+            self.are_known(groups)
             and all(map(is_, map(_LR, groups), self.rates))
             and all(map(is_, map(_SCHEDULE, groups), self.places))
+            and not any(map(self._is_momentum_written, groups, self.momenta))
         )
+
+    @staticmethod
+    def _is_momentum_written(group: dict[str, Any], shown: float | None) -> bool:
+        return shown is not None and group["momentum"] is not shown
 
     def written(self, groups: Groups) -> list[Written]:
         """Return what the user wrote; raise TypeError for what is no number. Changes nothing."""

@@ -223,6 +223,10 @@ class Program(ABC):
         self._host_program.show(groups)
         self.is_shown = True
 
+    def shows(self, groups: Groups) -> bool:
+        """Return whether these are the known groups, each with what was shown last."""
+        return bool(self._host_program.shows(groups))
+
     def settle(self) -> bool:
         """Wait until the host has caught up; return whether replays may have made steps."""
         if self.recording:
