@@ -115,16 +115,15 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<Program>(m, "Program")
       .def(py::init([](const std::array<at::Tensor, 7>& moved,
                        const std::array<at::Tensor, 5>& compiled,
-                       const std::array<py::list, 5>& shown, bool live, int64_t steps) {
+                       const std::array<py::list, 5>& shown, int64_t steps) {
              const auto& [cells, epochs, used, history, recorded, plateau_states, observed] = moved;
              const auto& [segments, constants, tables, plateau_cells, plateaus] = compiled;
              const auto& [groups, rates, momenta, templates, places] = shown;
              return Program({cells, epochs, used, history, recorded, plateau_states, observed},
                             {segments, constants, tables, plateau_cells, plateaus},
-                            {live, groups, rates, momenta, templates, places}, steps);
+                            {groups, rates, momenta, templates, places}, steps);
            }),
-           py::arg("moved"), py::arg("compiled"), py::arg("shown"), py::arg("live"),
-           py::arg("steps"))
+           py::arg("moved"), py::arg("compiled"), py::arg("shown"), py::arg("steps"))
       .def_readwrite("left", &Program::left)
       .def("use", &Program::use)
       .def(

@@ -1,5 +1,7 @@
 #include "groups.h"
 
+#include <torch/csrc/autograd/python_variable.h>
+
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -37,6 +39,13 @@ Hyper<M> rounded(const Hyper<double>& h) {
   };
   return {r(h.grad_factor), r(h.weight_decay), r(h.momentum), r(h.one_minus_dampening),
           r(h.minus_lr)};
+}
+
+// Put a rate into the user's tensor; where the tensor is the cell, it is there.
+void fill(const at::Tensor& tensor, const double* cell) {
+  if (tensor.const_data_ptr() == cell) return;
+  const at::NoGradGuard no_grad;
+  tensor.fill_(*cell);
 }
 
 // Put a value into a group and into a list, as one object in both.
@@ -89,8 +98,14 @@ bool have(const py::list& groups, PyObject* key, const py::list& values, bool no
 }
 
 void show_rates(const py::list& groups, py::handle rates, const double* cells) {
-  for (size_t g = 0; g < groups.size(); ++g)
-    show(groups[g].ptr(), keys::lr, rates.ptr(), g, py::float_(cells[2 * g]));
+  for (size_t g = 0; g < groups.size(); ++g) {
+    PyObject* shown = PyList_GetItem(rates.ptr(), static_cast<Py_ssize_t>(g));
+    if (shown == nullptr) throw py::error_already_set();
+    if (THPVariable_Check(shown))
+      fill(THPVariable_Unpack(shown), &cells[2 * g]);
+    else
+      show(groups[g].ptr(), keys::lr, rates.ptr(), g, py::float_(cells[2 * g]));
+  }
 }
 
 void show_momenta(const py::list& groups, py::handle momenta, const double* cells) {

@@ -29,7 +29,8 @@ bool is_same(const py::list& a, const py::list& b);
 // Whether each group has a list's object under a key; None stands for no entry, or for any.
 bool have(const py::list& groups, PyObject* key, const py::list& values, bool none_is_any = false);
 
-// Put each group's rate, cells[2 g], into its dict and into the list `rates`, the same object.
+// Put each group's rate, cells[2 g], into its dict and into the list `rates`, the same object; a
+// tensor there is the user's, or the cell itself, and is filled.
 void show_rates(const py::list& groups, py::handle rates, const double* cells);
 
 // Put each group's momentum, cells[2 g + 1], likewise, where `momenta` is not None.

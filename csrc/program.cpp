@@ -95,20 +95,20 @@ bool Program::feed(double metric) {
 }
 
 void Program::show(const py::list& groups) const {
-  const auto& [live, known, rates, momenta, templates, places] = shown_;
+  const auto& [known, rates, momenta, templates, places] = shown_;
   const auto fits = [&](const py::list& list) { return list.size() == size_t(this->groups()); };
   TORCH_CHECK_VALUE(fits(groups) && fits(rates) && (momenta.empty() || fits(momenta)) &&
                         fits(templates) && fits(places),
                     "groups, rates, momenta, templates and places must be lists of one entry for "
                     "each of ",
                     this->groups(), " groups");
-  if (!live) show_rates(groups, rates, cells());
+  show_rates(groups, rates, cells());
   if (!momenta.empty()) show_momenta(groups, momenta, cells());
   show_places(groups, templates, places, moved_.epochs.const_data_ptr<int64_t>());
 }
 
 bool Program::shows(const py::list& groups) const {
-  const auto& [live, known, rates, momenta, templates, places] = shown_;
+  const auto& [known, rates, momenta, templates, places] = shown_;
   return is_same(groups, known) && have(groups, keys::lr, rates) &&
          have(groups, keys::schedule, places) &&
          (momenta.empty() || have(groups, keys::momentum, momenta, /*none_is_any=*/true));

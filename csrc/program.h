@@ -35,7 +35,6 @@ struct ProgramTables {
 
 // What the groups show: lists of the optimizer, which may change them at any time.
 struct C10_HIDDEN Shown {
-  bool live;           // whether the rates are the cells, which are never put anew
   py::list groups;     // the groups' dicts
   py::list rates;      // each group's rate
   py::list momenta;    // empty, or each group's momentum, None where no schedule cycles it

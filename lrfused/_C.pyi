@@ -14,7 +14,6 @@ class Program:
         ],  # 7: cells, epochs, used, history, recorded, plateau_states, observed
         compiled: Sequence[Tensor],  # 5: segments, constants, tables, plateau_cells, plateaus
         shown: Sequence[list[Any]],  # 5: groups, rates, momenta, templates, places
-        live: bool,
         steps: int,
     ) -> None: ...
     def use(self) -> None: ...

@@ -75,7 +75,7 @@ def fuse(
     defaults = {k: v for k, v in optimizer.defaults.items() if k not in _DROPPED}
     fused = FusedDecaySGD(
         [_group(group) for group in optimizer.param_groups],
-        **{**defaults, "lr": as_float("lr", defaults["lr"])},
+        **defaults,
         schedule=schedule,
         schedule_every=schedule_every,
         amp=amp,
@@ -98,7 +98,7 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
     if "param_names" in group:
         params = list(zip(group["param_names"], params, strict=True))
     kept = {k: v for k, v in group.items() if k not in _DROPPED}
-    return {**kept, "params": params, "lr": as_float("lr", group["lr"])}
+    return {**kept, "params": params}
 
 
 def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> list[Any]:

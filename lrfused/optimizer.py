@@ -17,7 +17,6 @@ from .checkpoint import optimizer_state
 from .checks import settings
 from .checks.numbers import number, plain
 from .checks.refusals import (
-    as_float,
     check_arguments,
     check_cycles,
     check_max_grad_norm,
@@ -96,13 +95,13 @@ class FusedDecaySGD(Optimizer):
         differentiable: bool = False,
     ) -> None:
         check_rate(lr)
-        lr, momentum = number("lr", lr), number("momentum", momentum)
+        rate, momentum = number("lr", lr), number("momentum", momentum)
         dampening, weight_decay = (
             number("dampening", dampening),
             number("weight_decay", weight_decay),
         )
         nesterov, maximize, schedule_every = plain(nesterov), plain(maximize), plain(schedule_every)
-        check_arguments(lr, momentum, dampening, weight_decay, nesterov, differentiable)
+        check_arguments(rate, momentum, dampening, weight_decay, nesterov, differentiable)
         check_ticks(schedule_every, amp, advance)
         if backend != "auto":
             backends.choose(backend)  # refused before anything else is done
@@ -111,7 +110,7 @@ class FusedDecaySGD(Optimizer):
         )
         self._internals = Internals(backend, capturable, scaling, Clock(schedule_every))
         defaults = {
-            "lr": float(lr),
+            "lr": lr if isinstance(lr, Tensor) else float(rate),
             "momentum": momentum,
             "dampening": dampening,
             "weight_decay": weight_decay,
@@ -280,9 +279,7 @@ class FusedDecaySGD(Optimizer):
         packed = super().state_dict()
         rates.sync(groups)
         for i, group in enumerate(packed["param_groups"]):
-            group.update(
-                plain_settings(group), lr=as_float(f"param_groups[{i}]['lr']", group["lr"])
-            )
+            group.update(plain_settings(group), lr=rates.rate(i))
             place = places.packed(rates, i)
             group["schedule"] = place and {**place, "lr": group["lr"]}
         return packed

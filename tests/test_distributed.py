@@ -214,17 +214,17 @@ def zero_redundancy(path):
             {
                 "models": [model.state_dict() for model in models],
                 "optimizers": [ours.state_dict(), theirs.state_dict()],
-                "schedulers": [ours.optim.scheduler.state_dict(), scheduler.state_dict()],
+                "scheduler": scheduler.state_dict(),
             },
             path,
         )
     dist.barrier()
-    saved = torch.load(path, weights_only=False)  # ZeRO's holds the schedule as an object
+    saved = torch.load(path, weights_only=True)
     models, ours, theirs, scheduler = build()
     for part, states in (
         (models, saved["models"]),
         ((ours, theirs), saved["optimizers"]),
-        ((ours.optim.scheduler, scheduler), saved["schedulers"]),
+        ((scheduler,), [saved["scheduler"]]),
     ):
         for each, state in zip(part, states, strict=True):
             each.load_state_dict(state)

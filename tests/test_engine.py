@@ -45,7 +45,7 @@ def compiled_program(**tensors):
     """Make the compiled program of named tensors, which shows nothing."""
     return _C.Program(
         tuple(tensors[name] for name in MOVED), tuple(tensors[name] for name in COMPILED),
-        [[]] * 5, False, 100,
+        [[]] * 5, 100,
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_a_program_out_of_bounds_is_refused(name, value):
         compiled_program(**arguments(**{name: value}))
 
 
-def shown_program(rates=(1.0,) * 3, momenta=(), templates=(None,) * 3, live=False):
+def shown_program(rates=(1.0,) * 3, momenta=(), templates=(None,) * 3):
     """Make a program that halves the first group's rate at its first step, and shows in lists.
 
     Return it, its tensors and the lists: groups, rates, momenta, templates, places.
@@ -123,7 +123,7 @@ def shown_program(rates=(1.0,) * 3, momenta=(), templates=(None,) * 3, live=Fals
     groups = [{"lr": 1.0, "momentum": 0.5, "schedule": None} for _ in range(3)]
     shown = [groups, list(rates), list(momenta), list(templates), [None] * 3]
     given = [tuple(tensors[name] for name in names) for names in (MOVED, COMPILED)]
-    return _C.Program(*given, shown, live, 7), tensors, shown
+    return _C.Program(*given, shown, 7), tensors, shown
 
 
 def test_a_program_shows_one_object_in_the_group_and_the_list():
@@ -143,10 +143,18 @@ def test_a_program_shows_one_object_in_the_group_and_the_list():
     assert groups[2]["schedule"] is places[2]
 
 
-def test_a_program_whose_cells_are_the_rates_leaves_them():
-    made, _, (groups, *_) = shown_program(live=True)
+def test_a_program_fills_a_rate_that_is_a_tensor():
+    users = torch.tensor(1.0, requires_grad=True)
+    made, tensors, (groups, rates, *_) = shown_program()
+    cell = tensors["cells"][2]
+    groups[0]["lr"] = rates[0] = users
+    groups[1]["lr"] = rates[1] = cell
+    version = cell._version
     made.advance(groups)
-    assert groups == [{"lr": 1.0, "momentum": 0.5, "schedule": None}] * 3
+    assert groups[0]["lr"] is rates[0] is users
+    assert users.item() == torch.tensor(0.05).item()
+    assert groups[1]["lr"] is rates[1] is cell
+    assert cell._version == version
 
 
 @pytest.mark.parametrize(

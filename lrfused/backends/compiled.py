@@ -27,7 +27,7 @@ class Program(_C.Program, HostProgram):
     ) -> None:
         self.moved, self.shown = moved, shown
         lists = (shown.groups, shown.rates, shown.momenta, shown.templates, shown.places)
-        super().__init__(moved, packed, lists, shown.live, steps)
+        super().__init__(moved, packed, lists, steps)
 
     @staticmethod
     def runs_on(device: torch.device) -> bool:

@@ -31,6 +31,8 @@ def number(name: str, value: Any) -> int | float:
 @outside_modes
 def _number(value: Any) -> int | float:
     if isinstance(value, (Real, Tensor)) or hasattr(value, "dtype"):
+        if isinstance(value, Tensor):
+            value = value.detach()
         item = value.item() if hasattr(value, "item") else value
         if type(item) in (float, int, bool):
             return item

@@ -26,10 +26,15 @@ def as_float(name: str, value: Any) -> float:
 
 
 def take_numbers(g: int, group: dict[str, Any]) -> None:
-    """Make a group's settings plain numbers; raise TypeError for one that is no number."""
+    """Make a group's settings plain numbers, but for a rate that is a tensor.
+
+    Raises TypeError for one that is no number.
+    """
     named = {key: f"param_groups[{g}][{key!r}]" for key in _NUMBERS if key in group}
-    group.update({key: number(name, group[key]) for key, name in named.items()})
-    group.update(plain_settings(group))
+    numbers = {key: number(name, group[key]) for key, name in named.items()}
+    if isinstance(group.get("lr"), Tensor):
+        numbers["lr"] = group["lr"]  # it stays the user's
+    group.update({**plain_settings(group), **numbers})
 
 
 def plain_settings(group: dict[str, Any]) -> dict[str, Any]:

@@ -99,8 +99,9 @@ class BoundSchedules:
     def give(self, groups: list[dict[str, Any]]) -> None:
         """Copy what torch's constructors wrote, such as lr and initial_lr, into the groups."""
         for k, i in self.present():
-            bound = self.probe.param_groups[k]
-            groups[i].update({k: v for k, v in bound.items() if k not in _NOT_BOUND})
+            given = {k: v for k, v in self.probe.param_groups[k].items() if k not in _NOT_BOUND}
+            set_rate(groups[i], given.pop("lr"))
+            groups[i].update(given)
 
     def take(self, groups: list[dict[str, Any]]) -> None:
         """Copy the groups' entries into the probe's, and into the groups what they lack."""
@@ -266,6 +267,15 @@ class BoundSchedules:
         for member, state in zip(self.members, self._of_all(states), strict=True):
             scheduler_state.load(member, state)
         self.start()
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Set a group's rate, in its tensor if it has one, as torch's schedulers do."""
+    if isinstance(group["lr"], torch.Tensor):
+        with torch.no_grad():
+            group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def _never_called() -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoint.scheduler_state import refuse_another_kind
+from .bound import set_rate
 
 if TYPE_CHECKING:
     from .rates import Rates
@@ -64,7 +65,7 @@ def edit(rates: Rates, groups: Groups, strict: bool = False) -> Iterator[None]:
     rates.keep()
     epochs, moved = [b.epoch for b in rates.bound], rates.moved.epochs.clone()
     saved = [Saved(own) for b in rates.bound for own in b.attributes()]
-    kept = [dict(group) for group in groups]
+    kept, numbers = [dict(group) for group in groups], list(map(rates.rate, range(len(groups))))
     ended = [b.error is not None for b in rates.bound]
     try:
         yield
@@ -80,9 +81,10 @@ def edit(rates: Rates, groups: Groups, strict: bool = False) -> Iterator[None]:
     except BaseException:
         for each in saved:
             each.restore()
-        for group, entries in zip(groups, kept, strict=True):
+        for group, entries, rate in zip(groups, kept, numbers, strict=True):
             group.clear()
             group.update(entries)
+            set_rate(group, rate)
         for b in rates.bound:
             b.start()
         rates.moved.epochs.copy_(moved)

@@ -217,7 +217,8 @@ class Rates:
         error where it has ended; nothing is changed then.
         """
         program = self.program
-        if program.captured or not (program.is_shown and program.shows(groups)):
+        filled = self.shown.followed and self.shown.is_filled()
+        if program.captured or filled or not (program.is_shown and program.shows(groups)):
             if not self.shown.are_known(groups):
                 self.regroup(groups)
             self._take_written(groups)
@@ -251,9 +252,10 @@ class Rates:
             places.take(self, groups, placed)
             found = self.shown.written(groups)
         for written in found:
-            if self.shown.differs(written):
+            cell = self.moved.cells[written.cell].item()
+            if self.shown.differs(written, cell):
                 if written.key == "lr":
-                    self._keep_last(written.group, self.moved.cells[written.cell].item())
+                    self._keep_last(written.group, cell)
                 self.moved.cells[written.cell] = written.value
             self.shown.accept(groups, written)
         if found and self.program.captured and not self.program.recording:
@@ -280,12 +282,12 @@ class Rates:
     def last(self, groups: Groups) -> list[float]:
         """Return the rates that the schedules, or torch's constructors, set last, as torch does."""
         self.settle(groups)
-        return self._last(groups)
+        return self._last()
 
-    def _last(self, groups: Groups) -> list[float]:
+    def _last(self) -> list[float]:
         now = self._changes()
-        pairs = ((self.overwritten.get(i, (-1, 0.0)), g["lr"]) for i, g in enumerate(groups))
-        return [kept if then == now else float(lr) for (then, kept), lr in pairs]
+        found = [self.overwritten.get(i, (-1, 0.0)) for i in range(len(self.shown.rates))]
+        return [kept if then == now else self.rate(i) for i, (then, kept) in enumerate(found)]
 
     def advance(self, groups: Groups) -> None:
         """Make a schedule step outside of an optimizer step."""
@@ -368,7 +370,7 @@ class Rates:
         self._update()
 
     def _update(self) -> None:
-        last = self._last([{"lr": rate} for rate in self.shown.rates])
+        last = self._last()
         self.catch_up()
         states = self.plateaus.by_member(self.moved.plateau_states)
         for b in self.bound:
@@ -407,6 +409,10 @@ class Rates:
         self.shown.groups[:] = groups
         self.overwritten = {}
         places.load(self, groups, found)
+
+    def rate(self, group: int) -> float:
+        """Return a group's rate, as far as the host knows."""
+        return self.moved.cells[2 * group].item()
 
     def set_last(self, b: BoundSchedules, rates: Sequence[float]) -> None:
         """Let `last` return loaded rates until the schedules set others."""

@@ -160,7 +160,7 @@ class _Numbers:
         for i, j in enumerate(before):
             if j is None:
                 continue
-            if groups[i]["lr"] is shown.rates[j]:  # which may be a cell
+            if groups[i]["lr"] is shown.rates[j] and j not in shown.followed:  # it may be a cell
                 groups[i]["lr"] = float(self._cells[j, 0])
             moved.used[i], moved.epochs[i] = self._used[j], self._epochs[j]
             columns[:, 2 + i] = moved.history[:, 2 + j]
@@ -169,6 +169,7 @@ class _Numbers:
         rates.moved = moved._replace(history=columns)
         shown.groups[:] = groups
         del shown.rates[count:]
+        shown.followed.clear()
 
     def plateaus(self, rates: Rates, joining: dict[int, Joining]) -> dict[int, list[list[float]]]:
         """Return the states of each group's plateaus."""

@@ -10,14 +10,36 @@ from collections.abc import Sequence
 from operator import is_, itemgetter, methodcaller
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..checks.refusals import as_float
+from ..outside_modes import outside_modes
 from .moved import Moved
 
 _LR, _SCHEDULE = itemgetter("lr"), methodcaller("get", "schedule")
 
 Groups = list[dict[str, Any]]
+
+
+def as_rate(i: int, value: Any) -> float:
+    """Return a group's rate as a float; raise TypeError for none, and for one on a device.
+
+    A device would have to be waited for, at each step, to see whether the tensor was filled.
+    """
+    name = f"param_groups[{i}]['lr']"
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        raise TypeError(
+            f"{name} is a tensor on {value.device}, which no step can follow without waiting for "
+            "the device: give a float, or a tensor on the CPU"
+        )
+    return as_float(name, value)
+
+
+@outside_modes
+def rounded(rate: float, tensor: Tensor) -> float:
+    """Return the number that a tensor has when it is filled with a rate."""
+    return float(torch.full_like(tensor, rate, requires_grad=False).item())
 
 
 class Written(NamedTuple):
@@ -36,10 +58,11 @@ class Written(NamedTuple):
 class Shown:
     """Hold what each group's dict shows; another value in the dict was written by the user.
 
-    groups: the dicts. rates: of each a float; if `live`, its cell, a 0-dim tensor that is never
-    rebound. momenta: of each a float where a schedule cycles the momentum, else None; empty if none
-    does. places: of each a dict where it has a schedule, else None. templates: likewise, what a
-    place has besides its epoch. A program's `show` writes these lists and the dicts.
+    groups: the dicts. rates: of each a float; if `live`, its cell, a 0-dim tensor; or a tensor that
+    the user gave, which is filled with the rate, and sets it where the user fills it. momenta: of
+    each a float where a schedule cycles the momentum, else None; empty if none does. places: of
+    each a dict where it has a schedule, else None. templates: likewise, what a place has besides
+    its epoch. A program's `show` writes these lists and the dicts.
     """
 
     def __init__(self, live: bool) -> None:
@@ -51,6 +74,8 @@ class Shown:
         self.templates: list[dict[str, Any] | None] = []
         self._plateaus: dict[int, list[int]] = {}  # by group, its rows of the plateaus' states
         self._observed_before = 0
+        self._cells: list[Tensor] = []  # that are shown, if `live`
+        self.followed: dict[int, float] = {}  # by group, the number last seen in the user's tensor
 
     def are_known(self, groups: Groups) -> bool:
         """Return whether the list holds the known dicts, in their order."""
@@ -76,9 +101,10 @@ class Shown:
         """Return what the user wrote; raise TypeError for what is no number. Changes nothing."""
         found = []
         for i, (group, shown) in enumerate(zip(groups, self.rates, strict=True)):
-            if group["lr"] is not shown:
-                value = as_float(f"param_groups[{i}]['lr']", group["lr"])
-                found.append(Written(i, "lr", value))
+            if group["lr"] is not shown or i in self.followed:
+                value = as_rate(i, group["lr"])
+                if group["lr"] is not shown or value != self.followed[i]:
+                    found.append(Written(i, "lr", value))
         for i, momentum in enumerate(self.momenta):
             if momentum is not None and groups[i]["momentum"] is not momentum:
                 value = as_float(f"param_groups[{i}]['momentum']", groups[i]["momentum"])
@@ -90,10 +116,12 @@ class Shown:
         found = enumerate(zip(map(_SCHEDULE, groups), self.places, strict=True))
         return {i: value for i, (value, shown) in found if value is not shown}
 
-    def differs(self, written: Written) -> bool:
-        """Return whether a written value is another number than the one shown."""
-        shown = self.rates if written.key == "lr" else self.momenta
-        return bool(shown[written.group] != written.value)
+    def differs(self, written: Written, cell: float) -> bool:
+        """Return whether a written value is another number than the one shown of a cell."""
+        i, key, value = written
+        if key == "lr" and i in self.followed:
+            return value != rounded(cell, self.rates[i])
+        return bool((self.rates if key == "lr" else self.momenta)[i] != value)
 
     def accept(self, groups: Groups, written: Written) -> None:
         """Show a written value."""
@@ -101,19 +129,33 @@ class Shown:
         if key == "momentum":
             groups[i]["momentum"] = self.momenta[i] = value
             return
-        if not self.live:
-            self.rates[i] = value
-        groups[i]["lr"] = self.rates[i]
+        self._show_rate(i, groups[i], value)
+
+    def _show_rate(self, i: int, group: dict[str, Any], rate: float) -> None:
+        """Show a rate as what the group has: the user's tensor, else a float or the cell."""
+        self.followed.pop(i, None)
+        if self.is_users(group["lr"]):
+            self.rates[i], self.followed[i] = group["lr"], rate
+        else:
+            group["lr"] = self.rates[i] = self._cells[i] if self.live else rate
+
+    def is_users(self, rate: Any) -> bool:
+        """Return whether a rate is a tensor, and no cell."""
+        return isinstance(rate, Tensor) and not any(rate is cell for cell in self._cells)
+
+    def is_filled(self) -> bool:
+        """Return whether a tensor of the user's has another number than was last seen in it."""
+        return any(self.rates[i].detach().item() != seen for i, seen in self.followed.items())
 
     def start(self, i: int, group: dict[str, Any], cells: Tensor, cycles_momentum: bool) -> None:
         """Take group i's own numbers into its cells, and show them."""
-        rate = as_float(f"param_groups[{i}]['lr']", group["lr"])
+        rate = as_rate(i, group["lr"])
         cells[2 * i] = rate
+        if self.live and len(self._cells) == i:
+            self._cells.append(cells[2 * i])
         if len(self.rates) == i:
-            self.rates.append(cells[2 * i] if self.live else rate)
-        elif not self.live:
-            self.rates[i] = rate
-        group["lr"] = self.rates[i]
+            self.rates.append(None)
+        self._show_rate(i, group, rate)
         if self.momenta or cycles_momentum:
             self.momenta.extend([None] * (i + 1 - len(self.momenta)))
         if cycles_momentum:
@@ -162,8 +204,11 @@ class Shown:
 
     def put(self, groups: Groups, cells: Sequence[float], epochs: Sequence[int]) -> None:
         """Show the numbers of the cells and the places; csrc/program.cpp's `show` does the same."""
-        if not self.live:
-            for i, group in enumerate(groups):
+        for i, group in enumerate(groups):
+            if i in self.followed:
+                with torch.no_grad():
+                    self.rates[i].fill_(cells[2 * i])
+            elif not self.live:
                 group["lr"] = self.rates[i] = cells[2 * i]
         for i, momentum in enumerate(self.momenta):
             if momentum is not None:
