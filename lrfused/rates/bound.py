@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from .. import program
 from ..checkpoint import group_lists, scheduler_state
+from ..checks.refusals import as_float
 from ..outside_modes import zeros
 from ..program import FOREVER, Segment
 from ..schedules import Schedule
@@ -108,7 +109,7 @@ class BoundSchedules:
         for k, i in self.present():
             bound = self.probe.param_groups[k]
             bound.update({k: v for k, v in groups[i].items() if k not in _NOT_BOUND})
-            bound["lr"] = float(groups[i]["lr"])
+            bound["lr"] = as_float("lr", groups[i]["lr"])
             for key, value in bound.items():
                 if key not in _NOT_BOUND:
                     groups[i].setdefault(key, value)
@@ -202,7 +203,7 @@ class BoundSchedules:
         """
         for plateau, state in zip(self.plateaus, plateau_states, strict=True):
             program.set_plateau_state(plateau, state)
-        own = [float(group["lr"]) for group in self.probe.param_groups]
+        own = [as_float("lr", group["lr"]) for group in self.probe.param_groups]
         for k, i in self.present():
             own[k] = rates[i]
         for member in self.members:
@@ -287,4 +288,4 @@ _never_called._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
 def _probe_group(group: dict[str, Any]) -> dict[str, Any]:
     bound = {k: v for k, v in group.items() if k not in _NOT_BOUND}
-    return {**bound, "lr": float(group["lr"]), "params": [zeros(0)]}
+    return {**bound, "lr": as_float("lr", group["lr"]), "params": [zeros(0)]}
