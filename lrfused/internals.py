@@ -61,6 +61,7 @@ class Internals:
         self.device = first_device(groups)
         if self.rates is not None:
             self.rates.use(groups, self.backend.Program)
+            self.rates.regrouped = False
 
     def prepare_capture(self, groups: Groups, state: State) -> None:
         """Make what a captured first step could not make, if the optimizer is capturable."""

@@ -213,6 +213,8 @@ class FusedDecaySGD(Optimizer):
             )
         due = rates.begin(groups, clock.is_due() if counts else clock.every == 1)
         rates.given = rates.kept = None
+        if rates.regrouped:
+            parts.choose_backend(groups)
         if due and "step" in self.__dict__ and not parts.warned_of_attached:
             own = [scheduler for b in rates.bound for scheduler in b.members]
             parts.warned_of_attached = warn_of_attached(self.__dict__["step"], own)

@@ -136,8 +136,9 @@ def test_a_schedule_goes_on_after_every_change(backend, name, change):
     pair.step(3)
     pair.change(change)
     pair.step(4)
-    pair.change(change if change is not remove else take_from_the_front)
-    pair.step(2)
+    if change not in (remove, append_a_copy):
+        pair.change(change)
+        pair.step(2)
 
 
 @pytest.mark.parametrize("name", RECURSIVE)
@@ -260,6 +261,18 @@ def test_a_list_of_no_groups_steps_nothing(backend):
     pair.step(3)
 
 
+def test_a_group_that_lists_a_parameter_twice_is_stepped_as_by_torch(backend):
+    pair = Pair(backend)
+    pair.step()
+
+    def replace(optimizer, params):
+        group = optimizer.param_groups[0]
+        optimizer.param_groups[0] = {**group, "params": [params[0], params[0]]}
+
+    pair.change(replace)
+    pair.step(2)
+
+
 def test_what_was_noted_follows_a_group(backend):
     optimizer = FusedDecaySGD(
         groups_of(parameters(3)), lr=0.5, schedule=ExponentialLR(0.5), backend=backend
@@ -295,11 +308,13 @@ def test_a_rate_written_while_a_group_is_away_is_followed(backend, capturable):
 # -- refused, and nothing changed ----------------------------------------------------------------
 
 
-def test_one_group_twice_is_refused(backend):
+@pytest.mark.parametrize("copied", [False, True])
+def test_one_group_twice_is_refused(backend, copied):
     pair = Pair(backend, StepLR(2, 0.5))
-    pair.ours.param_groups.append(pair.ours.param_groups[0])
+    again = pair.ours.param_groups[0]
+    pair.ours.param_groups.append(dict(again) if copied else again)
     before = [p.clone() for p in pair.params[0]]
-    with pytest.raises(ValueError, match="param_groups has one group twice"):
+    with pytest.raises(ValueError, match=r"one group twice|in more than one parameter group"):
         pair.ours.step()
     for p, kept in zip(pair.params[0], before, strict=True):
         assert_same_bits(p, kept)

@@ -65,6 +65,7 @@ class Rates:
         self.shown.groups[:] = groups
         for i, group in enumerate(groups):
             self.shown.start(i, group, self.moved.cells, cycles_momentum=False)
+        self.regrouped = False  # since the backend was chosen for the groups
         self.returned: set[int] = set()  # groups that were away, until the next schedule step
         # What the groups had before their schedules, until the first optimizer step.
         momenta = [group["momentum"] for group in groups]

@@ -49,6 +49,9 @@ def regroup(rates: Rates, groups: Groups) -> None:
         raise ValueError(f"an optimizer holds at most {rates.moved.capacity} parameter groups")
     if len({id(group) for group in groups}) < len(groups):
         raise ValueError("param_groups has one group twice")
+    params = [p for group in groups for p in set(group["params"])]
+    if len(set(params)) < len(params):
+        raise ValueError("some parameters appear in more than one parameter group")
     known = list(shown.groups)
     rates.sync(known)
     before = matched(known, groups)
@@ -66,7 +69,7 @@ def regroup(rates: Rates, groups: Groups) -> None:
     rates.restart(groups, numbers.plateaus(rates, joining))
     for i, place in found.items():
         groups[i]["schedule"] = place  # of a loaded group; `begin` loads it
-    rates.given = rates.kept = None
+    rates.regrouped, rates.given, rates.kept = True, None, None
     was = {before.index(j) for j in rates.returned if j in before}
     rates.returned = was | {i for i, how in joining.items() if how.slot is not None}
 
