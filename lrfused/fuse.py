@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, SequentialLR
 
@@ -15,8 +13,6 @@ from . import program
 from .checks.numbers import plain
 from .checks.refusals import as_float
 from .optimizer import FusedDecaySGD
-from .outside_modes import outside_modes, tensor, zeros
-from .program.recorded import Recorded
 from .scheduler import Scheduler
 from .schedules import Adopted
 
@@ -45,11 +41,14 @@ def fuse(
     `schedule_every` the schedule advances inside the step instead. `amp`, `advance`,
     `max_grad_norm`, `backend` and `capturable` are FusedDecaySGD's.
 
-    scheduler: one, or several in the order in which the loop steps them. A class unknown to lrfused
-    is recorded for its next `total_steps` steps. Hooks of the optimizer are not taken over.
+    scheduler: one, or several in the order in which the loop steps them. Of its own attributes it
+    keeps those that are plain data. A class unknown to lrfused is recorded: its next `total_steps`
+    steps are made here and now, and then it and the optimizer are put back as they were. Hooks of
+    the optimizer are not taken over.
 
     Raises TypeError for an optimizer that is no torch.optim.SGD and, without total_steps, for an
-    unknown scheduler; ValueError for an optimizer or scheduler that cannot be continued.
+    unknown scheduler; ValueError for an optimizer or scheduler that cannot be continued, and for
+    one that fails while it is recorded.
     """
     if not isinstance(optimizer, SGD) or type(optimizer).step is not SGD.step:
         raise TypeError(f"fuse(optimizer=...) must be a torch.optim.SGD, got {_name(optimizer)}")
@@ -118,7 +117,7 @@ def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> li
     unknown = [s for s in schedulers if s not in plateaus and not program.compiles(s)]
     if not unknown:
         return schedulers
-    names = ", ".join(map(_name, unknown))
+    names = ", ".join(_name(leaf) for s in unknown for leaf in program.unknown(s))
     if total_steps is None:
         raise TypeError(
             f"lrfused does not know {names}: pass fuse(total_steps=...) to record its next steps, "
@@ -129,39 +128,8 @@ def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> li
             f"{names} would be recorded, and a recording undoes what ReduceLROnPlateau cuts: fuse "
             "it alone"
         )
-    return [_record(optimizer, schedulers, total_steps)]
-
-
-@outside_modes
-def _record(optimizer: SGD, schedulers: list[Any], total_steps: int) -> Recorded:
-    """Run copies of the schedulers ahead and record the groups' numbers after each step."""
     if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
         raise ValueError(
             f"fuse(total_steps=...) must be an integer of at least 1, got {total_steps!r}"
         )
-    stand_in = SGD([{**_group(group), "params": [zeros(0)]} for group in optimizer.param_groups])
-    copies = [copy.deepcopy(s, {id(optimizer): stand_in}) for s in schedulers]
-    rows = [_numbers(stand_in)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of schedulers that step before the optimizer
-        for _ in range(total_steps):
-            for s in copies:
-                s.step()
-            rows.append(_numbers(stand_in))
-    for key in sorted(rows[0].keys() - {"lr", "momentum"}):
-        if any(row[key] != rows[0][key] for row in rows):
-            raise ValueError(f"{_name(schedulers[0])} moves {key!r}, which cannot be recorded")
-    tapes = {key: tensor([row[key] for row in rows], torch.float64) for key in ("lr", "momentum")}
-    moved = bool((tapes["momentum"] != tapes["momentum"][0]).any())
-    return Recorded(
-        stand_in,
-        ", ".join(map(_name, schedulers)),
-        tapes["lr"],
-        tapes["momentum"] if moved else None,
-        int(getattr(schedulers[0], "last_epoch", 0)),
-    )
-
-
-def _numbers(optimizer: SGD) -> dict[str, list[float]]:
-    keys = ("lr", "momentum", "dampening", "weight_decay")
-    return {key: [as_float(key, group[key]) for group in optimizer.param_groups] for key in keys}
+    return [program.record(optimizer, schedulers, total_steps)]

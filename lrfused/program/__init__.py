@@ -20,8 +20,10 @@ from .compositions import (
     set_counters,
     set_last_epoch,
     show_rates,
+    unknown,
 )
 from .plateau import plateau_row, plateau_state, set_plateau_state
+from .recording import record
 from .segment import FOREVER, CompiledSchedule, Segment
 from .tables import ProgramTables, pack, rows
 
@@ -39,9 +41,11 @@ __all__ = [
     "pack",
     "plateau_row",
     "plateau_state",
+    "record",
     "rows",
     "set_counters",
     "set_last_epoch",
     "set_plateau_state",
     "show_rates",
+    "unknown",
 ]

@@ -12,20 +12,30 @@ import torch
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
     CosineAnnealingWarmRestarts,
+    OneCycleLR,
     SequentialLR,
 )
 from torch.torch_version import TorchVersion
 
-from .maps import MAPS, restart
+from ..schedules.versions import annealing
+from .epochs import advanced, ahead
+from .maps import MAPS, restart, restarted
 from .recorded import Recorded
 from .segment import FOREVER, CompiledSchedule, Segment
 
 
 def compiles(scheduler: Any) -> bool:
     """Return whether `compile` can compile the scheduler and its members."""
+    return not unknown(scheduler)
+
+
+def unknown(scheduler: Any) -> list[Any]:
+    """Return the scheduler, or those of its members, that `compile` cannot compile."""
     if type(scheduler) in (SequentialLR, ChainedScheduler):
-        return all(map(compiles, scheduler._schedulers))
-    return type(scheduler) in MAPS
+        return [one for member in scheduler._schedulers for one in unknown(member)]
+    if isinstance(scheduler, OneCycleLR) and annealing(scheduler) is None:
+        return [scheduler]
+    return [] if type(scheduler) in MAPS else [scheduler]
 
 
 def compile(scheduler: Any, count: int) -> CompiledSchedule:
@@ -61,18 +71,23 @@ def _together(parts: Sequence[CompiledSchedule]) -> CompiledSchedule:
 
 def _runs(s: Any, count: int) -> Iterator[tuple[int, int, int, bool]]:
     """Yield (member, first step, last step, whether the member starts with these steps)."""
-    cuts = sorted({math.ceil(m) for m in s._milestones if abs(m) < FOREVER})
+    epochs = ahead(s.last_epoch, count)
+    cuts = sorted({math.ceil(m) for m in s._milestones if abs(m) < math.inf})
     k = 1
     while k <= count:
-        t = s.last_epoch + k
+        t = epochs[k - 1]
         i = bisect_right(s._milestones, t)
         if i > 0 and s._milestones[i - 1] == t:
             yield i, k, k, True
             k += 1
+            continue
+        if isinstance(epochs, range):
+            following = min(next((cut - s.last_epoch for cut in cuts if cut > t), FOREVER), FOREVER)
         else:
-            following = next((cut - s.last_epoch for cut in cuts if cut > t), FOREVER)
-            yield i, k, following - 1, False
-            k = following
+            own = (n for n in range(k, count) if bisect_right(s._milestones, epochs[n]) != i)
+            following = next(own, count) + 1
+        yield i, k, following - 1, False
+        k = following
 
 
 def _sequential(s: Any, count: int) -> CompiledSchedule:
@@ -124,27 +139,23 @@ def forward(scheduler: Any, count: int) -> None:
                 s._schedulers[i].last_epoch = 0
             else:
                 forward(s._schedulers[i], min(last, count) - first + 1)
-        s.last_epoch += count
+        s.last_epoch = advanced(s.last_epoch, count)
     elif isinstance(s, CosineAnnealingWarmRestarts):
         if s.last_epoch < 0 and count > 0:
             s.last_epoch, s.T_cur, s.T_i, count = 0, 0, s.T_0, count - 1
-        s.last_epoch += count
-        s.T_cur += count
-        if not (s.T_i > 0 and s.T_mult >= 1):
-            raise ValueError(f"CosineAnnealingWarmRestarts has T_i={s.T_i}, T_mult={s.T_mult}")
-        while s.T_cur >= s.T_i:
-            s.T_cur -= s.T_i
-            s.T_i *= s.T_mult
+        s.last_epoch = advanced(s.last_epoch, count)
+        for _ in range(count):
+            s.T_cur, s.T_i = restarted(s.T_cur, s.T_i, s.T_mult)
     else:
-        s.last_epoch += count
+        s.last_epoch = advanced(s.last_epoch, count)
         s._step_count += count
 
 
-def last_epoch(scheduler: Any) -> int:
+def last_epoch(scheduler: Any) -> Any:
     """Return a scheduler's epoch; a chain's is that of its first member."""
     if isinstance(scheduler, ChainedScheduler):
         return last_epoch(scheduler._schedulers[0])
-    return int(scheduler.last_epoch)
+    return scheduler.last_epoch
 
 
 def set_last_epoch(scheduler: Any, epoch: float) -> None:

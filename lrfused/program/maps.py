@@ -6,9 +6,10 @@ computes the rates at that epoch; `t` is that epoch here.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -16,17 +17,33 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..checks.refusals import as_float
+from .epochs import advanced, ahead, are_whole, tabulate, up_to
 from .recorded import Recorded
 from .segment import FOREVER, CompiledSchedule, Segment, assign
 
 
-def _for_all(s: Any, segments: list[Segment], until: int = FOREVER) -> CompiledSchedule:
-    return CompiledSchedule([segments for _ in s.optimizer.param_groups], until)
+def _for_all(
+    s: Any, segments: list[Segment], until: int = FOREVER, error: Exception | None = None
+) -> CompiledSchedule:
+    return CompiledSchedule([segments for _ in s.optimizer.param_groups], until, error)
+
+
+def _each(
+    s: Any, epochs: Sequence[float], factor: Callable[[float], float], until: int
+) -> CompiledSchedule:
+    """Multiply by factor(t) at each of these epochs, which are the next."""
+    table, error = tabulate(lambda t: float(factor(t)), epochs)
+    segments = [Segment(1, len(table) + 1, x=table)] if table else []
+    return _for_all(s, segments, until if error is None else len(table) + 1, error)
 
 
 def _step(s: Any, count: int) -> CompiledSchedule:
     if not s.step_size < FOREVER:
         return _for_all(s, [])
+    if not are_whole(s.last_epoch, s.step_size):
+        gamma, size = s.gamma, s.step_size
+        epochs = ahead(s.last_epoch, count)
+        return _each(s, epochs, lambda t: 1.0 if t == 0 or t % size != 0 else gamma, count + 1)
     size = Fraction(s.step_size).numerator  # an integer is a multiple of p / q if it is one of p
     first = size - s.last_epoch % size
     if s.last_epoch + first == 0:
@@ -35,132 +52,146 @@ def _step(s: Any, count: int) -> CompiledSchedule:
 
 
 def _multi_step(s: Any, count: int) -> CompiledSchedule:
-    reached = [(m, n) for m, n in s.milestones.items() if abs(m) < FOREVER and m == int(m)]
-    ahead = sorted((int(m) - s.last_epoch, n) for m, n in reached)
-    cuts = [Segment(k, k + 1, x=float(s.gamma**n)) for k, n in ahead if k >= 1]
-    return _for_all(s, cuts)
+    if not are_whole(s.last_epoch):
+        epochs = ahead(s.last_epoch, count)
+        return _each(s, epochs, lambda t: s.gamma ** s.milestones.get(t, 0), count + 1)
+    return _at(s, {m: functools.partial(pow, s.gamma, n) for m, n in s.milestones.items()})
 
 
 def _exponential(s: Any, count: int) -> CompiledSchedule:
     return _for_all(s, [Segment(1, FOREVER, x=float(s.gamma))])
 
 
-def _at(s: Any, t: float, x: float) -> list[Segment]:
-    """Multiply by x at epoch t, if that is still to come."""
-    k = t - s.last_epoch
-    return [Segment(int(k), int(k) + 1, x=float(x))] if 1 <= k < FOREVER and k == int(k) else []
+def _at(s: Any, factors: dict[float, Callable[[], float]]) -> CompiledSchedule:
+    """Multiply by a factor at each of these epochs, if it is still to come."""
+    whole = ((t, factor) for t, factor in factors.items() if abs(t) < math.inf and t == int(t))
+    steps = sorted((int(t) - s.last_epoch, i, factor) for i, (t, factor) in enumerate(whole))
+    segments = []
+    for k, _, factor in steps:
+        if 1 <= k < FOREVER:
+            try:
+                segments.append(Segment(k, k + 1, x=float(factor())))
+            except Exception as error:
+                return _for_all(s, segments, k, error)
+    return _for_all(s, segments)
 
 
 def _constant(s: Any, count: int) -> CompiledSchedule:
-    segments = _at(s, 0, s.factor)
-    if s.total_iters != 0:
-        segments += _at(s, s.total_iters, 1.0 / s.factor)
-    return _for_all(s, segments)
+    factor, total = s.factor, s.total_iters
+    if are_whole(s.last_epoch):
+        return _at(s, {total: lambda: 1.0 / factor, 0: lambda: factor})
+
+    def at(t: float) -> float:
+        return factor if t == 0 else 1.0 / factor if t == total else 1.0
+
+    return _each(s, ahead(s.last_epoch, count), at, count + 1)
 
 
 def _linear(s: Any, count: int) -> CompiledSchedule:
     start, end, total = s.start_factor, s.end_factor, s.total_iters
-    segments = _at(s, 0, start)
-    epochs = range(max(s.last_epoch, 0) + 1, _last(s, count, total) + 1)
-    if epochs:
-        table = [1.0 + (end - start) / (total * start + (t - 1) * (end - start)) for t in epochs]
-        segments.append(_table(s, epochs, table))
-    return _for_all(s, segments, _until(s, count, total))
+
+    def factor(t: float) -> float:
+        if t == 0:
+            return float(start)
+        return float(1.0 + (end - start) / (total * start + (t - 1) * (end - start)))
+
+    return _until(s, count, max(total, 0), factor)
 
 
 def _polynomial(s: Any, count: int) -> CompiledSchedule:
     total, power = s.total_iters, s.power
-    epochs = range(s.last_epoch + 1, _last(s, count, total) + 1)
-    if not epochs:
-        return _for_all(s, [])
-    table = [((1.0 - t / total) / (1.0 - (t - 1) / total)) ** power for t in epochs]
-    return _for_all(s, [_table(s, epochs, table)], _until(s, count, total))
+
+    def factor(t: float) -> float:
+        return float(((1.0 - t / total) / (1.0 - (t - 1) / total)) ** power)
+
+    return _until(s, count, total, factor)
 
 
-def _last(s: Any, count: int, total: float) -> int:
-    """Return the last of the next `count` epochs that does not lie after epoch `total`."""
-    return (
-        s.last_epoch + count if total >= FOREVER else min(s.last_epoch + count, math.floor(total))
-    )
-
-
-def _table(s: Any, epochs: range, table: Sequence[float], **form: Any) -> Segment:
-    first = epochs[0] - s.last_epoch
-    return Segment(first, first + len(epochs), x=[float(x) for x in table], **form)
-
-
-def _until(s: Any, count: int, total: float) -> int:
-    """Return the step to compile again at, for a schedule without maps after epoch `total`."""
-    return FOREVER if s.last_epoch + count >= total else count + 1
+def _until(s: Any, count: int, total: float, factor: Callable[[float], float]) -> CompiledSchedule:
+    """Multiply by factor(t) at each epoch up to epoch `total`, and do nothing after it."""
+    epochs = ahead(s.last_epoch, count)
+    return _each(s, up_to(epochs, total), factor, FOREVER if epochs[-1] >= total else count + 1)
 
 
 def _cosine(s: Any, count: int) -> CompiledSchedule:
     t_max, low = s.T_max, float(s.eta_min)
-    begin, end = s.last_epoch + 1, s.last_epoch + 1 + count
-    # Leaving its minimum, where the recursion would divide by zero, torch adds a fixed climb.
-    climbs = [t for t in range(begin, end) if (t - 1 - t_max) % (2 * t_max) == 0]
-    pieces = []
-    for first, last in zip([begin, *(t + 1 for t in climbs)], [*climbs, end], strict=True):
-        if first < last:
-            epochs = range(first, last)
-            pieces.append(_table(s, epochs, _ratios(t_max, epochs), a=low, b=low))
+
+    def ratio(t: float) -> float | None:
+        """Return None where torch adds a fixed climb: leaving its minimum it would divide by 0."""
+        if (t - 1 - t_max) % (2 * t_max) == 0:
+            return None
+        return float(
+            (1 + math.cos(math.pi * t / t_max)) / (1 + math.cos(math.pi * (t - 1) / t_max))
+        )
+
+    ratios, error = tabulate(ratio, ahead(s.last_epoch, count))
+    pieces: list[Segment] = []
+    climbs: list[int] = []
+    k = 1
+    for climbing, run in itertools.groupby(ratios, key=lambda x: x is None):
+        piece = list(run)
+        if climbing:
+            climbs += range(k, k + len(piece))
+        else:
+            pieces.append(Segment(k, k + len(piece), x=piece, a=low, b=low))  # type: ignore[arg-type]
+        k += len(piece)
     groups = []
     for base in s.base_lrs:
-        climb = (base - low) * (1 - math.cos(math.pi / t_max)) / 2
-        steps = [t - s.last_epoch for t in climbs]
-        groups.append([*pieces, *(Segment(k, k + 1, x=1.0, b=climb) for k in steps)])
-    return CompiledSchedule(groups, count + 1)
+        own = list(pieces)
+        if climbs:
+            climb = (base - low) * (1 - math.cos(math.pi / t_max)) / 2
+            own += [Segment(k, k + 1, x=1.0, b=climb) for k in climbs]
+        groups.append(own)
+    return CompiledSchedule(groups, len(ratios) + 1, error)
 
 
-def _ratios(t_max: float, epochs: range) -> Sequence[float]:
-    ones = [1 + math.cos(math.pi * t / t_max) for t in range(epochs[0] - 1, epochs[-1] + 1)]
-    return [now / before for before, now in itertools.pairwise(ones)]
+def restarted(now: Any, period: Any, mult: Any) -> tuple[Any, Any]:
+    """Return T_cur and T_i of CosineAnnealingWarmRestarts one step later."""
+    now = now + 1
+    return (now % period, period * mult) if now >= period else (now, period)
 
 
 def _warm_restarts(s: Any, count: int) -> CompiledSchedule:
-    now, period, epoch = s.T_cur, s.T_i, s.last_epoch
-    ones = []
+    now, period, fresh = s.T_cur, s.T_i, s.last_epoch < 0
+    ones: list[float] = []
+    error = None
     for _ in range(count):
-        if epoch < 0:
-            epoch, now, period = 0, 0, s.T_0
-        else:
-            epoch, now = epoch + 1, now + 1
-            if now >= period:
-                now, period = now % period, period * s.T_mult
-        ones.append(1 + math.cos(math.pi * now / period))
-    low = float(s.eta_min)
+        try:
+            now, period = (0, s.T_0) if fresh else restarted(now, period, s.T_mult)
+            ones.append(1 + math.cos(math.pi * now / period))
+        except Exception as failure:
+            error = failure
+            break
+        fresh = False
+    low, end = float(s.eta_min), len(ones) + 1
     halves = [x / 2 for x in ones]
     groups = []
     for base in s.base_lrs:
         table = halves
         if 0 < abs(base - low) < 1e-280:  # halving last rounds differently there: to subnormals
             table = [low + (base - low) * x / 2 for x in ones]
-            groups.append([Segment(1, count + 1, absolute=True, x=table, a=1.0)])
+            groups.append([Segment(1, end, absolute=True, x=table, a=1.0)])
         else:
-            groups.append([Segment(1, count + 1, absolute=True, x=table, a=base - low, b=low)])
-    return CompiledSchedule(groups, count + 1)
+            groups.append([Segment(1, end, absolute=True, x=table, a=base - low, b=low)])
+    return CompiledSchedule(groups, end, error)
 
 
 def _cyclic(s: Any, count: int) -> CompiledSchedule:
-    factors, scales, error = [], [], None
-    for t in range(s.last_epoch + 1, s.last_epoch + count + 1):
+    def at(t: float) -> tuple[float, float]:
+        """Return torch's scale_factor, and what its scale_fn returns."""
         cycle = math.floor(1 + t / s.total_size)
         x = 1.0 + t / s.total_size - cycle
-        try:
-            scale = s.scale_fn(cycle if s.scale_mode == "cycle" else t)
-            as_float("what CyclicLR(scale_fn=...) returns", scale)
-        except Exception as failure:
-            error = failure
-            break
-        factors.append(x / s.step_ratio if x <= s.step_ratio else (x - 1) / (s.step_ratio - 1))
-        scales.append(scale)
+        factor = x / s.step_ratio if x <= s.step_ratio else (x - 1) / (s.step_ratio - 1)
+        scale = s.scale_fn(cycle if s.scale_mode == "cycle" else t)
+        as_float("what CyclicLR(scale_fn=...) returns", scale)
+        return factor, scale
+
+    factors, error = tabulate(at, ahead(s.last_epoch, count))
     made: dict[float, list[float]] = {}
 
     def heights(height: float) -> list[float]:
         if height not in made:
-            made[height] = [
-                float(height * f * scale) for f, scale in zip(factors, scales, strict=True)
-            ]
+            made[height] = [float(height * f * scale) for f, scale in factors]
         return made[height]
 
     end = len(factors) + 1
@@ -181,55 +212,68 @@ def _cyclic(s: Any, count: int) -> CompiledSchedule:
 
 def _one_cycle(s: Any, count: int) -> CompiledSchedule:
     rows: list[list[Segment]] = [[] for _ in s.optimizer.param_groups]
-    last = min(s.last_epoch + count, s.total_steps)
-    first, start_step = s.last_epoch + 1, 0.0
-    for i, phase in enumerate(s._schedule_phases):
+    step = 1
+    epochs = up_to(ahead(s.last_epoch, count), s.total_steps)
+    if s._anneal_func_type not in ("cos", "linear"):
+        raise ValueError(f"Unknown _anneal_func_type: {s._anneal_func_type}")
+    linear = s._anneal_func_type == "linear"
+    for phase, start_step, own in _phases(s, epochs):
         end_step = phase["end_step"]
-        final = i == len(s._schedule_phases) - 1
-        epochs = range(first, (last if final else min(last, math.floor(end_step))) + 1)
-        if epochs and end_step == start_step:  # torch divides by the difference
-            error = ValueError(f"OneCycleLR(pct_start=1.0) ends at step {epochs[0] - 1}")
-            return CompiledSchedule(rows, epochs[0] - s.last_epoch, error)
-        if epochs:
-            first = epochs[-1] + 1
-            pct = [(t - start_step) / (end_step - start_step) for t in epochs]
-            linear = s._anneal_func_type == "linear"
-            x = pct if linear else [math.cos(math.pi * p) + 1 for p in pct]
-            for row, group in zip(rows, s.optimizer.param_groups, strict=True):
-                for kind in ("lr", "momentum") if s.cycle_momentum else ("lr",):
-                    start, end = group[phase[f"start_{kind}"]], group[phase[f"end_{kind}"]]
-                    a, b = (end - start, start) if linear else ((start - end) / 2.0, end)
-                    k, cycled = epochs[0] - s.last_epoch, kind == "momentum"
-                    row.append(Segment(k, k + len(epochs), 1, True, x, float(a), float(b), cycled))
-        start_step = end_step
-    if s.last_epoch + count <= s.total_steps:
-        return CompiledSchedule(rows, count + 1)
+        if end_step == start_step:  # torch divides by the difference
+            error = ValueError(f"OneCycleLR(pct_start=1.0) ends at step {own[0] - 1}")
+            return CompiledSchedule(rows, step, error)
+        pct = [(t - start_step) / (end_step - start_step) for t in own]
+        x = pct if linear else [math.cos(math.pi * p) + 1 for p in pct]
+        for row, group in zip(rows, s.optimizer.param_groups, strict=True):
+            for kind in ("lr", "momentum") if s.cycle_momentum else ("lr",):
+                start, end = group[phase[f"start_{kind}"]], group[phase[f"end_{kind}"]]
+                a, b = (end - start, start) if linear else ((start - end) / 2.0, end)
+                cycled = kind == "momentum"
+                row.append(Segment(step, step + len(own), 1, True, x, float(a), float(b), cycled))
+        step += len(own)
+    if step > count:
+        return CompiledSchedule(rows, step)
     error = ValueError(
-        f"Tried to step {s.total_steps + 1} times. The specified number of total steps is "
-        f"{s.total_steps}"
+        f"Tried to step {advanced(s.last_epoch, step)} times. The specified number of total steps "
+        f"is {s.total_steps}"
     )
-    return CompiledSchedule(rows, s.total_steps - s.last_epoch + 1, error)
+    return CompiledSchedule(rows, step, error)
+
+
+def _phases(
+    s: Any, epochs: Sequence[float]
+) -> Iterator[tuple[dict[str, Any], float, Sequence[float]]]:
+    """Yield each phase of OneCycleLR that has some of these epochs, its start, and those epochs."""
+    start_step = 0.0
+    for phase in s._schedule_phases[:-1]:
+        own = up_to(epochs, phase["end_step"])
+        if own:
+            yield phase, start_step, own
+        epochs, start_step = epochs[len(own) :], phase["end_step"]
+    if epochs:
+        yield s._schedule_phases[-1], start_step, epochs
 
 
 def _evaluated(s: Any, count: int) -> tuple[list[list[Any]], Exception | None]:
     """Call each group's lr_lambda for the next epochs; stop before one that raises."""
-    begin, end = s.last_epoch + 1, s.last_epoch + count + 1
+    epochs = ahead(s.last_epoch, count)
     values: dict[int, list[Any]] = {}
     error = None
     for function in s.lr_lambdas:
         if id(function) not in values:
-            own = values[id(function)] = []
-            for t in range(begin, end):
-                try:
-                    value = function(t)
-                    as_float(f"what lr_lambda({t}) returns", value)
-                except Exception as failure:
-                    error, end = failure, t
-                    break
-                own.append(value)
+            own, failure = tabulate(functools.partial(_called, function), epochs)
+            values[id(function)] = own
+            if failure is not None:
+                error, epochs = failure, epochs[: len(own)]
     for own in values.values():
-        del own[end - begin :]
+        del own[len(epochs) :]
     return [values[id(function)] for function in s.lr_lambdas], error
+
+
+def _called(function: Callable[[float], Any], t: float) -> Any:
+    value = function(t)
+    as_float(f"what lr_lambda({t}) returns", value)
+    return value
 
 
 def _plain(value: Any) -> bool:
@@ -257,7 +301,7 @@ def _multiplicative(s: Any, count: int) -> CompiledSchedule:
                 length = k
                 error = TypeError(
                     f"MultiplicativeLR(lr_lambda=...) must return a Python number, got {value!r} "
-                    f"for epoch {s.last_epoch + 1 + k}"
+                    f"for epoch {advanced(s.last_epoch, k + 1)}"
                 )
                 break
     floats = {id(own): [float(v) for v in own[:length]] for own in tables}
@@ -268,7 +312,7 @@ def _multiplicative(s: Any, count: int) -> CompiledSchedule:
 
 def _recorded(s: Any, count: int) -> CompiledSchedule:
     """Play back the tape of a scheduler that has no maps."""
-    played = s.last_epoch - s.start
+    played = s.played
     end = min(count, s.total_steps - played) + 1
     groups: list[list[Segment]] = [[] for _ in s.optimizer.param_groups]
     for column, momentum in ((s.lrs, False), (s.momentums, True)):

@@ -16,12 +16,17 @@ class Recorded(LRScheduler):
     """
 
     def __init__(
-        self, optimizer: Any, recorded: str, lrs: Tensor, momentums: Tensor | None, start: int
+        self, optimizer: Any, recorded: str, lrs: Tensor, momentums: Tensor | None, start: float
     ) -> None:
         self.recorded, self.lrs, self.momentums = recorded, lrs, momentums
         self.start, self.total_steps = start, len(lrs) - 1
         super().__init__(optimizer)
-        self.last_epoch = start
+        self.last_epoch = start  # type: ignore[assignment]
+
+    @property
+    def played(self) -> int:
+        """Return how many steps of the tape were made."""
+        return round(self.last_epoch - self.start)  # a fraction of an epoch rounds at each step
 
     def ended(self) -> Exception:
         """Return the error for a step past the end of the tape."""
@@ -32,7 +37,7 @@ class Recorded(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the rates at this epoch."""
-        k = 0 if self._is_initial else self.last_epoch - self.start
+        k = 0 if self._is_initial else self.played
         if k > self.total_steps:
             raise self.ended()
         if self.momentums is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -59,7 +60,8 @@ class BoundSchedules:
 
     def start(self) -> None:
         """Count from where the schedulers are; nothing is compiled."""
-        self.epoch = max(program.last_epoch(self.stepped[0]), 0) if self.stepped else 0
+        epoch = program.last_epoch(self.stepped[0]) if self.stepped else 0
+        self.epoch = max(math.floor(epoch), 0)
         self.left = -1  # steps that are compiled
         self.until = 0  # the first epoch that is not compiled, of the first group
         self.error: Exception | None = None  # that keeps the schedules from going on at `until`
@@ -143,11 +145,11 @@ class BoundSchedules:
 
     # -- steps -------------------------------------------------------------------------------
 
-    def last_epoch(self) -> int:
+    def last_epoch(self) -> Any:
         """Return the epoch of the first scheduler that is stepped; else a plateau's metrics."""
         if self.stepped:
             return program.last_epoch(self.stepped[0])
-        return int(self.plateaus[0].last_epoch)
+        return self.plateaus[0].last_epoch
 
     def segments(self, window: int, epochs: Sequence[int]) -> dict[int, list[Segment]]:
         """Compile the next `window` steps for each group, by its index, from its epoch.

@@ -19,6 +19,7 @@ _NUMBERS = {
 _LISTS = {
     "base_lrs", "max_lrs", "min_lrs", "base_momentums", "max_momentums", "_milestones", "_last_lr",
 }  # fmt: skip
+_ENDLESS = 2**61  # an epoch beyond it would leave the 64 bits in which steps are counted
 # A user's functions, and members, whose own attributes are taken one by one.
 _APART = {"lr_lambdas", "_scale_fn_custom", "_schedulers"}
 
@@ -26,7 +27,7 @@ _APART = {"lr_lambdas", "_scale_fn_custom", "_schedulers"}
 def plain_attributes(scheduler: Any) -> dict[str, Any]:
     """Return the attributes of a torch scheduler that hold numbers, with the numbers plain.
 
-    Raises TypeError naming one that is no number.
+    Raises TypeError naming one that is no number, ValueError for an epoch that no counter holds.
     """
     name = type(scheduler).__name__
     made: dict[str, Any] = {}
@@ -36,6 +37,8 @@ def plain_attributes(scheduler: Any) -> dict[str, Any]:
             continue
         if key in _NUMBERS:
             made[key] = number(full, value)
+            if key == "last_epoch" and not abs(made[key]) < _ENDLESS:
+                raise ValueError(f"{full} must be less than 2**61, got {value!r}")
         elif key in _LISTS:
             made[key] = numbers(full, value)
         elif key == "milestones":
@@ -43,6 +46,20 @@ def plain_attributes(scheduler: Any) -> dict[str, Any]:
         elif isinstance(plain(value), (bool, int, float)):
             made[key] = plain(value)
     return made
+
+
+def own_data(scheduler: Any) -> dict[str, Any]:
+    """Return the attributes of a torch scheduler that are plain data, or must be."""
+    named = _NUMBERS | _LISTS | {"milestones"}
+    return {k: v for k, v in vars(scheduler).items() if k in named or _is_plain(v)}
+
+
+def _is_plain(value: Any, depth: int = 4) -> bool:
+    """Return whether a value is made of numbers, strings, tensors and containers of them."""
+    if isinstance(value, (list, tuple, dict)):
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return depth > 0 and all(_is_plain(one, depth - 1) for one in inner)
+    return value is None or isinstance(plain(value), (bool, int, float, str, Tensor))
 
 
 def _milestones(name: str, counted: Any) -> Counter[int | float]:
