@@ -21,7 +21,7 @@ def advanced(epoch: Any, steps: int) -> Any:
     if isinstance(epoch, int):
         return epoch + steps
     after = epoch + steps
-    if Fraction(after) == Fraction(epoch) + steps:
+    if abs(after) < _EXACT and Fraction(after) == Fraction(epoch) + steps:
         return after  # then no sum on the way rounds either
     for _ in range(steps):
         before, epoch = epoch, epoch + 1
