@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
+from ..schedules.attributes import is_plain
 from ..schedules.attributes import plain_state as plain_numbers
 from ..schedules.lr_lambda import LRLambda
 
@@ -33,7 +34,9 @@ def plain_state(scheduler: Any) -> dict[str, Any]:
     """
     state = {k: _plain(v) for k, v in torch_state(scheduler).items()}
     if "lr_lambdas" in state:
-        state["lr_lambdas"] = [function or None for function in state["lr_lambdas"]]
+        state["lr_lambdas"] = [_plain_entries(own) or None for own in state["lr_lambdas"]]
+    if "_scale_fn_custom" in state:
+        state["_scale_fn_custom"] = _plain_entries(state["_scale_fn_custom"])
     if "_schedulers" in state:
         state["_schedulers"] = [plain_state(member) for member in scheduler._schedulers]
     return {**state, "name": type(scheduler).__name__}
@@ -65,6 +68,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Counter):
         return sorted(value.elements())
     return list(value) if isinstance(value, tuple) else value
+
+
+def _plain_entries(attributes: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the attributes of a user's callable, without those that are no plain data."""
+    return attributes and {k: v for k, v in attributes.items() if is_plain(v)}
 
 
 def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:

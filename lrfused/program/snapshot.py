@@ -79,7 +79,8 @@ class Snapshot:
             if own.clear not in (dict.clear, OrderedDict.clear):
                 return ()  # of a class that does more than keep entries
             entries = dict(one)
-            self._undo.append(partial(_refill, one, partial(dict.update, one, entries)))
+            update = OrderedDict.update if isinstance(one, OrderedDict) else dict.update
+            self._undo.append(partial(_refill, one, partial(update, one, entries)))
             return entries.values()
         items = list(one)
         add = one.extend if isinstance(one, deque) else one.update

@@ -51,14 +51,16 @@ def plain_attributes(scheduler: Any) -> dict[str, Any]:
 def own_data(scheduler: Any) -> dict[str, Any]:
     """Return the attributes of a torch scheduler that are plain data, or must be."""
     named = _NUMBERS | _LISTS | {"milestones"}
-    return {k: v for k, v in vars(scheduler).items() if k in named or _is_plain(v)}
+    return {k: v for k, v in vars(scheduler).items() if k in named or is_plain(v)}
 
 
-def _is_plain(value: Any, depth: int = 4) -> bool:
-    """Return whether a value is made of numbers, strings, tensors and containers of them."""
+def is_plain(value: Any, depth: int = 4) -> bool:
+    """Return whether a value is made of numbers, strings, tensors, arrays and containers."""
     if isinstance(value, (list, tuple, dict)):
         inner = [*value, *value.values()] if isinstance(value, dict) else value
-        return depth > 0 and all(_is_plain(one, depth - 1) for one in inner)
+        return depth > 0 and all(is_plain(one, depth - 1) for one in inner)
+    if type(value).__module__ == "numpy":
+        return True
     return value is None or isinstance(plain(value), (bool, int, float, str, Tensor))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch.optim import lr_scheduler
 
 # The attributes that a class's next step reads, and that no default could replace.
-_NEEDED = {
+NEEDED = {
     "StepLR": ("step_size", "gamma"),
     "MultiStepLR": ("milestones", "gamma"),
     "ConstantLR": ("factor", "total_iters"),
@@ -53,7 +53,7 @@ def translate(scheduler: Any, groups: list[dict[str, Any]]) -> None:
         del own["anneal_func"]
     if isinstance(scheduler, lr_scheduler.MultiStepLR) and isinstance(own.get("milestones"), list):
         own["milestones"] = Counter(own["milestones"])  # up to torch 1.2
-    missing = [key for key in _NEEDED.get(name, ()) if key not in own]
+    missing = [key for key in NEEDED.get(name, ()) if key not in own]
     if not isinstance(scheduler, lr_scheduler.ChainedScheduler) and "last_epoch" not in own:
         missing.append("last_epoch")
     if missing:
