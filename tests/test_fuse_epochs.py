@@ -3,8 +3,10 @@
 import math
 
 import pytest
-from support.fused import CLASSES, Pair, pair_of
+from support.fused import CLASSES, Pair, optimizer_of, pair_of
 from torch.optim import lr_scheduler
+
+from lrfused import fuse
 
 STEPPED = [name for name in CLASSES if name not in ("SequentialLR", "ChainedScheduler")]
 FRACTIONS = [4.5, 4.1, 0.3, 7.5, 6.0]  # additions of 1 round from 0.3 and 4.1, and not from 4.5
@@ -76,3 +78,71 @@ def test_an_epoch_that_no_counter_holds_is_refused(epoch):
 
     with pytest.raises(ValueError, match=r"StepLR\.last_epoch must be less than 2\*\*61, got"):
         pair_of("StepLR", move)
+
+
+@pytest.mark.parametrize("epoch", [2**61, 10**30, 1e30])
+def test_so_is_one_that_the_handle_is_given(epoch):
+    handle = pair_of("StepLR").handle
+    with pytest.raises(ValueError, match=r"scheduler\.last_epoch must be less than 2\*\*61"):
+        handle.last_epoch = epoch
+    with pytest.raises(ValueError, match=r"scheduler\.last_epoch must be less than 2\*\*61"):
+        handle.step(epoch)
+    assert handle.last_epoch == 1
+
+
+class Decaying(lr_scheduler.LRScheduler):
+    def get_lr(self):
+        return [0.1 / (1 + self._step_count) for _ in self.base_lrs]
+
+
+@pytest.mark.parametrize("epoch", [4.5, 4.1, 10**12])
+def test_a_recorded_scheduler_goes_on_from_any_epoch(epoch):
+    def move(s):
+        s.last_epoch = epoch
+
+    pair = Pair(Decaying, move, total_steps=1100)
+    pair.run(1100, every=100)
+    with pytest.raises(ValueError, match="total_steps=1100"):
+        pair.handle.step()
+
+
+def test_a_tape_is_played_although_a_float_counts_no_further():
+    """1e16 + 1 is 1e16."""
+
+    def move(s):
+        s.last_epoch = 1e16
+
+    pair = Pair(Decaying, move, total_steps=5)
+    for _ in range(5):
+        pair.scheduler.step()
+        pair.handle.step()
+        assert pair.ours.param_groups[0]["lr"] == pair.theirs.param_groups[0]["lr"]
+    with pytest.raises(ValueError, match="total_steps=5"):
+        pair.handle.step()
+
+
+def test_a_recorded_scheduler_with_an_endless_epoch_is_named():
+    def move(s):
+        s.last_epoch = 2**61
+
+    with pytest.raises(ValueError, match=r"Decaying\.last_epoch must be less than"):
+        Pair(Decaying, move, total_steps=5)
+
+
+@pytest.mark.parametrize("epoch", [10**12, 4.5])
+def test_a_plateau_counts_on_from_any_epoch(epoch):
+    optimizer = optimizer_of()
+    plateau = lr_scheduler.ReduceLROnPlateau(optimizer)
+    plateau.last_epoch = epoch
+    _, handle = fuse(optimizer, plateau)
+    handle.step(1.0)
+    assert handle.last_epoch == epoch + 1
+
+
+@pytest.mark.parametrize("key", ["patience", "cooldown", "num_bad_epochs", "cooldown_counter"])
+def test_a_count_that_is_no_double_is_named(key):
+    optimizer = optimizer_of()
+    plateau = lr_scheduler.ReduceLROnPlateau(optimizer)
+    setattr(plateau, key, 10**400)
+    with pytest.raises(TypeError, match=rf"ReduceLROnPlateau\({key}=...\) must fit into a double"):
+        fuse(optimizer, plateau)

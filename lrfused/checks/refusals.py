@@ -15,6 +15,7 @@ _NUMBERS = ("lr", "momentum", "dampening", "weight_decay")
 _BESIDE = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")  # of schedulers
 _SETTINGS = {*_NUMBERS, *_BESIDE, "nesterov", "maximize"}
 _LARGEST = torch.finfo(torch.float32).max
+_ENDLESS = 2**61
 
 
 def as_float(name: str, value: Any) -> float:
@@ -23,6 +24,12 @@ def as_float(name: str, value: Any) -> float:
         return float(number(name, value))
     except OverflowError as error:
         raise TypeError(f"{name} must fit into a double, got {value!r}") from error
+
+
+def check_epoch(name: str, epoch: float) -> None:
+    """Raise ValueError for an epoch that leaves a counter of 64 bits no room, and for NaN."""
+    if not abs(epoch) < _ENDLESS:
+        raise ValueError(f"{name} must be less than 2**61, got {epoch!r}")
 
 
 def take_numbers(g: int, group: dict[str, Any]) -> None:

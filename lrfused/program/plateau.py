@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks.refusals import as_float
+
 
 def plateau_row(s: Any, group: int) -> list[float]:
     """Return the row of a Plateau, for one of the scheduler's groups."""
     return [
         float(s.mode == "max"),
         float(s.threshold_mode == "abs"),
-        *(float(x) for x in (s.factor, s.patience, s.threshold, s.cooldown)),
+        *(_number(s, key) for key in ("factor", "patience", "threshold", "cooldown")),
         float(s.min_lrs[group]),
         float(s.eps),
         float(getattr(s, "accumulate", 1)),
@@ -21,7 +23,12 @@ def plateau_row(s: Any, group: int) -> list[float]:
 def plateau_state(s: Any) -> list[float]:
     """Return the row of a PlateauState."""
     mean = (getattr(s, "metric_sum", 0.0), getattr(s, "metric_count", 0))
-    return [float(x) for x in (s.best, s.num_bad_epochs, s.cooldown_counter, *mean)]
+    counted = (_number(s, key) for key in ("best", "num_bad_epochs", "cooldown_counter"))
+    return [*counted, *map(float, mean)]
+
+
+def _number(s: Any, key: str) -> float:
+    return as_float(f"ReduceLROnPlateau({key}=...)", getattr(s, key))
 
 
 def set_plateau_state(s: Any, state: list[float]) -> None:

@@ -19,6 +19,8 @@ class Recorded(LRScheduler):
         self, optimizer: Any, recorded: str, lrs: Tensor, momentums: Tensor | None, start: float
     ) -> None:
         self.recorded, self.lrs, self.momentums = recorded, lrs, momentums
+        if abs(start) >= 2**52:  # a float counts no further
+            start = int(start)
         self.start, self.total_steps = start, len(lrs) - 1
         super().__init__(optimizer)
         self.last_epoch = start  # type: ignore[assignment]

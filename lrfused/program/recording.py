@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.optim import SGD, Optimizer
 
-from ..checks.refusals import as_float
+from ..checks.numbers import number
+from ..checks.refusals import as_float, check_epoch
 from ..outside_modes import outside_modes, tensor, zeros
 from .recorded import Recorded
 from .snapshot import Snapshot
@@ -31,7 +32,8 @@ def record(optimizer: SGD, schedulers: Sequence[Any], total_steps: int) -> Recor
     """
     name = ", ".join(type(s).__name__ for s in schedulers)
     rows, before = [_numbers(optimizer)], _others(optimizer)
-    last_epoch = getattr(schedulers[0], "last_epoch", 0)
+    last_epoch = number(f"{name}.last_epoch", getattr(schedulers[0], "last_epoch", 0))
+    check_epoch(f"fuse(scheduler=...): {name}.last_epoch", last_epoch)
     bases = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
     with _put_back(optimizer, *schedulers):
         for step in range(1, total_steps + 1):

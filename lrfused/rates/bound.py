@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from .. import program
 from ..checkpoint import group_lists, scheduler_state
-from ..checks.refusals import as_float
+from ..checks.refusals import as_float, check_epoch
 from ..outside_modes import zeros
 from ..program import FOREVER, Segment
 from ..schedules import Schedule
@@ -61,6 +61,7 @@ class BoundSchedules:
     def start(self) -> None:
         """Count from where the schedulers are; nothing is compiled."""
         epoch = program.last_epoch(self.stepped[0]) if self.stepped else 0
+        check_epoch("scheduler.last_epoch", epoch)
         self.epoch = max(math.floor(epoch), 0)
         self.left = -1  # steps that are compiled
         self.until = 0  # the first epoch that is not compiled, of the first group

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..checks.numbers import number, numbers, plain, plain_list
+from ..checks.refusals import check_epoch
 
 _NUMBERS = {
     "last_epoch", "_step_count", "step_size", "gamma", "factor", "total_iters", "start_factor",
@@ -19,7 +20,6 @@ _NUMBERS = {
 _LISTS = {
     "base_lrs", "max_lrs", "min_lrs", "base_momentums", "max_momentums", "_milestones", "_last_lr",
 }  # fmt: skip
-_ENDLESS = 2**61  # an epoch beyond it would leave the 64 bits in which steps are counted
 # A user's functions, and members, whose own attributes are taken one by one.
 _APART = {"lr_lambdas", "_scale_fn_custom", "_schedulers"}
 
@@ -37,8 +37,8 @@ def plain_attributes(scheduler: Any) -> dict[str, Any]:
             continue
         if key in _NUMBERS:
             made[key] = number(full, value)
-            if key == "last_epoch" and not abs(made[key]) < _ENDLESS:
-                raise ValueError(f"{full} must be less than 2**61, got {value!r}")
+            if key == "last_epoch":
+                check_epoch(full, made[key])
         elif key in _LISTS:
             made[key] = numbers(full, value)
         elif key == "milestones":
