@@ -145,8 +145,7 @@ def forward(scheduler: Any, count: int) -> None:
             s.last_epoch, s.T_cur, s.T_i, count = 0, 0, s.T_0, count - 1
         if count > 0:  # torch rounds this class's epoch down
             s.last_epoch = math.floor(s.last_epoch + 1) + count - 1
-        for _ in range(count):
-            s.T_cur, s.T_i = restarted(s.T_cur, s.T_i, s.T_mult)
+        s.T_cur, s.T_i = restarted(s.T_cur, s.T_i, s.T_mult, count)
     else:
         s.last_epoch = advanced(s.last_epoch, count)
         s._step_count += count

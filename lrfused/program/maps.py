@@ -145,10 +145,16 @@ def _cosine(s: Any, count: int) -> CompiledSchedule:
     return CompiledSchedule(groups, len(ratios) + 1, error)
 
 
-def restarted(now: Any, period: Any, mult: Any) -> tuple[Any, Any]:
-    """Return T_cur and T_i of CosineAnnealingWarmRestarts one step later."""
-    now = now + 1
-    return (now % period, period * mult) if now >= period else (now, period)
+def restarted(now: Any, period: Any, mult: Any, steps: int = 1) -> tuple[Any, Any]:
+    """Return T_cur and T_i of CosineAnnealingWarmRestarts so many steps later."""
+    whole = isinstance(now, int) and isinstance(period, int) and mult == 1
+    for done in range(steps):
+        if whole and 0 <= now < period:
+            return (now + steps - done) % period, period
+        now = now + 1
+        if now >= period:
+            now, period = now % period, period * mult
+    return now, period
 
 
 def _warm_restarts(s: Any, count: int) -> CompiledSchedule:
