@@ -231,6 +231,29 @@ def test_a_tensor_rate_is_put_back():
     assert fused.param_groups[0]["lr"] != rate.item()
 
 
+class Counting(Decaying):
+    """A scheduler that counts in a tensor."""
+
+    def __init__(self, optimizer):
+        self.count = torch.zeros(())
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        self.count += 1
+        return [0.1 / self.count.item() for _ in self.base_lrs]
+
+
+def test_a_scheduler_of_inference_mode_is_recorded_in_it():
+    with torch.inference_mode():
+        optimizer = optimizer_of()
+        scheduler = Counting(optimizer)
+        fused, handle = fuse(optimizer, scheduler, total_steps=3)
+        assert scheduler.count == 1
+    fused.step()
+    handle.step()
+    assert fused.param_groups[0]["lr"] == 0.05
+
+
 class Writing(Decaying):
     """A scheduler that keeps its own entries in the groups."""
 

@@ -74,6 +74,24 @@ def test_a_one_cycle_of_torch_2_0(strategy, lacks):
     pair.run(40)
 
 
+@pytest.mark.parametrize(("saved", "match"), [("cos", None), ("linear", "'linear', this opt")])
+def test_the_handle_loads_a_one_cycle_state_of_torch_2_0(saved, match):
+    pair = pair_of("OneCycleLR")
+    state = pair.scheduler.state_dict()
+    for key in ("_anneal_func_type", "use_beta1", "_schedule_phases"):
+        del state[key]
+    state["anneal_func"] = getattr(lr_scheduler.OneCycleLR, f"_annealing_{saved}")
+    if match is None:
+        pair.handle.load_state_dict(state)
+    else:
+        with pytest.raises(ValueError, match=match):
+            pair.handle.load_state_dict(state)
+        pair.handle.load_state_dict(state, override=True)
+        pair.scheduler._anneal_func_type = saved
+    pair.run(10)
+    reads_plain(pair.ours)
+
+
 def test_a_one_cycle_of_torch_1_3():
     """With the lengths that are phases now."""
     pair = pair_of("OneCycleLR", lambda s: vars(s).update(step_size_up=17.0, step_size_down=41.0))

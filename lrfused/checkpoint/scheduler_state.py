@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import (
 from ..schedules.attributes import is_plain
 from ..schedules.attributes import plain_state as plain_numbers
 from ..schedules.lr_lambda import LRLambda
+from ..schedules.versions import translate_state
 
 # Entries that a step changes, or that are loaded without a comparison; the others are settings.
 _MOVES = {
@@ -81,7 +82,7 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
     own = plain_state(scheduler)
     if not isinstance(state, dict):
         raise ValueError(f"the checkpoint's {name} is {type(state).__name__}, not a dict")
-    state = plain_numbers(state)
+    state = translate_state(plain_numbers(state), own)
     numbers = [] if isinstance(scheduler, ChainedScheduler) else ["last_epoch"]
     if isinstance(scheduler, ReduceLROnPlateau):
         numbers += ["best", "num_bad_epochs", "cooldown_counter"]
@@ -206,8 +207,9 @@ def _same(a: Any, b: Any) -> bool:
 def load(scheduler: Any, state: dict[str, Any]) -> None:
     """Load a state that `check` accepted."""
     # An entry of another name could replace one of the scheduler's methods.
-    own = {*plain_state(scheduler), *_CYCLED}
-    state = {k: v for k, v in plain_numbers(state).items() if k in own and k != "name"}
+    own = plain_state(scheduler)
+    state = translate_state(plain_numbers(state), own)
+    state = {k: v for k, v in state.items() if k in {*own, *_CYCLED} and k != "name"}
     if "milestones" in state:
         state["milestones"] = Counter(state["milestones"])
     members = state.pop("_schedulers", None)

@@ -23,7 +23,6 @@ _FIXED = ("dampening", "weight_decay", "nesterov", "maximize")
 _NOT_COMPARED = {*_TAPED, *_FIXED, "params", "initial_lr"}
 
 
-@outside_modes
 def record(optimizer: SGD, schedulers: Sequence[Any], total_steps: int) -> Recorded:
     """Run the schedulers ahead on their optimizer, put both back, and return the tape.
 
@@ -58,6 +57,13 @@ def record(optimizer: SGD, schedulers: Sequence[Any], total_steps: int) -> Recor
             "are, since only rates and momenta are recorded",
             stacklevel=5,
         )
+    return _recorded(name, rows, bases, last_epoch)
+
+
+@outside_modes
+def _recorded(
+    name: str, rows: list[dict[str, list[float]]], bases: list[float], last_epoch: float
+) -> Recorded:
     tapes = {key: tensor([row[key] for row in rows], torch.float64) for key in _TAPED}
     cycles = bool((tapes["momentum"] != tapes["momentum"][0]).any())
     pairs = zip(*(rows[0][key] for key in _TAPED), bases, strict=True)

@@ -52,8 +52,9 @@ class Snapshot:
     def _keep(self, one: Any) -> Iterable[Any]:
         """Keep the contents of one object; return the objects that it holds."""
         if isinstance(one, Tensor):
-            if one.numel() <= _LARGEST and not one.requires_grad and not one.is_inference():
-                self._undo.append(partial(_put_back, one, one.detach().clone(), one._version))
+            if one.numel() <= _LARGEST and not one.requires_grad:
+                version = None if one.is_inference() else one._version
+                self._undo.append(partial(_put_back, one, one.detach().clone(), version))
             return ()
         if isinstance(one, (tuple, frozenset)):
             return one
@@ -140,8 +141,11 @@ class Snapshot:
         return of_numpy or isinstance(value, (*kept, LRScheduler, Optimizer))
 
 
-def _put_back(tensor: Tensor, saved: Tensor, version: int) -> None:
-    if tensor._version != version:  # a needless copy could still break a backward pass
+def _put_back(tensor: Tensor, saved: Tensor, version: int | None) -> None:
+    if version is None:
+        with torch.inference_mode():
+            tensor.copy_(saved)
+    elif tensor._version != version:  # a needless copy could still break a backward pass
         tensor.copy_(saved)
 
 

@@ -80,3 +80,15 @@ def _translate_cyclic(scheduler: Any, own: dict[str, Any]) -> None:
     own.setdefault("scale_mode", "cycle")
     own.setdefault("use_beta1", False)
     scheduler._init_scale_fn()
+
+
+def translate_state(state: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return a state that another version of torch saved, with the entries of this one's.
+
+    own: the state of the scheduler that it is for; entries that are new in torch are taken from it.
+    """
+    new: dict[str, Any] = {key: own[key] for key in ("use_beta1", "_schedule_phases") if key in own}
+    if "anneal_func" in state and "_anneal_func_type" not in state:
+        function = getattr(state["anneal_func"], "__name__", "")
+        new["_anneal_func_type"] = _ANNEALINGS.get(function)
+    return {**new, **state}
