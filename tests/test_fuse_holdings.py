@@ -267,8 +267,9 @@ class Writing(Decaying):
 def test_entries_that_a_scheduler_writes_into_the_groups_are_warned_of():
     theirs, ours = optimizer_of(), optimizer_of()
     expected, scheduler = Writing(theirs), Writing(ours)
-    with pytest.warns(UserWarning, match="Writing writes 'stage' into param_groups"):
+    with pytest.warns(UserWarning, match="Writing writes 'stage' into param_groups") as given:
         ours, handle = fuse(ours, scheduler, total_steps=6)
+    assert given[0].filename == __file__
     for _ in range(6):
         theirs.step()
         expected.step()

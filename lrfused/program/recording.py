@@ -33,7 +33,10 @@ def record(optimizer: SGD, schedulers: Sequence[Any], total_steps: int) -> Recor
     rows, before = [_numbers(optimizer)], _others(optimizer)
     last_epoch = number(f"{name}.last_epoch", getattr(schedulers[0], "last_epoch", 0))
     check_epoch(f"fuse(scheduler=...): {name}.last_epoch", last_epoch)
-    bases = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    bases = [
+        as_float("initial_lr", group.get("initial_lr", group["lr"]))
+        for group in optimizer.param_groups
+    ]
     with _put_back(optimizer, *schedulers):
         for step in range(1, total_steps + 1):
             for s in schedulers:
@@ -55,7 +58,7 @@ def record(optimizer: SGD, schedulers: Sequence[Any], total_steps: int) -> Recor
         warnings.warn(
             f"{name} writes {entries} into param_groups: after fuse() these entries stay as they "
             "are, since only rates and momenta are recorded",
-            stacklevel=5,
+            stacklevel=4,
         )
     return _recorded(name, rows, bases, last_epoch)
 
