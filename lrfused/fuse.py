@@ -11,7 +11,6 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, SequentialL
 
 from . import program
 from .checks.numbers import plain
-from .checks.refusals import as_float
 from .optimizer import FusedDecaySGD
 from .scheduler import Scheduler
 from .schedules import Adopted
