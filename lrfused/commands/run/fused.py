@@ -36,7 +36,7 @@ class FusedSteps:
                 ]
             )
         except (TypeError, ValueError) as error:
-            raise Refused(str(error)) from error
+            raise Refused(_reason(error)) from error
 
     @property
     def backend(self) -> str:
@@ -60,7 +60,12 @@ class FusedSteps:
             parts.scaling.read(optimizer)
             parts.backend.step(groups, optimizer.state, program, False, parts.scaling)
         except (TypeError, ValueError) as error:
-            raise Refused(str(error)) from error
+            raise Refused(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return a refusal's message, short enough for a table."""
+    return str(error).removeprefix("FusedDecaySGD: ").partition(";")[0]
 
 
 def _refuse(group: dict[str, Any]) -> None:

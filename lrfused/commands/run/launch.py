@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     records = Path(tempfile.gettempdir()) / f"lrfused-run-{secrets.token_hex(8)}"
     baseline = None
     if args.baseline:
-        baseline = f"{records}.json"
+        baseline = f"{records}-first"
         status = _run_first(command, str(records), baseline)
         if status != 0:
             print(
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
                 "it was not run again",
                 file=sys.stderr,
             )
-            Path(baseline).unlink(missing_ok=True)
+            shutil.rmtree(baseline, ignore_errors=True)
             return status
     _execute(command, Settings(os.getpid(), str(records), args.check, baseline=baseline))
 
@@ -63,7 +64,7 @@ def _execute(command: list[str], settings: Settings) -> NoReturn:
 
 
 def _run_first(command: list[str], records: str, baseline: str) -> int:
-    """Run the script with torch's own SGD, which leaves its times in `baseline`."""
+    """Run the script with torch's own SGD, which leaves records in a folder, `baseline`."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:

@@ -43,8 +43,8 @@ def patch(registry: Registry, settings: Settings) -> None:
 def _step(torchs: Callable[..., Any], registry: Registry, settings: Settings) -> Any:
     @functools.wraps(torchs)
     def step(self: Any, closure: Any = None) -> Any:
-        if torch.compiler.is_dynamo_compiling():
-            return torchs(self, closure)
+        if torch.compiler.is_dynamo_compiling():  # elsewhere `disable` would only cost time
+            return untraced(self, closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -52,6 +52,8 @@ def _step(torchs: Callable[..., Any], registry: Registry, settings: Settings) ->
         registry.at_step(self).step(self, torchs, settings)
         return loss
 
+    # torch's own step breaks the graph, too.
+    untraced = torch.compiler.disable(step, reason="the step is one kernel already")
     setattr(step, _MARK, True)
     return step
 

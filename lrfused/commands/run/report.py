@@ -82,8 +82,12 @@ def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
             _print("  ".join(f"{title}: {cell}" for title, cell in zip(head, row, strict=True)))
         return
     table = Table(*head, box=box.SIMPLE)
+    table.columns[-6].overflow = "fold"
     for column in table.columns[-5:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*map(escape, row))
-    Console(file=sys.__stderr__).print(table)
+    terminal = Console(file=sys.__stderr__)
+    if not terminal.is_terminal:
+        terminal.width = 110  # of a log
+    terminal.print(table)

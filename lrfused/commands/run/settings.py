@@ -14,7 +14,8 @@ class Settings:
 
     main: id of the process that runs the script and reports. records: a folder for the records of
     the other processes, made by the first of them. check: N of `--check`, 0 for no checks.
-    torchs: whether torch makes all steps, for `--baseline`. baseline: the record of such a run.
+    torchs: whether torch makes all steps, for `--baseline`. baseline: a folder for the
+    records of such a run.
     """
 
     main: int
