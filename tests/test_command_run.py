@@ -26,7 +26,7 @@ def python(tmp_path):
         (tmp_path / "script.py").write_text(script)
         return subprocess.run(
             [sys.executable, *before, *last, *arguments],
-            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300,
+            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
 
     return run
@@ -100,7 +100,7 @@ for make in makers:
     assert isinstance(optimizer, torch.optim.SGD)
     twin = copy.deepcopy(optimizer)
     print(type(optimizer), type(twin), type(optimizer).__name__, repr(optimizer))
-    print(hashlib.sha1(pickle.dumps(optimizer.state_dict()["param_groups"])).hexdigest())
+    print(optimizer.state_dict()["param_groups"])
     tensors = [p for g in optimizer.param_groups for p in g["params"]]
     tensors += [s["momentum_buffer"] for s in optimizer.state.values()]
     print(hashlib.sha1(b"".join(t.detach().numpy().tobytes() for t in tensors)).hexdigest())

@@ -60,13 +60,14 @@ def _process() -> Any:
 
 def _finish() -> None:
     settings = json.loads(_SETTINGS or "")
+    main = settings["main"] == os.getpid()
     installed = _AfterTorch not in sys.meta_path
-    if installed or (settings["main"] == os.getpid() and Path(settings["records"]).is_dir()):
+    if installed or (main and Path(settings["records"]).is_dir()):
         process = _process()
         if not installed:
             process.install(settings, _STARTED)
         process.finish()
-    elif settings["main"] == os.getpid():
+    elif main and not settings["torchs"]:
         print("lrfused run: the script did not import torch", file=sys.__stderr__)
 
 
