@@ -176,7 +176,7 @@ def test_without_rich_the_table_is_text(capfd, monkeypatch):
     report(4.0, [Record(label(), 40.0, by_row(tallies))], [])
     assert capfd.readouterr().err == (
         "lrfused run: 2 of 2 optimizers replaced\noptimizer: 2 SGD  steps made by: lrfused, "
-        "compiled  steps: 6  first: 4.00 s  others: 0.0 ms  zero_grad: 2.0 ms  share: 10.0%\n"
+        "compiled  steps: 6  first: 4.00 s  later: 0.0 ms  zero_grad: 2.0 ms  share: 10.0%\n"
     )
 
 

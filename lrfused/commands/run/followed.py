@@ -42,7 +42,7 @@ class Followed:
         if tally.steps == 1:  # in which a backend is tested and torch makes lazy imports
             tally.first_step = seconds
         else:
-            tally.other_steps += seconds
+            tally.later_steps += seconds
         if expected is not None:
             self._compare(expected, optimizer)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from .records import Record
 from .tally import Tally
 
-_HEAD = ("optimizer", "steps made by", "steps", "first", "others", "zero_grad", "share")
+_HEAD = ("optimizer", "steps made by", "steps", "first", "later", "zero_grad", "share")
 
 
 def report(seconds: float, found: list[Record], baseline: list[Record]) -> None:
@@ -57,7 +57,7 @@ def _cells(record: Record, labelled: bool) -> Iterable[tuple[str, ...]]:
     for row in record.rows:
         made_by = row.other or f"lrfused, {row.backend}"
         name = row.name if row.optimizers == 1 else f"{row.optimizers} {row.name}"
-        times = map(_seconds, (row.first_step, row.other_steps, row.zero_grad))
+        times = map(_seconds, (row.first_step, row.later_steps, row.zero_grad))
         counts = (str(row.steps), *times, f"{row.seconds / record.seconds:.1%}")
         cells = (name, made_by, *(counts if row.steps else ("—",) * len(counts)))
         yield (record.label, *cells) if labelled else cells

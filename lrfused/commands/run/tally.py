@@ -10,7 +10,7 @@ class Tally:
     """Hold the counts of one optimizer, or of several that a table shows in one row.
 
     name: of the class. other: who makes its steps instead of lrfused, and why; None if lrfused
-    does, with this backend. first_step, other_steps, zero_grad: seconds of the host, without a
+    does, with this backend. first_step, later_steps, zero_grad: seconds of the host, without a
     closure's and without checks. checked: steps; differing: values in them; first: describes the
     first of these.
     """
@@ -21,7 +21,7 @@ class Tally:
     optimizers: int = 1
     steps: int = 0
     first_step: float = 0.0
-    other_steps: float = 0.0
+    later_steps: float = 0.0
     zero_grad: float = 0.0
     checked: int = 0
     differing: int = 0
@@ -30,14 +30,14 @@ class Tally:
     @property
     def seconds(self) -> float:
         """Return the time of all that is counted."""
-        return self.first_step + self.other_steps + self.zero_grad
+        return self.first_step + self.later_steps + self.zero_grad
 
     def add(self, other: Tally) -> None:
         """Add the counts of another."""
         self.optimizers += other.optimizers
         self.steps += other.steps
         self.first_step += other.first_step
-        self.other_steps += other.other_steps
+        self.later_steps += other.later_steps
         self.zero_grad += other.zero_grad
         self.checked += other.checked
         self.differing += other.differing
