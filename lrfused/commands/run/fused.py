@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from ... import FusedDecaySGD
+from ...internals import first_device
 
 _SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
@@ -44,20 +45,22 @@ class FusedSteps:
         return self._fused.backend
 
     def fits(self, optimizer: SGD) -> bool:
-        """Return whether no group was added or removed since."""
-        return len(self._fused.param_groups) == len(optimizer.param_groups)
+        """Return whether no group was added or removed since, and the model was not moved."""
+        groups = optimizer.param_groups
+        same = len(self._fused.param_groups) == len(groups)
+        return same and first_device(groups) == self._fused._internals.device
 
     def step(self, optimizer: SGD) -> None:
         """Make one step; raise Refused if it cannot be made, and change nothing then."""
         parts, groups = self._fused._internals, self._fused.param_groups
         for own, group in zip(groups, optimizer.param_groups, strict=True):
             own.update(group)
-        program = parts.rates.program
-        if program.recording:
+        if parts.rates.program.recording:
             raise Refused("captured in a CUDA graph")
         try:
             parts.rates.begin(groups, due=False)
             parts.scaling.read(optimizer)
+            program = parts.rates.program
             parts.backend.step(groups, optimizer.state, program, False, parts.scaling)
         except (TypeError, ValueError) as error:
             raise Refused(_reason(error)) from error

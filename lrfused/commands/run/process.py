@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.util
 import os
 import sys
@@ -61,8 +62,9 @@ class Process:
         found = [r for r in [own, *others] if r.rows]
         report(own.seconds, found, records.take_baseline(self.settings.baseline))
         if any(row.differing for record in found for row in record.rows):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(AttributeError, OSError, ValueError):  # None or closed
+                    stream.flush()
             os._exit(1)  # nothing else can change the status so late
         return None
 
