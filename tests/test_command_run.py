@@ -157,6 +157,22 @@ def test_a_script_ends_as_it_would(python, how, status):
     assert rest == ("" if how == "_exit" else "lrfused run: the script did not import torch\n")
 
 
+HIDDEN = """
+import sitecustomize, sys
+print(sitecustomize.MINE, sys.path, sys.warnoptions, sys.flags.optimize, "torch" in sys.modules)
+"""
+
+
+def test_a_sitecustomize_of_the_users_and_pythons_options_stay(python, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "sitecustomize.py").write_text("MINE = 'mine'")
+    path = os.pathsep.join([str(tmp_path / "folder"), str(ROOT)])
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", path)
+    plain, ours = (python(HIDDEN, before=("-O", "-W", "error", *run)) for run in ((), RUN))
+    assert ours.stdout == plain.stdout
+    assert plain.stdout.startswith("mine [")
+
+
 RAISES = """
 import torch
 def closure():
