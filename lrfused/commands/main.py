@@ -157,7 +157,7 @@ def _run_bench(args: argparse.Namespace) -> int:
 
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     text = "run a training script unedited, with FusedDecaySGD making its SGD's steps"
-    parser = commands.add_parser("run", help=text, description=text.capitalize() + ".")
+    parser = commands.add_parser("run", help=text, description=f"{text[0].upper()}{text[1:]}.")
     run_script.add_arguments(parser)
     parser.set_defaults(run=_run_script, extra="cli", needs=set())
 
