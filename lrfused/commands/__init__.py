@@ -1,1 +1,1 @@
-"""The commands of `lrfused`: demo, info, verify, preview, bench."""
+"""The commands of `lrfused`: demo, info, verify, preview, bench, run."""

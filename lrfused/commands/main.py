@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import backends
 from . import arguments, bench
+from . import run as run_script
 from .arguments import CommandError
 
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_verify(commands)
     _add_preview(commands)
     _add_bench(commands)
+    _add_run(commands)
     args = parser.parse_args(argv)
     try:
         status = int(args.run(args))
@@ -151,3 +153,16 @@ def _run_bench(args: argparse.Namespace) -> int:
     from .bench import run
 
     return run.run(args)
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "run a training script unedited, with FusedDecaySGD making its SGD's steps"
+    parser = commands.add_parser("run", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    run_script.add_arguments(parser)
+    parser.set_defaults(run=_run_script, extra="cli", needs=set())
+
+
+def _run_script(args: argparse.Namespace) -> int:
+    from .run import launch
+
+    return launch.run(args)

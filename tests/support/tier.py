@@ -24,7 +24,7 @@ PACKAGES = {
     "checkpoint": ("test_override",),
     "extension": ("test_extension",),
     "integrations": ("test_attached", "test_hooks"),
-    "commands": ("test_info", "test_preview"),
+    "commands": ("test_info", "test_preview", "test_command_run_parts"),
 }
 TESTS = Path(__file__).resolve().parents[1]
 
