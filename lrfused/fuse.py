@@ -52,7 +52,10 @@ def fuse(
     unknown scheduler; ValueError for an optimizer or scheduler that cannot be continued.
     """
     if not isinstance(optimizer, SGD) or type(optimizer).step is not SGD.step:
-        raise TypeError(f"fuse(optimizer=...) must be a torch.optim.SGD, got {_name(optimizer)}")
+        raise TypeError(
+            "fuse(optimizer=...) must be a torch.optim.SGD with torch's own step, got "
+            f"{_name(optimizer)}"
+        )
     for i, group in enumerate(optimizer.param_groups):
         if group["differentiable"]:
             raise ValueError(
