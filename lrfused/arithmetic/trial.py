@@ -45,13 +45,12 @@ class Kind(NamedTuple):
 
     def stand_in(self) -> Tensor:
         """Return a small tensor of this kind."""
-        if self.layout != torch.sparse_coo:
+        if self.layout in (torch.strided, torch.sparse_csr):
             ones = torch.ones(self.shape, device=self.device).to(self.dtype)
-            if self.layout == torch.strided:
-                return ones
-            in_blocks = self.layout in (torch.sparse_bsr, torch.sparse_bsc)
-            blocksize = (1, 1) if in_blocks else None
-            return ones.to_sparse(layout=self.layout, blocksize=blocksize, dense_dim=self.dense_dim)
+            dense = self.layout == torch.strided
+            return ones if dense else ones.to_sparse_csr(dense_dim=self.dense_dim)
+        if self.layout != torch.sparse_coo:  # torch fails for most sizes
+            raise RuntimeError(f"{self.layout} tensors cannot be added")
         sparse_dim = len(self.shape) - self.dense_dim
         rows = [
             [0, min(1, size - 1) if self.coalesced else 0][: self.entries]

@@ -169,7 +169,11 @@ class CheckedParameters:
     ) -> None:
         check_numbers(groups)
         # torch reads all states first, which shows where a parameter is listed twice.
-        self._todo = [(g, p, state.get(p, {})) for g, p in params if p.grad is not None]
+        self._todo = [
+            (g, p, _state_of(p, state.get(p, {}), groups[g]))
+            for g, p in params
+            if p.grad is not None
+        ]
         for g, p, own in self._todo:
             _check(g, p, own, groups[g], rates[g], scaling)
         self._params, self._groups, self._state, self._rates = params, groups, state, rates
@@ -188,6 +192,21 @@ class CheckedParameters:
             update_own(p, own, group, rate, self._inv_scale, clip, self._master)
             if own:
                 self._state[p].update(own)
+
+
+def _state_of(p: Tensor, own: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter's state, without a prepared buffer where the first gradient is sparse.
+
+    A buffer that was made for a capture is dense and all -0.0; torch makes this one sparse.
+    """
+    buffer = own.get("momentum_buffer")
+    if not (group.get("capturable") and is_sparse(p.grad) and isinstance(buffer, Tensor)):
+        return own
+    if is_sparse(buffer) or buffer.is_complex():  # those are not prepared
+        return own
+    if not bool(((buffer == 0) & buffer.signbit()).all()):
+        return own
+    return {key: value for key, value in own.items() if key != "momentum_buffer"}
 
 
 def _check(
