@@ -1,4 +1,4 @@
-"""Sparse tensors: which they are, and their elements one by one."""
+"""Sparse tensors: recognize them, and map a function over their elements."""
 
 from __future__ import annotations
 

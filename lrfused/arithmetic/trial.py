@@ -21,7 +21,7 @@ _NUMBERS = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
 class Kind(NamedTuple):
-    """The traits of a tensor by which torch's operations take or refuse it; sizes are cut to 2."""
+    """Traits of a tensor by which torch's operations take or refuse it; sizes are cut to 2."""
 
     device: torch.device
     dtype: torch.dtype
