@@ -17,6 +17,7 @@ from torch import Tensor
 from ..outside_modes import outside_modes
 from .sgd import update
 
+_TAKEN = 32768.0  # in the range of every dtype
 _NUMBERS = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
@@ -75,13 +76,18 @@ def refused(
     dtype: of the parameter, or of its master.
     """
     assert param.grad is not None
-    numbers = tuple(float(group[key]) for key in _NUMBERS)
+    numbers = tuple(_like(float(group[key])) for key in _NUMBERS)
     kinds = (
         Kind.of(param, dtype),
         Kind.of(param.grad, dtype),
         None if buffer is None else Kind.of(buffer, dtype),
     )
-    return _refused(*kinds, numbers, lr)
+    return _refused(*kinds, numbers, _like(lr))
+
+
+def _like(number: float) -> float:
+    """Return a number that torch takes or refuses alike, and the same one for most rates."""
+    return 1.0 if 0 < abs(number) <= _TAKEN else number
 
 
 @functools.lru_cache(256)
