@@ -271,7 +271,7 @@ class FusedDecaySGD(SGD):
             {**group, "schedule": None if b is None else b.schedules}
             for group, b in zip(self.param_groups, bound, strict=True)
         ]
-        return Optimizer.__repr__(shown)
+        return SGD.__repr__(shown)
 
     # -- checkpoints -------------------------------------------------------------------------
 
