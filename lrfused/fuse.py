@@ -50,7 +50,10 @@ def fuse(
     one that fails while it is recorded.
     """
     if not isinstance(optimizer, SGD) or type(optimizer).step is not SGD.step:
-        raise TypeError(f"fuse(optimizer=...) must be a torch.optim.SGD, got {_name(optimizer)}")
+        raise TypeError(
+            "fuse(optimizer=...) must be a torch.optim.SGD with torch's own step, got "
+            f"{_name(optimizer)}"
+        )
     for i, group in enumerate(optimizer.param_groups):
         if group["differentiable"]:
             raise ValueError(

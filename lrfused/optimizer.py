@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD
 from torch.optim.optimizer import ParamsT
 
 from . import backends
@@ -34,12 +34,13 @@ from .scheduler import handle_of
 from .schedules.base import as_schedules
 
 
-class FusedDecaySGD(Optimizer):
+class FusedDecaySGD(SGD):
     r"""Implement SGD with its learning-rate schedule in one fused step, bit for bit torch's.
 
-    A drop-in replacement for `torch.optim.SGD`: the arguments they share mean the same and are
-    checked the same. Parameters are dense tensors of float32, float64, bfloat16 or float16;
-    several dtypes may be mixed.
+    A drop-in replacement for `torch.optim.SGD`, and a subclass: the arguments they share mean the
+    same and are checked the same. Parameters are of float32, float64, bfloat16 or float16, or
+    complex; several dtypes may be mixed. Complex parameters and sparse gradients are updated by
+    torch's own operations.
 
     Args:
         params: parameters, named parameters, or groups of them, as for any torch optimizer.
@@ -129,7 +130,7 @@ class FusedDecaySGD(Optimizer):
             "backend": backend,
         }
         wrap_step(type(self))
-        super().__init__(params, defaults)
+        super(SGD, self).__init__(params, defaults)  # SGD's own would drop our defaults
         self._internals.choose_backend(self.param_groups)
         self._internals.make_rates(self.param_groups, self.defaults["schedule"], fresh=True)
         self._internals.prepare_capture(self.param_groups, self.state)
@@ -257,8 +258,8 @@ class FusedDecaySGD(Optimizer):
         """
         return LRHistory.of(self._internals.rates.history(self.param_groups))
 
-    @property
-    def _step_supports_amp_scaling(self) -> bool:
+    @property  # an attribute in SGD, where only fused=True sets it
+    def _step_supports_amp_scaling(self) -> bool:  # type: ignore[override]
         """Return whether `step` unscales and skips itself; GradScaler reads this."""
         return self._internals.scaling.amp == "fused"
 
@@ -270,7 +271,7 @@ class FusedDecaySGD(Optimizer):
             {**group, "schedule": None if b is None else b.schedules}
             for group, b in zip(self.param_groups, bound, strict=True)
         ]
-        return Optimizer.__repr__(shown)
+        return SGD.__repr__(shown)
 
     # -- checkpoints -------------------------------------------------------------------------
 

@@ -153,8 +153,9 @@ def test_a_refused_step_under_scaling_changes_nothing(backend):
     optimizer.step()
     give(params, 1)
     params[-1].grad = params[-1].grad.to_sparse()
+    optimizer.param_groups[-1]["weight_decay"] = 0.1
     before = snapshot(optimizer)
-    with pytest.raises((TypeError, RuntimeError), match="sparse"):
+    with pytest.raises(RuntimeError, match="sparse"):
         step_with(optimizer, torch.tensor(0.0), torch.tensor(2.0))
     assert_unchanged(optimizer, before)
 

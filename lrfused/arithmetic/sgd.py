@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .masters import has_master, read, write
 from .norm import square_sum
+from .sparse import is_sparse, map_values
 
 _EXPLICIT = (torch.bfloat16, torch.float16)
 
@@ -26,11 +27,11 @@ def update(
 
     This is the for-loop path of torch.optim.SGD. torch's bf16 and fp16 results on a CPU depend on
     where in a SIMD block an element falls, so there each operation is done explicitly in fp32 and
-    rounded once to the tensor's dtype. The gradient is multiplied by `inv_scale` first, then by
-    `clip`.
+    rounded once to the tensor's dtype. Where a tensor is sparse the operations are torch's, which
+    are the same for every element. The gradient is multiplied by `inv_scale` first, then by `clip`.
     """
     momentum, weight_decay = float(group["momentum"]), float(group["weight_decay"])
-    add, add_, mul, mul_ = _operations(param)
+    add, add_, mul, mul_ = _operations(param, grad, buffer)
     d = unscaled(grad, inv_scale)
     if clip != 1.0:
         d = mul(d, clip)
@@ -50,8 +51,9 @@ def update(
 
 def unscaled(grad: Tensor, inv_scale: float) -> Tensor:
     """Return the gradient multiplied by `inv_scale`."""
-    mul = _operations(grad)[2]
-    return grad if inv_scale == 1.0 else mul(grad, inv_scale)
+    if inv_scale == 1.0:
+        return grad
+    return map_values(lambda values: _operations(values)[2](values, inv_scale), grad)
 
 
 def gradient_square_sum(param: Tensor, inv_scale: float, master: str | None) -> float:
@@ -59,7 +61,10 @@ def gradient_square_sum(param: Tensor, inv_scale: float, master: str | None) -> 
     if param.grad is None:
         return 0.0
     grad = param.grad.float() if has_master(param, master) else param.grad
-    return float(square_sum(unscaled(grad, inv_scale)))
+    grad = unscaled(grad, inv_scale)
+    if grad.is_complex():
+        grad = torch.view_as_real(grad.resolve_conj())
+    return float(square_sum(grad))
 
 
 def update_own(
@@ -88,9 +93,9 @@ def update_own(
         write(param, own, master, wide)
 
 
-def _operations(tensor: Tensor) -> Any:
+def _operations(tensor: Tensor, *others: Tensor | None) -> Any:
     explicit = tensor.device.type == "cpu" and tensor.dtype in _EXPLICIT
-    return _IN_FP32 if explicit else _AS_TORCH
+    return _IN_FP32 if explicit and not is_sparse(tensor, *others) else _AS_TORCH
 
 
 _AS_TORCH = (

@@ -11,6 +11,8 @@ from ..arithmetic.gradient_scaling import GradientScaling
 from ..arithmetic.masters import has_master
 from ..arithmetic.norm import norm
 from ..arithmetic.sgd import gradient_square_sum, update_own
+from ..arithmetic.sparse import is_sparse
+from ..arithmetic.trial import refused
 from ..checks.refusals import (
     check_buffer,
     check_joinable,
@@ -18,7 +20,9 @@ from ..checks.refusals import (
     check_numbers,
     check_parameter,
     check_range,
+    check_unusual,
     check_whole,
+    refuse_as_torch,
 )
 from ..outside_modes import outside_modes, tensor
 from ..program import ProgramTables
@@ -165,19 +169,13 @@ class CheckedParameters:
     ) -> None:
         check_numbers(groups)
         # torch reads all states first, which shows where a parameter is listed twice.
-        self._todo = [(g, p, state.get(p, {})) for g, p in params if p.grad is not None]
+        self._todo = [
+            (g, p, _state_of(p, state.get(p, {}), groups[g]))
+            for g, p in params
+            if p.grad is not None
+        ]
         for g, p, own in self._todo:
-            mastered = has_master(p, scaling.master)
-            check_parameter(g, p, mastered)
-            check_range(g, groups[g], rates[g], p)
-            if scaling.max_grad_norm is not None:
-                check_whole(g, p)
-            if mastered and scaling.master == "master_remainder":
-                check_joinable(g, p)
-            if groups[g]["momentum"] != 0:
-                check_buffer(g, p, own.get("momentum_buffer"), mastered)
-            if scaling.master is not None and mastered:
-                check_master(g, p, scaling.master, own.get(scaling.master))
+            _check(g, p, own, groups[g], rates[g], scaling)
         self._params, self._groups, self._state, self._rates = params, groups, state, rates
         self._inv_scale, self._master = scaling.inv_scale(), scaling.master
 
@@ -194,6 +192,45 @@ class CheckedParameters:
             update_own(p, own, group, rate, self._inv_scale, clip, self._master)
             if own:
                 self._state[p].update(own)
+
+
+def _state_of(p: Tensor, own: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter's state, without a prepared buffer where the first gradient is sparse.
+
+    A buffer that was made for a capture is dense and all -0.0; torch makes this one sparse.
+    """
+    buffer = own.get("momentum_buffer")
+    if not (group.get("capturable") and is_sparse(p.grad) and isinstance(buffer, Tensor)):
+        return own
+    if is_sparse(buffer) or buffer.is_complex():  # those are not prepared
+        return own
+    if not bool(((buffer == 0) & buffer.signbit()).all()):
+        return own
+    return {key: value for key, value in own.items() if key != "momentum_buffer"}
+
+
+def _check(
+    g: int, p: Tensor, own: dict[str, Any], group: dict[str, Any], rate: float, scaling: Any
+) -> None:
+    """Raise unless a parameter, which has a gradient, can be updated."""
+    mastered = has_master(p, scaling.master)
+    check_parameter(g, p, mastered)
+    clipped = scaling.max_grad_norm is not None
+    if clipped:
+        check_whole(g, p)
+    if mastered and scaling.master == "master_remainder":
+        check_joinable(g, p)
+    buffer = own.get("momentum_buffer") if group["momentum"] != 0 else None
+    check_buffer(g, p, buffer, mastered)
+    if scaling.master is not None and mastered:
+        check_master(g, p, scaling.master, own.get(scaling.master))
+    if not p.is_complex() and not is_sparse(p, p.grad, buffer):
+        check_range(g, group, rate, p)
+        return
+    check_unusual(g, p, scaling.grad_scale is not None, clipped)
+    error = refused(p, buffer, group, rate, torch.float32 if mastered else p.dtype)
+    if error is not None:
+        refuse_as_torch(g, p, buffer, group, error)
 
 
 class Reference(Backend):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from .numbers import number, plain
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_COMPLEX = (torch.complex64, torch.complex128, torch.complex32)
 _NUMBERS = ("lr", "momentum", "dampening", "weight_decay")
 _BESIDE = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")  # of schedulers
 _SETTINGS = {*_NUMBERS, *_BESIDE, "nesterov", "maximize"}
@@ -118,18 +120,49 @@ def check_parameter(g: int, param: Tensor, mastered: bool = False) -> None:
     """Raise TypeError unless this parameter, which has a gradient, can be updated."""
     grad = param.grad
     assert grad is not None
-    if grad.layout != torch.strided or param.layout != torch.strided:
-        _refuse(g, param, "has a sparse gradient; use torch.optim.SGD for it, or sparse=False")
-    if param.dtype not in DTYPES:
-        kind = "is complex" if param.is_complex() else f"is {param.dtype}"
-        names = ", ".join(str(d) for d in DTYPES)
-        _refuse(g, param, f"{kind}; use torch.optim.SGD for it, or one of {names}")
+    if param.dtype not in DTYPES and param.dtype not in _COMPLEX:
+        names = ", ".join(str(d) for d in (*DTYPES, *_COMPLEX))
+        _refuse(g, param, f"is {param.dtype}, not one of {names}")
     if param.is_inference() and not torch.is_inference_mode_enabled():
         _refuse(g, param, "was made in inference mode; clone it outside")
-    if torch._debug_has_internal_overlap(param) == 1:
+    if param.layout == torch.strided and torch._debug_has_internal_overlap(param) == 1:
         _refuse(g, param, "has several elements in a single memory location; clone it")
     single = mastered and grad.dtype == torch.float32
     _check_beside(g, param, "gradient", grad, torch.float32 if single else param.dtype)
+
+
+def check_unusual(g: int, param: Tensor, scaled: bool, clipped: bool) -> None:
+    """Raise NotImplementedError where torch neither unscales nor clips a gradient of this kind."""
+    grad = param.grad
+    assert grad is not None
+    if scaled and (grad.is_complex() or grad.layout not in (torch.strided, torch.sparse_coo)):
+        what = f"has a {_layout(grad)} gradient of {grad.dtype}, which GradScaler does not unscale"
+        _refuse(g, param, f"{what}; step it by another optimizer", NotImplementedError)
+    if clipped and grad.layout != torch.strided:
+        what = f"has a {_layout(grad)} gradient, which has no norm, as in clip_grad_norm_"
+        _refuse(g, param, f"{what}; leave max_grad_norm out", NotImplementedError)
+
+
+def refuse_as_torch(
+    g: int, param: Tensor, buffer: Any, group: dict[str, Any], error: Exception
+) -> NoReturn:
+    """Raise the error that torch.optim.SGD raises in this update, in words that name the cause."""
+    grad = param.grad
+    assert grad is not None
+    beside = "" if buffer is None else f" and a {_layout(buffer)} momentum_buffer"
+    why = str(error).splitlines()[0].removesuffix(".")
+    advice = ""
+    if grad.layout != torch.strided and group["weight_decay"] != 0:
+        advice = "; weight_decay needs a dense gradient: put the parameter into a group without"
+    _refuse(
+        g, param, f"is {param.dtype} with a {_layout(grad)} gradient{beside}, which "
+        f"torch.optim.SGD does not update either: {why}{advice}",
+        NotImplementedError if isinstance(error, NotImplementedError) else RuntimeError,
+    )  # fmt: skip
+
+
+def _layout(tensor: Tensor) -> str:
+    return "dense" if tensor.layout == torch.strided else str(tensor.layout)
 
 
 def check_buffer(g: int, param: Tensor, buffer: Any, mastered: bool = False) -> None:
@@ -199,5 +232,7 @@ def _check_beside(g: int, param: Tensor, name: str, other: Any, dtype: torch.dty
             _refuse(g, param, f"has a {name} of another {trait}: {there}, not {here}")
 
 
-def _refuse(g: int, param: Tensor, what: str) -> NoReturn:
-    raise TypeError(f"FusedDecaySGD: a parameter of shape {tuple(param.shape)} in group {g} {what}")
+def _refuse(
+    g: int, param: Tensor, what: str, kind: Callable[[str], Exception] = TypeError
+) -> NoReturn:
+    raise kind(f"FusedDecaySGD: a parameter of shape {tuple(param.shape)} in group {g} {what}")

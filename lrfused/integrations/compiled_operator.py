@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import backends
 from ..arithmetic.gradient_scaling import GradientScaling
+from ..arithmetic.sparse import is_sparse
 from ..rates.rates import Rates
 
 
@@ -35,7 +36,7 @@ def sgd_(
     without momentum. lr: one number in a tensor, best of fp64: with a tensor another rate needs no
     new compilation. first: the buffers are only written. Raises ValueError for lists of other
     lengths, RuntimeError for a tensor that cannot be a parameter's gradient, and the errors of
-    `FusedDecaySGD.step`.
+    `FusedDecaySGD.step`; TypeError for a sparse gradient, whose momentum buffer would be sparse.
     """
     wanted = len(params) if momentum != 0 else 0
     if len(grads) != len(params) or len(momentum_buffers) != wanted:
@@ -46,6 +47,9 @@ def sgd_(
         )
     if not params:
         return
+    for grad in grads:
+        if is_sparse(grad):
+            raise TypeError(f"lrfused::sgd_ takes dense gradients, got a {grad.layout} one")
     here = []
     state: Any = defaultdict(dict)
     for i, (p, grad) in enumerate(zip(params, grads, strict=True)):

@@ -93,8 +93,8 @@ def nothing_changes(optimizer: FusedDecaySGD) -> Iterator[None]:
 # -- refusals ------------------------------------------------------------------------------------
 
 
-def complex_parameter(optimizer, p):
-    q = torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))
+def integer_parameter(optimizer, p):
+    q = torch.ones(3, dtype=torch.int32)
     q.grad = torch.ones_like(q)
     optimizer.param_groups[0]["params"][-1] = q
 
@@ -105,7 +105,7 @@ def overlapping_parameter(optimizer, p):
     optimizer.param_groups[0]["params"][-1] = q
 
 
-def sparse_gradient(optimizer, p):
+def sparse_gradient_with_decay(optimizer, p):
     p.grad = p.grad.to_sparse()
 
 
@@ -130,9 +130,9 @@ def momentum_that_is_no_number(optimizer, p):
 
 
 REFUSALS = {
-    complex_parameter: TypeError,
+    integer_parameter: TypeError,
     overlapping_parameter: TypeError,
-    sparse_gradient: TypeError,
+    sparse_gradient_with_decay: RuntimeError,
     momentum_of_another_shape: TypeError,
     momentum_of_another_dtype: TypeError,
     decay_out_of_range: ValueError,
@@ -310,19 +310,37 @@ def plain_parameters_have_the_references_bits(backend):
                 assert_same_bits(mine, other)
 
 
+def sparse_gradient(p: torch.Tensor) -> None:
+    """Make a parameter odd: its gradient is sparse."""
+    assert p.grad is not None
+    p.grad = p.grad.to_sparse()
+
+
+def complex_parameter(p: torch.Tensor) -> None:
+    """Do nothing: the parameter is odd as it is."""
+
+
+ODD = (
+    (odd_gradient, numbers(7, seed=1), HYPER),
+    (sparse_gradient, numbers(7, seed=1), {**HYPER, "weight_decay": 0.0}),
+    (complex_parameter, numbers(7, dtype=torch.complex64, seed=1), HYPER),
+)
+
+
 @rule
 def odd_parameters_have_the_references_bits(backend):
-    both = [made(name) for name in (backend, "reference")]
-    for step in range(3):
-        for optimizer in both:
-            give(optimizer, step)
-            odd_gradient(params_of(optimizer)[-1])
-            optimizer.step()
-    mine, other = (params_of(optimizer)[-1] for optimizer in both)
-    assert_same_bits(mine, other)
-    assert_same_bits(
-        both[0].state[mine]["momentum_buffer"], both[1].state[other]["momentum_buffer"]
-    )
+    for make_odd, value, hyper in ODD:
+        both = [made(name, [numbers(33), value], **hyper) for name in (backend, "reference")]
+        for step in range(3):
+            for optimizer in both:
+                give(optimizer, step)
+                make_odd(params_of(optimizer)[-1])
+                optimizer.step()
+        mine, other = (params_of(optimizer)[-1] for optimizer in both)
+        assert_same_bits(mine, other)
+        assert_same_bits(
+            both[0].state[mine]["momentum_buffer"], both[1].state[other]["momentum_buffer"]
+        )
 
 
 @rule

@@ -29,13 +29,15 @@ def on(device: str) -> Iterator[None]:
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """Draw numbers over some powers of two, none of them zero."""
+    """Draw real or complex numbers over some powers of two, none of them zero."""
     draw = _drawn_once if math.prod(shape) < 1100 else _drawn
     return draw(shape, dtype, seed).to(_device, copy=True)
 
 
 def _drawn(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
+    if dtype.is_complex:
+        return torch.view_as_complex(_drawn((*shape, 2), torch.float64, seed)).to(dtype)
     values = torch.randn(shape, dtype=torch.float64, generator=generator)
     powers = torch.randint(-5, 3, shape, generator=generator)
     values = (values * 2.0**powers).to(dtype)
@@ -46,7 +48,9 @@ _drawn_once = functools.lru_cache(10_000)(_drawn)
 
 
 def same_layout(tensor: Tensor) -> Tensor:
-    """Copy a tensor with its whole storage: offset, strides, holes and all."""
+    """Copy a tensor with its whole storage: offset, strides, holes and all; a sparse one as is."""
+    if tensor.layout != torch.strided:
+        return tensor.detach().clone().to(_device)
     storage = tensor.detach().untyped_storage().clone().to(device=_device)
     copied = torch.empty(0, dtype=tensor.dtype, device=_device)
     copied.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())

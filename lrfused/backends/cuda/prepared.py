@@ -17,6 +17,8 @@ from torch import device as Device
 
 from ...arithmetic.gradient_scaling import GradientScaling
 from ...arithmetic.masters import has_master, made_of
+from ...arithmetic.sparse import is_sparse
+from ...checks.refusals import DTYPES
 from ..base import Groups, State
 
 
@@ -45,8 +47,8 @@ def make(
         momentum = float(group["momentum"])
         plain = 0 < momentum < math.inf and group["dampening"] == 0
         for p in group["params"]:
-            if not runs_on(p.device):
-                continue
+            if not runs_on(p.device) or p.dtype not in DTYPES or is_sparse(p):
+                continue  # a captured step takes none of them
             mastered = has_master(p, key)
             own = state.get(p, {})
             if plain and own.get("momentum_buffer") is None:
