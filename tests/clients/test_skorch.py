@@ -9,13 +9,12 @@ from support.frameworks import HYPER, KINDS, PLATEAU, Network, dataset
 from support.twin import assert_same_state, rates
 from torch import nn
 
-import lrfused
 from lrfused import CosineAnnealingLR, FusedDecaySGD, StepLR
 
 skorch = pytest.importorskip("skorch", reason="the loop is that of the package skorch")
 
-from skorch.callbacks import LRScheduler  # noqa: E402
 from sklearn.model_selection import GridSearchCV  # noqa: E402
+from skorch.callbacks import LRScheduler  # noqa: E402
 
 X, Y = dataset().tensors
 
