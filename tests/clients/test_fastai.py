@@ -20,7 +20,8 @@ if bare_torchvision.package() is None:
 if find_spec("fastai") is None:
     pytest.skip("the loop is that of the package fastai", allow_module_level=True)
 
-with warnings.catch_warnings(action="ignore"):  # of torch.jit, about what fastai imports
+with warnings.catch_warnings():  # of torch.jit, about what fastai imports
+    warnings.simplefilter("ignore")
     from fastai.callback.core import Callback
     from fastai.callback.schedule import Learner
     from fastai.callback.tracker import SaveModelCallback
