@@ -133,3 +133,13 @@ def test_a_rate_written_by_set_params_is_taken():
     assert rates(mine.optimizer_) == rates(theirs.optimizer_) == [0.5, 0.5]
     mine.partial_fit(X, Y)
     assert rates(mine.optimizer_)[0] == pytest.approx(0.5 * 0.9**18)
+
+
+def test_a_schedule_written_by_set_params_begins():
+    mine = net(FusedDecaySGD, optimizer__schedule=KINDS[2].ours()).fit(X, Y)
+    before = rates(mine.optimizer_)
+    mine.set_params(optimizer__schedule=StepLR(6, gamma=0.5))
+    mine.partial_fit(X, Y)
+    assert rates(mine.optimizer_) == [rate * 0.5**3 for rate in before]
+    assert mine.optimizer_.scheduler.last_epoch == 18
+    assert rates(mine.fit(X, Y).optimizer_) == before
