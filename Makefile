@@ -15,19 +15,24 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 BUILT := $(VENV)/.built
 
+CLIENTS := fastai pytorch-ignite skorch torchvision ultralytics
+CLIENTS_VENV := .venv-clients
+CLIENTS_PIP := $(CLIENTS_VENV)/bin/python -m pip --quiet --disable-pip-version-check
+
 CXX_SOURCES = $(shell find csrc tests -name '*.h' -o -name '*.inc' -o -name '*.cpp' -o -name '*.cu')
 
 SHOW_BACKENDS := from lrfused.backends import available; \
   [print(f"==> backend {name}:", why or "ready") for name, why in available().items()]
 HAS_TORCH := import torch; v = torch.__version__.split("."); exit((int(v[0]), int(v[1])) < (2, 9))
 
-.PHONY: help demo test check fuzz matrix lint format docs bench sanitize clean distclean
+.PHONY: help demo test check clients fuzz matrix lint format docs bench sanitize clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train a small network with each schedule beside torch; writes lr-curves.png"
 	@echo "make test       run the test suite"
 	@echo "make check      run the fast tests of each package, in a minute, before a commit"
+	@echo "make clients    train in other programs' loops, in a .venv-clients of their own"
 	@echo "make fuzz       run drawn tests with new seeds for SECONDS (60), against torch"
 	@echo "make matrix     build, verify and test with every promised torch and Python"
 	@echo "make lint       check format, style and types"
@@ -46,6 +51,21 @@ test: $(BUILT) $(VENV)/.frameworks
 # Triton's interpreter is slow, and `make test` runs it.
 check: $(BUILT)
 	@$(PY) -m pytest -n 2 -k "not triton" $$($(PY) tests/support/tier.py) $(ARGS)
+
+# A client that cannot be installed beside this torch is a test that is skipped.
+clients: $(CLIENTS_VENV)/.installed
+	@$(CLIENTS_VENV)/bin/python -m pytest tests/clients -rs $(ARGS)
+
+$(CLIENTS_VENV)/.installed: pyproject.toml Makefile
+	@echo "==> $(CLIENTS_VENV), $(TORCH)"
+	@$(PYTHON) -m venv $(CLIENTS_VENV)
+	@$(CLIENTS_PIP) install "$(TORCH)" "setuptools>=77" ninja pybind11
+	@$(CLIENTS_PIP) install --no-build-isolation --editable ".[test]"
+	@for client in $(CLIENTS); do \
+	  echo "==> $$client"; \
+	  $(CLIENTS_PIP) install "$(TORCH)" $$client || echo "==> not installed: $$client"; \
+	done
+	@touch $@
 
 fuzz: $(BUILT)
 	@cd tests && PYTHONPATH=.. $(abspath $(PY)) -m support.fuzz --seconds $(SECONDS) $(ARGS)
@@ -82,7 +102,7 @@ $(VENV)/.competitors: $(BUILT)
 
 $(VENV)/.frameworks: $(VENV)/.torch pyproject.toml
 	@echo "==> the frameworks that the tests run in"
-	@$(PIP) install accelerate lightning transformers
+	@$(PIP) install accelerate lightning transformers pytorch-ignite skorch
 	@$(PIP) install --no-deps timm  # its schedulers need no torchvision, which a CPU may not have
 	@touch $@
 
@@ -95,7 +115,7 @@ clean:
 	find lrfused tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(CLIENTS_VENV)
 
 # $(PYTHON)'s own torch is kept. Where $(PYTHON) is itself a virtual environment its packages are
 # not "system" ones, so a path file brings them in.

@@ -317,6 +317,9 @@ class Scheduler(LRScheduler):
         """
         members = [m for b in self._rates.bound for m in b.stepped]
         if len(self._rates.bound) == len(members) == 1 and not hasattr(members[0], "_schedulers"):
+            if program.cycles_momentum(members[0]):  # whose get_lr() sets the momentum
+                with _warnings_of_the_caller(3), edits.edit(self._rates, self._groups):
+                    return members[0].get_lr()
             edits.lend(self._rates, self._groups)
             with _warnings_of_the_caller(3):
                 return members[0].get_lr()

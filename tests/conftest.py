@@ -4,7 +4,8 @@ import os
 
 import pytest
 import torch
-from support import kinds, twin
+from support import kinds, pages, twin
+from support.inside import start_without_registered
 from support.self_tests import host_kernels, self_tests, untested  # noqa: F401, fixtures
 from support.tape import Tape, not_emulated
 
@@ -58,6 +59,20 @@ def shared(tmp_path_factory):
     """Give a folder that all of pytest's processes share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture
+def printed(tmp_path, monkeypatch, capsys):
+    """Run a page in an empty folder; leave torch's generator and the backends as they are."""
+    start_without_registered(monkeypatch)
+
+    def run(page):
+        monkeypatch.chdir(tmp_path)
+        with torch.random.fork_rng():
+            pages.run(page)
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from support import bare_timm, pages
-from support.inside import start_without_registered
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import lrfused
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "cpp", "console", "diff", "text"}
 
 
@@ -20,21 +19,12 @@ def name(page):
     return str(page.relative_to(ROOT))
 
 
-WITH_CODE = [page for page in PAGES if any(block.runs for block in pages.blocks(page))]
-
-
-@pytest.fixture
-def printed(tmp_path, monkeypatch, capsys):
-    """Run a page in an empty folder; leave torch's generator and the backends as they are."""
-    start_without_registered(monkeypatch)
-
-    def run(page):
-        monkeypatch.chdir(tmp_path)
-        with torch.random.fork_rng():
-            pages.run(page)
-        return capsys.readouterr().out
-
-    return run
+CLIENTS = sorted({*(ROOT / "docs" / "clients").glob("*.md")} - {ROOT / "docs/clients/index.md"})
+WITH_CODE = [
+    page
+    for page in PAGES
+    if page not in CLIENTS and any(block.runs for block in pages.blocks(page))
+]
 
 
 # Of Lightning about itself.
@@ -49,6 +39,17 @@ def test_the_code_of_a_page_runs_and_prints_what_it_says(page, printed):
         if bare_timm.schedulers() is None:
             pytest.skip("the page is about the package timm")
     printed(page)
+
+
+@pytest.mark.parametrize("page", CLIENTS, ids=name)
+def test_a_clients_test_runs_its_page(page):
+    path = f"tests/clients/test_{page.stem.replace('-', '_')}.py"
+    test, found = (
+        (ROOT / path).read_text(),
+        [b for b in pages.blocks(page) if b.language == "python"],
+    )
+    assert found
+    assert f'printed("{page.stem}")' in test or all(block.title == path for block in found)
 
 
 def rate_after(steps, make):

@@ -45,15 +45,12 @@ def blocks(page: Path) -> list[Block]:
 
 
 def run(page: Path) -> None:
-    module = types.ModuleType(page.stem)
-    before = sys.modules.get(page.stem)
-    sys.modules[page.stem] = module  # the page may import itself by name
+    module = types.ModuleType(f"page_{page.stem}")  # a page about skorch imports skorch
+    sys.modules[module.__name__] = module  # the page may import itself by name
     try:
         _run(page, vars(module))
     finally:  # all that the page imported stays: some modules cannot be imported twice
-        del sys.modules[page.stem]
-        if before is not None:
-            sys.modules[page.stem] = before
+        del sys.modules[module.__name__]
 
 
 def _run(page: Path, namespace: dict[str, Any]) -> None:
