@@ -207,6 +207,9 @@ def test_a_table_is_a_window_and_shared_between_groups():
             super().__init__(moved, packed, *rest, **named)
             made.append(packed)
 
-    opt = FusedDecaySGD(groups_of([0.1, 0.2, 0.3]), schedule=CosineAnnealingLR(1_000_000))
-    Rates(opt.param_groups, Program, capturable=False)
+    schedule = (CosineAnnealingLR(1_000_000),)
+    groups = [
+        {**group, "momentum": 0.0, "schedule": schedule} for group in groups_of([0.1, 0.2, 0.3])
+    ]
+    Rates(groups, Program, capturable=False)
     assert len(made[-1].tables) == 1024
