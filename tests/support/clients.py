@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -14,13 +15,14 @@ from support.twin import snapshot
 
 def package(name: str, *modules: str) -> Any:
     """Import a client and its modules; skip the tests of a file where it is missing."""
+    if find_spec(name) is None:
+        pytest.skip(f"the client {name} is not installed", allow_module_level=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the client about its own dependencies
         bare_torchvision.package()
-        client = pytest.importorskip(name, reason=f"the client {name} is not installed")
         for module in modules:
             importlib.import_module(f"{name}.{module}")
-    return client
+        return importlib.import_module(name)
 
 
 class Steps(list):
