@@ -94,7 +94,7 @@ def none(_):
     return None
 
 
-def run(folder, make, scheduler, **options):
+def run(folder, make, scheduler, *, by_batch=True, **options):
     model, watch = Model(), Watch()
     optimizer = make(model.network.groups())
     trainer = composer.Trainer(
@@ -103,7 +103,7 @@ def run(folder, make, scheduler, **options):
         max_duration=f"{EPOCHS}ep",
         optimizers=optimizer,
         schedulers=scheduler(optimizer),
-        step_schedulers_every_batch=True,
+        step_schedulers_every_batch=by_batch,
         device="cpu",
         progress_bar=False,
         run_name="run",
@@ -131,6 +131,12 @@ def test_composer_trains_with_torchs_bits_and_resumes(tmp_path, mine, other):
     saved = str(tmp_path / "ours" / "ep1-ba6-rank0.pt")
     rest = run(tmp_path / "rest", *mine, load_path=saved)
     assert_same_steps(rest, Steps(whole[BATCHES:]))
+
+
+def test_the_trainer_steps_the_handle_each_epoch(tmp_path):
+    whole = run(tmp_path / "ours", by_the_trainer, handle, by_batch=False)
+    theirs = run(tmp_path / "theirs", torchs, cosine_of_torch, by_batch=False)
+    assert_same_steps(whole, theirs)
 
 
 def test_a_class_named_as_torchs_takes_over_torchs_checkpoint(tmp_path):

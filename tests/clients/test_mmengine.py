@@ -118,6 +118,12 @@ def test_a_built_in_schedule_is_that_of_torch(tmp_path):
     assert_same_steps(ours, theirs)
 
 
+def test_both_act(tmp_path):
+    _, ours = run(tmp_path / "ours", BUILT_IN, SCHEDULERS[2])
+    _, theirs = run(tmp_path / "theirs", THEIRS, SCHEDULERS[2], hooks=[TorchsScheduler()])
+    assert_same_steps(ours, theirs)
+
+
 def test_a_built_in_schedule_counts_updates(tmp_path):
     optimizer, _ = run(tmp_path, BUILT_IN, wrapper={"accumulative_counts": 2})
     assert optimizer.scheduler.last_epoch == EPOCHS * ITERATIONS // 2

@@ -46,11 +46,11 @@ def policy_kwargs(optimizer_class, **hyper):
     }
 
 
-def make(algorithm, optimizer_class, **hyper):
+def make(algorithm, optimizer_class, *, rate=decay, **hyper):
     return getattr(sb3, algorithm)(
         "MlpPolicy",
         "CartPole-v1",
-        learning_rate=decay,
+        learning_rate=rate,
         policy_kwargs=policy_kwargs(optimizer_class, **hyper),
         seed=0,
         device="cpu",
@@ -66,12 +66,16 @@ def test_an_algorithm_writes_the_rates_of_either(algorithm):
     assert_same_steps(mine, other)
 
 
-def test_each_rollout_writes_over_a_built_in_schedule():
+@pytest.mark.parametrize(
+    ("rate", "written"), [(decay, [decay(0.75), decay(0.5)]), (0.01, [0.01, 0.01])]
+)
+def test_each_rollout_writes_over_a_built_in_schedule(rate, written):
     steps = Steps()
-    make("PPO", watched(FusedDecaySGD, steps), schedule=StepLR(1, gamma=0.5)).learn(128)
+    halved = StepLR(1, gamma=0.5)
+    make("PPO", watched(FusedDecaySGD, steps), rate=rate, schedule=halved).learn(128)
     rates = [rates[0] for rates in steps.rates]
-    assert rates[:4] == [decay(0.75) * 0.5**step for step in range(1, 5)]
-    assert rates[4:8] == [decay(0.5) * 0.5**step for step in range(1, 5)]
+    assert rates[:4] == [written[0] * 0.5**step for step in range(1, 5)]
+    assert rates[4:8] == [written[1] * 0.5**step for step in range(1, 5)]
 
 
 @pytest.mark.parametrize("algorithm", EXPERIENCE)
