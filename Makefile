@@ -15,7 +15,11 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 BUILT := $(VENV)/.built
 
-CLIENTS := fastai pytorch-ignite skorch torchvision ultralytics
+CLIENTS := deepspeed fastai mmengine opacus pytorch-ignite pytorch-warmup skorch stable-baselines3 \
+  torchvision ultralytics
+# mosaicml itself is installed without its requirements, which are an older torch, and these:
+COMPOSER := coolname importlib-metadata mosaicml-cli psutil py-cpuinfo requests tabulate \
+  torch_optimizer torchmetrics torchvision tqdm
 CLIENTS_VENV := .venv-clients
 CLIENTS_PIP := $(CLIENTS_VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
@@ -65,6 +69,9 @@ $(CLIENTS_VENV)/.installed: pyproject.toml Makefile
 	  echo "==> $$client"; \
 	  $(CLIENTS_PIP) install "$(TORCH)" $$client || echo "==> not installed: $$client"; \
 	done
+	@echo "==> mosaicml"
+	@{ $(CLIENTS_PIP) install "$(TORCH)" $(COMPOSER) && $(CLIENTS_PIP) install --no-deps mosaicml; } \
+	  || echo "==> not installed: mosaicml"
 	@touch $@
 
 fuzz: $(BUILT)
@@ -102,7 +109,8 @@ $(VENV)/.competitors: $(BUILT)
 
 $(VENV)/.frameworks: $(VENV)/.torch pyproject.toml
 	@echo "==> the frameworks that the tests run in"
-	@$(PIP) install accelerate lightning transformers pytorch-ignite skorch
+	@$(PIP) install accelerate lightning transformers
+	@$(PIP) install opacus pytorch-ignite pytorch-warmup skorch stable-baselines3
 	@$(PIP) install --no-deps timm  # its schedulers need no torchvision, which a CPU may not have
 	@touch $@
 
