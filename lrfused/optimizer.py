@@ -25,6 +25,7 @@ from .checks.refusals import (
     plain_settings,
     take_numbers,
 )
+from .checks.warned import warnings_of_the_caller
 from .integrations.step_hooks import warn_of_attached, wrap_step
 from .internals import Internals, first_device
 from .rates import places
@@ -297,7 +298,8 @@ class FusedDecaySGD(SGD):
         self._override = override
         hook = self.register_load_state_dict_pre_hook(optimizer_state.hold)
         try:
-            super().load_state_dict(state_dict)
+            with warnings_of_the_caller(2):
+                super().load_state_dict(state_dict)
         finally:
             hook.remove()
             del self._override

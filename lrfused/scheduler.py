@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +18,7 @@ from . import program
 from .checkpoint.scheduler_state import refuse_another_kind
 from .checks.numbers import number as as_number
 from .checks.numbers import plain, plain_list
+from .checks.warned import warnings_of_the_caller
 from .rates import edits
 from .rates.metric import as_metric, mean
 
@@ -35,16 +34,6 @@ _ORDER = (
 )
 # Private names that ignite writes on a scheduler.
 _SHARED = ("_get_lr_called_within_step", "_is_initial")
-
-
-@contextmanager
-def _warnings_of_the_caller(level: int) -> Iterator[None]:
-    """Let warnings that torch gives in the block point at a caller's line."""
-    with warnings.catch_warnings(record=True) as given:
-        warnings.simplefilter("always")
-        yield
-    for warning in given:
-        warnings.warn(warning.message, warning.category, stacklevel=level + 1)
 
 
 class _Fixed(list):
@@ -146,7 +135,7 @@ class Scheduler(LRScheduler):
 
     def _by_torch(self, method: str, *arguments: Any) -> None:
         """Call a method of torch's schedulers, and take over the rates that it sets."""
-        with _warnings_of_the_caller(5), edits.edit(self._rates, self._groups):
+        with warnings_of_the_caller(4), edits.edit(self._rates, self._groups):
             for b in self._rates.bound:
                 for member in b.stepped:
                     getattr(member, method)(*arguments)
@@ -318,10 +307,10 @@ class Scheduler(LRScheduler):
         members = [m for b in self._rates.bound for m in b.stepped]
         if len(self._rates.bound) == len(members) == 1 and not hasattr(members[0], "_schedulers"):
             if program.cycles_momentum(members[0]):  # whose get_lr() sets the momentum
-                with _warnings_of_the_caller(3), edits.edit(self._rates, self._groups):
+                with warnings_of_the_caller(2), edits.edit(self._rates, self._groups):
                     return members[0].get_lr()
             edits.lend(self._rates, self._groups)
-            with _warnings_of_the_caller(3):
+            with warnings_of_the_caller(2):
                 return members[0].get_lr()
         warnings.warn(
             "To get the last learning rate computed by the scheduler, please use `get_last_lr()`.",

@@ -12,6 +12,7 @@ from lrfused import (
     ExponentialLR,
     FusedDecaySGD,
     LambdaLR,
+    OneCycleLR,
     ReduceLROnPlateau,
     SequentialLR,
     StepLR,
@@ -398,6 +399,30 @@ def test_what_is_no_schedule_is_refused_and_changes_nothing(backend, value):
     optimizer.param_groups[0]["schedule"] = shown
     optimizer.step()
     assert [g["lr"] for g in optimizer.param_groups] == [0.025, 0.005]
+
+
+@pytest.mark.parametrize("key", ["max_lr", "min_lr", "initial_lr", "max_momentum"])
+def test_what_a_one_cycle_reads_in_the_group_is_followed(backend, key):
+    pair = Pair(
+        backend,
+        OneCycleLR(0.3, total_steps=30),
+        lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=30),
+    )
+    pair.step(4)
+    group = pair.ours.param_groups[0]
+    group[key], kept = "high", group[key]
+    for _ in range(2):
+        with pytest.raises((TypeError, ValueError)):
+            pair.ours.step()
+    group[key] = kept
+
+    def write(optimizer, _):
+        optimizer.param_groups[1][key] *= 0.5
+
+    pair.change(write)
+    pair.step(9)
+    pair.change(write)
+    pair.step(16)
 
 
 # -- settings ------------------------------------------------------------------------------------

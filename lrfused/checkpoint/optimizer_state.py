@@ -99,7 +99,7 @@ def _check_or_drop(g: int, p: Tensor, own: dict[str, Any], key: str, wanted: str
         warnings.warn(
             "the checkpoint has master weights where this optimizer has none, being of other "
             "parameters or without master_weights: they are left out",
-            stacklevel=9,
+            stacklevel=2,
         )
     else:
         raise ValueError(
@@ -129,7 +129,7 @@ def schedules(groups: list[dict[str, Any]]) -> list[Any]:
                 f"param_groups[{i}] of the checkpoint was saved at lr={saved['lr']} and has "
                 f"lr={group['lr']}: another optimizer went on from there, so its schedule's "
                 "state is left out; load the scheduler's own",
-                stacklevel=7,
+                stacklevel=2,
             )
             packed[i] = None
     return packed

@@ -79,6 +79,11 @@ class BoundSchedules:
         """Return whether any member moves momentum too."""
         return any(program.cycles_momentum(m) for m in self.leaves())
 
+    def keys_read(self) -> set[str]:
+        """Return the keys of a group that OneCycleLR reads at each step."""
+        phases = [phase for m in self.leaves() for phase in getattr(m, "_schedule_phases", ())]
+        return {key for phase in phases for name, key in phase.items() if name != "end_step"}
+
     def leaves(self) -> Iterator[Any]:
         """Yield the members, and in place of a composition its own."""
         pending: list[Any] = list(reversed(self.members))

@@ -114,3 +114,14 @@ def take_watched(rates: Rates, groups: Groups) -> None:
         raise
     for w in watched:
         watch(rates, w.owner, w.name)
+
+
+def take_read(rates: Rates, groups: Groups) -> None:
+    """Take over entries of the groups that a schedule reads; raise for what cannot be."""
+    read, rates.read = rates.read, []
+    try:
+        with edit(rates, groups, strict=True):
+            pass
+    except BaseException:
+        rates.read = read  # refused again, until the user has mended it
+        raise

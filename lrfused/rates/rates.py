@@ -62,6 +62,8 @@ class Rates:
         self.overwritten: dict[int, tuple[int, float]] = {}
         self.last_integer: int | None = None  # the last metric, if it may have been an epoch
         self.watched: list[edits.Watched] = []
+        # Of groups, the entries that a schedule reads at each step.
+        self.read: list[tuple[int, str, Any]] = []
         self.shown.groups[:] = groups
         for i, group in enumerate(groups):
             self.shown.start(i, group, self.moved.cells, cycles_momentum=False)
@@ -164,6 +166,9 @@ class Rates:
         if now.shape != self.moved.plateau_states.shape:
             self.moved = self.moved._replace(plateau_states=now)
         self.moved.plateau_states.copy_(now)  # a captured graph keeps the address
+        groups = self.shown.groups
+        keys = [(i, key) for b in self.bound for key in b.keys_read() for i in b.indices]
+        self.read = [(i, key, groups[i].get(key)) for i, key in keys]
         self.shown.start_places(places.templates(self), self.plateaus.by_group(), self.moved)
 
     def epoch(self, b: BoundSchedules) -> int:
@@ -225,6 +230,8 @@ class Rates:
             self._take_written(groups)
         if self.watched:
             edits.take_watched(self, groups)
+        if self.read and any(groups[i].get(key) is not value for i, key, value in self.read):
+            edits.take_read(self, groups)
         due = due and self.stepped
         if due and self.returned:
             self._take_back()
