@@ -131,10 +131,14 @@ class FusedDecaySGD(SGD):
             "backend": backend,
         }
         wrap_step(type(self))
-        super(SGD, self).__init__(params, defaults)  # SGD's own would drop our defaults
-        self._internals.choose_backend(self.param_groups)
-        self._internals.make_rates(self.param_groups, self.defaults["schedule"], fresh=True)
-        self._internals.prepare_capture(self.param_groups, self.state)
+        try:
+            super(SGD, self).__init__(params, defaults)  # SGD's own would drop our defaults
+            self._internals.choose_backend(self.param_groups)
+            self._internals.make_rates(self.param_groups, self.defaults["schedule"], fresh=True)
+            self._internals.prepare_capture(self.param_groups, self.state)
+        except Exception:
+            settings.take_out(getattr(self, "param_groups", ()), self.defaults["schedule"])
+            raise
 
     @property
     def scheduler(self) -> Any:
@@ -171,12 +175,8 @@ class FusedDecaySGD(SGD):
 
         Raises ValueError for a schedule with arguments for each group, or that sets them.
         """
-        if isinstance(param_group, dict):
-            take_numbers(len(self.param_groups), param_group)
-            settings.refuse(len(self.param_groups), param_group, self.defaults)
-        super().add_param_group(param_group)
-        for key in settings.OF_OPTIMIZER:
-            self.param_groups[-1].pop(key, None)
+        with settings.new_group(len(self.param_groups), param_group, self.defaults):
+            super().add_param_group(param_group)
         parts = self._internals
         if parts.rates is None:  # torch's constructor adds the first groups
             return

@@ -354,6 +354,23 @@ def test_a_schedule_of_a_groups_own_is_not_lost_in_silence(backend):
     assert [g["lr"] for g in second.param_groups] == [0.1, 0.01]
 
 
+def test_a_constructor_that_fails_leaves_the_dicts(backend):
+    first, second = groups_of(parameters(2))
+    given = [first, {**second, "momentum": "high"}]
+    before = [dict(group) for group in given]
+    for make in (
+        lambda: FusedDecaySGD(given, lr=0.5, schedule=StepLR(1, 0.5), backend=backend),
+        lambda: FusedDecaySGD([first, {**second, "lr": "high"}], lr=0.5, schedule=StepLR(1)),
+        lambda: FusedDecaySGD([first, {**second, "schedule": 3}], lr=0.5, schedule=StepLR(1)),
+    ):
+        with pytest.raises(TypeError):
+            make()
+    assert given[1].keys() == before[1].keys()
+    optimizer = FusedDecaySGD([first, second], lr=0.5, schedule=ExponentialLR(0.9), backend=backend)
+    optimizer.step()
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1 * 0.9, 0.02 * 0.9]
+
+
 # -- a schedule that is written ------------------------------------------------------------------
 
 

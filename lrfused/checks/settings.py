@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from .refusals import take_numbers
 
 OF_OPTIMIZER = (
     "schedule_every", "amp", "advance", "max_grad_norm", "master_weights", "backend",
 )  # fmt: skip
 
 
-def refuse(i: int, group: dict[str, Any], defaults: dict[str, Any]) -> None:
+@contextmanager
+def new_group(i: int, group: Any, defaults: dict[str, Any]) -> Iterator[None]:
+    """Check a new group, and let torch add it; an error leaves its dict as it was."""
+    if not isinstance(group, dict):
+        yield
+        return
+    before = dict(group)
+    try:
+        _refuse(i, group, defaults)
+        take_numbers(i, group)
+        yield
+    except Exception:
+        group.clear()
+        group.update(before)
+        raise
+    for key in OF_OPTIMIZER:
+        group.pop(key, None)
+
+
+def take_out(groups: Iterable[dict[str, Any]], schedule: Any) -> None:
+    """Take the optimizer's schedule out of the dicts of groups that a failed constructor had."""
+    for group in groups:
+        if group.get("schedule") is schedule or isinstance(group.get("schedule"), dict):
+            del group["schedule"]
+
+
+def _refuse(i: int, group: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Raise ValueError for a setting of the optimizer in a new group; drop what was left there.
 
     A group's dict may have been another optimizer's, whose place in its schedule it has.
