@@ -231,6 +231,40 @@ def zero_redundancy(path):
     train(models, ours, theirs, scheduler, range(5, 11))
 
 
+def zero_redundancy_with_the_schedule_in_the_loop():
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    models = [network() for _ in range(2)]
+    ours = ZeroRedundancyOptimizer(
+        models[0].parameters(),
+        FusedDecaySGD,
+        **HYPER,
+        schedule=[CosineAnnealingLR(7), ReduceLROnPlateau(factor=0.5, patience=0)],
+        schedule_every=None,
+    )
+    theirs = ZeroRedundancyOptimizer(models[1].parameters(), torch.optim.SGD, **HYPER)
+    cosine = lr_scheduler.CosineAnnealingLR(theirs, 7)
+    plateau = lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=0)
+    handle = ours.optim.scheduler
+    for step in range(8):
+        for model, optimizer in zip(models, (ours, theirs), strict=True):
+            optimizer.zero_grad()
+            backward(model, step)
+            optimizer.step()
+        handle.step(), cosine.step()
+        if step % 3 == 2:
+            handle.step(1.0), plateau.step(1.0)
+        assert_same_rates(rates(ours.optim), rates(theirs), f"step {step}")
+        for p, q in zip(*(model.parameters() for model in models), strict=True):
+            assert_same_bits(p, q, f"step {step}")
+    check_ranks(ours.optim)
+
+
+@ranks
+def test_zero_redundancy_with_the_schedule_in_the_loop(count):
+    on_ranks(count, zero_redundancy_with_the_schedule_in_the_loop)
+
+
 @ranks
 def test_zero_redundancy_and_its_checkpoint(count, tmp_path):
     on_ranks(count, zero_redundancy, str(tmp_path / "checkpoint.pt"))
