@@ -83,6 +83,27 @@ def test_a_rate_written_in_flight_is_kept(device, landing):
     assert_the_device_agrees(program_of(twin.opt))
 
 
+def test_a_tensor_rate_that_is_filled_in_flight_is_followed(device, landing):
+    p = leaf(numbers(3))
+    p.grad = numbers(3)
+    rate = torch.tensor(0.5, dtype=torch.float64)
+    plateau = lrfused.ReduceLROnPlateau(patience=0, factor=0.5)
+    opt = FusedDecaySGD([p], lr=rate, schedule=[plateau], backend=device)
+    opt.step()
+    for metric in (1.0, 2.0):
+        opt.scheduler.step(torch.tensor(metric))
+    assert rate.item() == 0.5, "nobody has waited"
+    rate.fill_(0.75)
+    opt.step()
+    assert opt.lr_used == [0.75]
+    assert rate.item() == 0.75
+    opt.scheduler.step(torch.tensor(3.0))
+    landing["landed"] = True
+    opt.step()
+    assert opt.lr_used == [0.375]
+    assert rate.item() == 0.375
+
+
 def test_a_verbose_plateau_tells_when_it_knows(device, landing, capsys):
     schedule = lrfused.ReduceLROnPlateau(patience=0, factor=0.5, verbose=True)
     p = leaf(numbers(3))

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..outside_modes import outside_modes
 from ..program import FOREVER, ProgramTables, pack
 from ..schedules.base import Schedules, as_schedules, shared_schedules
-from . import edits, places
+from . import edits, places, written
 from .bound import BoundSchedules
 from .clock import Clock
 from .moved import Moved
@@ -58,7 +58,7 @@ class Rates:
         self.clock = clock or Clock(None)
         self.program: Any = None
         self._make_program = make_program
-        # By group: `_changes()` then, and the rate that a schedule had set.
+        # By group: `changes()` then, and the rate that a schedule had set.
         self.overwritten: dict[int, tuple[int, float]] = {}
         self.last_integer: int | None = None  # the last metric, if it may have been an epoch
         self.watched: list[edits.Watched] = []
@@ -117,7 +117,7 @@ class Rates:
     @outside_modes
     def _take_back(self) -> None:
         """Let groups that were away go on at the epoch of the others, as torch's schedulers do."""
-        self._settle()
+        self.settle_device()
         for b in self.bound:
             others = [i for i in b.indices if i not in self.returned]
             if others:
@@ -227,7 +227,7 @@ class Rates:
         if program.captured or filled or not (program.is_shown and program.shows(groups)):
             if not self.shown.are_known(groups):
                 self.regroup(groups)
-            self._take_written(groups)
+            written.take(self, groups)
         if self.watched:
             edits.take_watched(self, groups)
         if self.read and any(groups[i].get(key) is not value for i, key, value in self.read):
@@ -236,53 +236,18 @@ class Rates:
         if due and self.returned:
             self._take_back()
         if due and self.program.left <= 0:
-            self._settle()
+            self.settle_device()
             self._compile()
             for b in self.bound:
                 b.refuse_to_go_on()
         return due
-
-    @outside_modes
-    def _take_written(self, groups: Groups) -> None:
-        found = self.shown.written(groups)
-        placed = self.shown.written_places(groups)
-        if found or placed or self.program.captured:
-            self._settle()  # a device's decisions came first
-        if not self.program.is_shown:
-            self.keep()
-            self.program.show(groups)
-        if placed:
-            for written in found:
-                groups[written.group][written.key] = written.value
-            for i, place in placed.items():
-                groups[i]["schedule"] = place
-            self._update()
-            places.take(self, groups, placed)
-            found = self.shown.written(groups)
-        for written in found:
-            cell = self.moved.cells[written.cell].item()
-            if self.shown.differs(written, cell):
-                if written.key == "lr":
-                    self._keep_last(written.group, cell)
-                self.moved.cells[written.cell] = written.value
-            self.shown.accept(groups, written)
-        if found and self.program.captured and not self.program.recording:
-            self.program.push()  # for the next replay
 
     def keep(self) -> None:
         """Keep what the groups show: it changes between two optimizer steps."""
         if self.kept is None:
             self.kept = Kept(*map(list, (self.shown.rates, self.shown.momenta, self.shown.places)))
 
-    def _keep_last(self, group: int, rate: float) -> None:
-        """Keep the rate that a schedule set, over which the user has written."""
-        if self.bound_to(group) is None:
-            return
-        now = self._changes()
-        if self.overwritten.get(group, (-1, 0.0))[0] != now:
-            self.overwritten[group] = now, rate
-
-    def _changes(self) -> int:
+    def changes(self) -> int:
         """Return a number that grows with each schedule step and each metric."""
         return int(self.moved.recorded) + int(self.moved.observed)
 
@@ -293,7 +258,7 @@ class Rates:
         return self._last()
 
     def _last(self) -> list[float]:
-        now = self._changes()
+        now = self.changes()
         found = [self.overwritten.get(i, (-1, 0.0)) for i in range(len(self.shown.rates))]
         return [kept if then == now else self.rate(i) for i, (then, kept) in enumerate(found)]
 
@@ -308,7 +273,7 @@ class Rates:
         self.begin(groups)
         self.keep()
         if self.program.in_flight and not isinstance(metric, Tensor):
-            self._settle()
+            self.settle_device()
         self.program.observe(groups, metric, self.plateaus.announcer())
 
     def count(self, groups: Groups) -> None:
@@ -322,13 +287,14 @@ class Rates:
         """Take the user's writes, wait for the devices, and show their rates."""
         self.begin(groups)
         if self.program.in_flight and not self.program.captured:  # `begin` has settled replays
-            self._settle()
+            self.settle_device()
         if not self.program.is_shown:
             self.keep()
             self.program.show(groups)
 
     @outside_modes
-    def _settle(self) -> None:
+    def settle_device(self) -> None:
+        """Wait for the devices, and take over what replays have made; groups do not show it."""
         if not self.program.settle():
             return
         for b in self.bound:
@@ -375,9 +341,10 @@ class Rates:
     def sync(self, groups: Groups) -> None:
         """Settle, and bring torch's schedulers up to date."""
         self.settle(groups)
-        self._update()
+        self.update()
 
-    def _update(self) -> None:
+    def update(self) -> None:
+        """Set what torch's schedulers show, and their counters."""
         last = self._last()
         self.catch_up()
         states = self.plateaus.by_member(self.moved.plateau_states)
@@ -424,6 +391,6 @@ class Rates:
 
     def set_last(self, b: BoundSchedules, rates: Sequence[float]) -> None:
         """Let `last` return loaded rates until the schedules set others."""
-        now = self._changes()
+        now = self.changes()
         pairs = zip(b.indices, rates, strict=False)
         self.overwritten.update({i: (now, float(rate)) for i, rate in pairs})

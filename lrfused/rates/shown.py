@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import is_, itemgetter, methodcaller
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..checks.refusals import as_float
 from ..outside_modes import outside_modes
 from .moved import Moved
+from .written import Written
 
 _LR, _SCHEDULE = itemgetter("lr"), methodcaller("get", "schedule")
 
@@ -36,23 +37,15 @@ def as_rate(i: int, value: Any) -> float:
     return as_float(name, value)
 
 
+def _fill(tensor: Tensor, rate: float) -> None:
+    with torch.no_grad():
+        tensor.fill_(rate)
+
+
 @outside_modes
 def rounded(rate: float, tensor: Tensor) -> float:
     """Return the number that a tensor has when it is filled with a rate."""
     return float(torch.full_like(tensor, rate, requires_grad=False).item())
-
-
-class Written(NamedTuple):
-    """A value that the user wrote into a group."""
-
-    group: int
-    key: str  # "lr" or "momentum"
-    value: float
-
-    @property
-    def cell(self) -> int:
-        """Return the index of the cell that takes the value."""
-        return 2 * self.group + (self.key == "momentum")
 
 
 class Shown:
@@ -104,11 +97,11 @@ class Shown:
             if group["lr"] is not shown or i in self.followed:
                 value = as_rate(i, group["lr"])
                 if group["lr"] is not shown or value != self.followed[i]:
-                    found.append(Written(i, "lr", value))
+                    found.append(Written(i, "lr", value, group["lr"]))
         for i, momentum in enumerate(self.momenta):
             if momentum is not None and groups[i]["momentum"] is not momentum:
                 value = as_float(f"param_groups[{i}]['momentum']", groups[i]["momentum"])
-                found.append(Written(i, "momentum", value))
+                found.append(Written(i, "momentum", value, groups[i]["momentum"]))
         return found
 
     def written_places(self, groups: Groups) -> dict[int, Any]:
@@ -116,16 +109,25 @@ class Shown:
         found = enumerate(zip(map(_SCHEDULE, groups), self.places, strict=True))
         return {i: value for i, (value, shown) in found if value is not shown}
 
+    def put_back(self, groups: Groups, found: list[Written], placed: dict[int, Any]) -> None:
+        """Put back what the user wrote, over which a program has shown."""
+        for i, key, value, written in found:
+            if self.is_users(written):
+                _fill(written, value)
+            groups[i][key] = written
+        for i, place in placed.items():
+            groups[i]["schedule"] = place
+
     def differs(self, written: Written, cell: float) -> bool:
         """Return whether a written value is another number than the one shown of a cell."""
-        i, key, value = written
+        i, key, value, _ = written
         if key == "lr" and i in self.followed:
             return value != rounded(cell, self.rates[i])
         return bool((self.rates if key == "lr" else self.momenta)[i] != value)
 
     def accept(self, groups: Groups, written: Written) -> None:
         """Show a written value."""
-        i, key, value = written
+        i, key, value, _ = written
         if key == "momentum":
             groups[i]["momentum"] = self.momenta[i] = value
             return
@@ -206,8 +208,7 @@ class Shown:
         """Show the numbers of the cells and the places; csrc/program.cpp's `show` does the same."""
         for i, group in enumerate(groups):
             if i in self.followed:
-                with torch.no_grad():
-                    self.rates[i].fill_(cells[2 * i])
+                _fill(self.rates[i], cells[2 * i])
             elif not self.live:
                 group["lr"] = self.rates[i] = cells[2 * i]
         for i, momentum in enumerate(self.momenta):
