@@ -156,9 +156,19 @@ def test_a_group_that_comes_back_goes_on_at_the_epoch_of_the_others(backend, nam
 ALIKE = [case for case in STEPPED if case.groups is None]
 
 
+@pytest.mark.backends("host", reason="the next test is for devices")
 @pytest.mark.parametrize("case", ALIKE, ids=str)
 def test_groups_stepped_one_at_a_time_advance_once_each(backend, case):
     """DeepSpeed does so, with the schedule in the loop, or here in the step."""
+    step_one_at_a_time(backend, case)
+
+
+@pytest.mark.parametrize("case", ALIKE[::7], ids=str)
+def test_groups_of_a_device_are_stepped_one_at_a_time(backend, case):
+    step_one_at_a_time(backend, case)
+
+
+def step_one_at_a_time(backend, case):
     whole, single = (
         FusedDecaySGD(groups_of(parameters(2)), lr=0.5, schedule=case.ours(), backend=backend)
         for _ in range(2)
