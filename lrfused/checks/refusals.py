@@ -132,15 +132,15 @@ def check_parameter(g: int, param: Tensor, mastered: bool = False) -> None:
 
 
 def check_unusual(g: int, param: Tensor, scaled: bool, clipped: bool) -> None:
-    """Raise NotImplementedError where torch neither unscales nor clips a gradient of this kind."""
+    """Raise RuntimeError where torch neither unscales nor clips a gradient of this kind."""
     grad = param.grad
     assert grad is not None
     if scaled and (grad.is_complex() or grad.layout not in (torch.strided, torch.sparse_coo)):
         what = f"has a {_layout(grad)} gradient of {grad.dtype}, which GradScaler does not unscale"
-        _refuse(g, param, f"{what}; step it by another optimizer", NotImplementedError)
+        _refuse(g, param, f"{what}; step it by another optimizer", RuntimeError)
     if clipped and grad.layout != torch.strided:
         what = f"has a {_layout(grad)} gradient, which has no norm, as in clip_grad_norm_"
-        _refuse(g, param, f"{what}; leave max_grad_norm out", NotImplementedError)
+        _refuse(g, param, f"{what}; leave max_grad_norm out", RuntimeError)
 
 
 def refuse_as_torch(
@@ -157,7 +157,7 @@ def refuse_as_torch(
     _refuse(
         g, param, f"is {param.dtype} with a {_layout(grad)} gradient{beside}, which "
         f"torch.optim.SGD does not update either: {why}{advice}",
-        NotImplementedError if isinstance(error, NotImplementedError) else RuntimeError,
+        RuntimeError,
     )  # fmt: skip
 
 

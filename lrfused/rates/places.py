@@ -23,7 +23,7 @@ Place = dict[str, Any]
 
 
 class Kept(NamedTuple):
-    """What the groups showed after the last optimizer step, as a wrapper's may still."""
+    """The entries of the groups after the last optimizer step, which a wrapper's may still have."""
 
     rates: list[Any]
     momenta: list[Any]

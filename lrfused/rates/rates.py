@@ -127,7 +127,7 @@ class Rates:
 
     @outside_modes
     def rebind(self, groups: Groups, schedules: Mapping[int, Schedules]) -> None:
-        """Give groups, by index, other schedules, or none."""
+        """Replace the schedules of groups, by index."""
         made = self.make_bound(groups, schedules)
         for b in self.bound:
             for slot in b.slots:

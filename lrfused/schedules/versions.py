@@ -43,7 +43,7 @@ def annealing(scheduler: Any) -> str | None:
 
 
 def translate(scheduler: Any, groups: list[dict[str, Any]]) -> None:
-    """Give a scheduler's copy the attributes that this version of torch gives it.
+    """Put the attributes of this version of torch into a scheduler's copy.
 
     Raises ValueError naming the attributes that are missing.
     """
