@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,8 +12,8 @@ from . import backends
 from .arithmetic.gradient_scaling import GradientScaling
 from .checkpoint.initial_state import InitialState
 from .rates import Rates, places
+from .rates.bound import BoundSchedules
 from .rates.clock import Clock
-from .schedules.base import Schedules
 
 Groups = list[dict[str, Any]]
 State = dict[Tensor, dict[str, Any]]
@@ -22,8 +23,8 @@ State = dict[Tensor, dict[str, Any]]
 class Internals:
     """Hold an optimizer's settings, its rates, and the backend that makes its steps.
 
-    An optimizer keeps one object of this class for its life; its attributes may be replaced. It
-    holds no group: wrappers replace an optimizer's groups, so every method is given them.
+    An optimizer keeps one object of this class for its life; its attributes may be replaced.
+    Wrappers replace an optimizer's groups, so every method is given them.
 
     device: of the first parameter, for which the backend was chosen.
     """
@@ -38,13 +39,15 @@ class Internals:
     rates: Any = None  # made when torch's constructor has made the groups
     warned_of_attached: bool = False  # torch schedulers beside the optimizer's own
 
-    def make_rates(self, groups: Groups, default: Schedules, fresh: bool) -> None:
-        """Make the rates of all groups; `fresh` if their schedules are to set the first ones.
-
-        default: the schedules of a group without its own.
-        """
+    def make_rates(
+        self,
+        groups: Groups,
+        defaults: dict[str, Any],
+        restored: Sequence[BoundSchedules] | None = None,
+    ) -> None:
+        """Make the rates of all groups, whose schedules set the first ones unless `restored`."""
         program = self.backend.Program
-        self.rates = Rates(groups, program, self.capturable, self.clock, default, fresh)
+        self.rates = Rates(groups, program, self.capturable, self.clock, defaults, restored)
 
     def trusted_backend(self, groups: Groups) -> Any:
         """Return the backend for these groups; raise if the one asked for cannot be used."""
@@ -75,13 +78,15 @@ class Internals:
     def plain(self, groups: Groups) -> dict[str, Any]:
         """Return settings, schedules and places, for pickle and copy."""
         self.rates.sync(groups)
-        bound = map(self.rates.bound_to, range(len(groups)))
+        self.rates.take_back()
         return {
             "backend_name": self.backend_name,
             "capturable": self.capturable,
             "scaling": replace(self.scaling, grad_scale=None, found_inf=None),
             "every": self.clock.every,
-            "schedules": [None if b is None else b.schedules for b in bound],
+            "bound": [b.restorable() for b in self.rates.bound],
+            "followed": set(self.rates.shown.followed),
+            "kept": self.rates.kept,
             "places": [places.packed(self.rates, i) for i in range(len(groups))],
         }
 

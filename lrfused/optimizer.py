@@ -17,6 +17,7 @@ from .checkpoint import optimizer_state
 from .checks import settings
 from .checks.numbers import number, plain
 from .checks.refusals import (
+    as_float,
     check_arguments,
     check_cycles,
     check_max_grad_norm,
@@ -29,6 +30,7 @@ from .checks.warned import warnings_of_the_caller
 from .integrations.step_hooks import warn_of_attached, wrap_step
 from .internals import Internals, first_device
 from .rates import places
+from .rates.bound import BoundSchedules
 from .rates.clock import Clock
 from .rates.history import LRHistory
 from .scheduler import handle_of
@@ -134,7 +136,7 @@ class FusedDecaySGD(SGD):
         try:
             super(SGD, self).__init__(params, defaults)  # SGD's own would drop our defaults
             self._internals.choose_backend(self.param_groups)
-            self._internals.make_rates(self.param_groups, self.defaults["schedule"], fresh=True)
+            self._internals.make_rates(self.param_groups, self.defaults)
             self._internals.prepare_capture(self.param_groups, self.state)
         except Exception:
             settings.take_out(getattr(self, "param_groups", ()), self.defaults["schedule"])
@@ -175,9 +177,10 @@ class FusedDecaySGD(SGD):
 
         Raises ValueError for a schedule with arguments for each group, or that sets them.
         """
-        with settings.new_group(len(self.param_groups), param_group, self.defaults):
-            super().add_param_group(param_group)
         parts = self._internals
+        comes_back = parts.rates is not None and parts.rates.has_had(param_group)
+        with settings.new_group(len(self.param_groups), param_group, self.defaults, comes_back):
+            super().add_param_group(param_group)
         if parts.rates is None:  # torch's constructor adds the first groups
             return
         try:
@@ -213,7 +216,7 @@ class FusedDecaySGD(SGD):
                 "replays would all advance the schedule, or none; use schedule_every=None, and "
                 "scheduler.step() between replays"
             )
-        due = rates.begin(groups, clock.is_due() if counts else clock.every == 1)
+        due = rates.begin(groups, due=None)
         rates.given = rates.kept = None
         if rates.regrouped:
             parts.choose_backend(groups)
@@ -267,11 +270,8 @@ class FusedDecaySGD(SGD):
     def __repr__(self) -> str:
         """Return torch's list of the groups, each with its schedules instead of their place."""
         shown = object.__new__(type(self))
-        bound = map(self._internals.rates.bound_to, range(len(self.param_groups)))
-        shown.param_groups = [
-            {**group, "schedule": None if b is None else b.schedules}
-            for group, b in zip(self.param_groups, bound, strict=True)
-        ]
+        schedules = self._internals.rates.schedules
+        shown.param_groups = [{**g, "schedule": schedules(g)} for g in self.param_groups]
         return SGD.__repr__(shown)
 
     # -- checkpoints -------------------------------------------------------------------------
@@ -280,6 +280,7 @@ class FusedDecaySGD(SGD):
         """Return the state of the optimizer and its schedule: numbers, strings, lists, tensors."""
         rates, groups = self._internals.rates, self.param_groups
         rates.settle(groups)
+        rates.take_back()
         packed = super().state_dict()
         rates.sync(groups)
         for i, group in enumerate(packed["param_groups"]):
@@ -317,7 +318,9 @@ class FusedDecaySGD(SGD):
         parts, groups = self._internals, state["param_groups"]
         override = getattr(self, "_override", False)
         saved = optimizer_state.schedules(groups)
-        found = {i: place for i, place in enumerate(saved) if place is not None}
+        found = {
+            i: places.check_form(i, place) for i, place in enumerate(saved) if place is not None
+        }
         places.check(parts.rates, found, override)
         if not override:
             check_cycles(groups, self.param_groups)
@@ -353,9 +356,12 @@ class FusedDecaySGD(SGD):
         super().__setstate__(state)
         self._internals = parts = Internals.of_plain(plain)
         parts.choose_backend(self.param_groups)
-        for group, schedules in zip(self.param_groups, plain["schedules"], strict=True):
-            group["schedule"] = schedules
-        parts.make_rates(self.param_groups, self.defaults["schedule"], fresh=False)
+        for i, group in enumerate(self.param_groups):
+            if i not in plain["followed"]:
+                group["lr"] = as_float("lr", group["lr"])  # it may be a copy of a cell
+        restored = [BoundSchedules.restored(*each) for each in plain["bound"]]
+        parts.make_rates(self.param_groups, self.defaults, restored)
         found = {i: place for i, place in enumerate(plain["places"]) if place is not None}
         parts.rates.load_places(self.param_groups, found)
+        parts.rates.kept = plain["kept"]
         parts.prepare_capture(self.param_groups, self.state)

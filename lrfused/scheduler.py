@@ -66,7 +66,9 @@ class Scheduler(LRScheduler):
 
     @property
     def _rates(self) -> Any:
-        return self.optimizer._internals.rates
+        rates = self.optimizer._internals.rates
+        rates.begin(self.optimizer.param_groups)  # a schedule may just have been written there
+        return rates
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ class Scheduler(LRScheduler):
         Raises RuntimeError without metrics if the schedule advances inside optimizer.step(), and
         ValueError if there is nothing to advance or to feed.
         """
-        rates = self.optimizer._internals.rates
+        rates = self._rates
         if metrics is not None and rates.bound and not rates.fed:
             if epoch is not None:
                 raise TypeError(

@@ -68,9 +68,9 @@ def test_numbers_beyond_the_dtype_are_refused_where_torch_refuses_them(backend, 
             p.grad = coo(step, dtype)
         try:
             pair.theirs.step()
-        except RuntimeError as error:
+        except RuntimeError:
             before = pair.mine[0].detach().clone()
-            with pytest.raises(type(error), match="sparse"):
+            with pytest.raises(RuntimeError, match="sparse"):
                 pair.ours.step()
             assert_same_bits(pair.mine[0], before)
             return

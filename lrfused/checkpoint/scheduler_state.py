@@ -68,7 +68,7 @@ def _saved_by_no_state(epoch: int) -> float:
 def _plain(value: Any) -> Any:
     if isinstance(value, Counter):
         return sorted(value.elements())
-    return list(value) if isinstance(value, tuple) else value
+    return list(value) if isinstance(value, (tuple, list)) else value
 
 
 def _plain_entries(attributes: dict[str, Any] | None) -> dict[str, Any] | None:

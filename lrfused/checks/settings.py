@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,14 +14,19 @@ OF_OPTIMIZER = (
 
 
 @contextmanager
-def new_group(i: int, group: Any, defaults: dict[str, Any]) -> Iterator[None]:
-    """Check a new group, and let torch add it; an error leaves its dict as it was."""
+def new_group(i: int, group: Any, defaults: Mapping[str, Any], comes_back: bool) -> Iterator[None]:
+    """Check a new group, and let torch add it; an error leaves its dict as it was.
+
+    comes_back: whether it was this optimizer's before, and keeps its place.
+    """
     if not isinstance(group, dict):
         yield
         return
     before = dict(group)
     try:
-        _refuse(i, group, defaults)
+        refuse(i, group, defaults)
+        if not comes_back:
+            _drop_place(i, group)
         take_numbers(i, group)
         yield
     except Exception:
@@ -39,17 +44,23 @@ def take_out(groups: Iterable[dict[str, Any]], schedule: Any) -> None:
             del group["schedule"]
 
 
-def _refuse(i: int, group: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Raise ValueError for a setting of the optimizer in a new group; drop what was left there.
-
-    A group's dict may have been another optimizer's, whose place in its schedule it has.
-    """
+def refuse(i: int, group: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise ValueError for a setting of the optimizer in a new group."""
     for key in OF_OPTIMIZER:
-        if key in group and group[key] != defaults[key]:
+        if key in group and group[key] != defaults.get(key):
             raise ValueError(
                 f"param_groups[{i}][{key!r}] = {group[key]!r}: it is a setting of the optimizer, "
                 f"FusedDecaySGD({key}=...), and not of a group"
             )
+    if group.get("differentiable"):
+        raise ValueError(
+            f"param_groups[{i}]['differentiable']: differentiable=True is not supported; use "
+            "torch.optim.SGD"
+        )
+
+
+def _drop_place(i: int, group: dict[str, Any]) -> None:
+    """Drop the place that a group had in another optimizer; raise for a schedule of its own."""
     place = group.get("schedule")
     if isinstance(place, dict):
         if "own" in place:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from .. import program
@@ -18,6 +19,8 @@ from ..schedules import Schedule
 from ..schedules.lr_lambda import own_lr_lambda
 from .slot import Slot
 
+Groups = list[dict[str, Any]]
+
 # Keys of a group that no scheduler looks at.
 _NOT_BOUND = {
     "params", "param_names", "schedule", "foreach", "fused", "differentiable", "capturable",
@@ -25,6 +28,26 @@ _NOT_BOUND = {
 
 # Attributes with an entry for each group, made of arguments that were for so many groups.
 _PER_GROUP = ("lr_lambdas", "max_lrs", "min_lrs", "lrs")
+
+
+class _Compiled(NamedTuple):
+    """What the schedulers were compiled to, from an epoch on."""
+
+    epoch: int
+    window: int
+    parts: list[program.CompiledSchedule]
+
+    def left(self, part: program.CompiledSchedule, epoch: int) -> int:
+        """Return how many steps a part is still valid for, from an epoch on."""
+        return part.until - 1 - (epoch - self.epoch)
+
+    def reaches(self, epoch: int, window: int) -> bool:
+        """Return whether every part is valid for the step after an epoch."""
+        return (
+            window == self.window
+            and epoch >= self.epoch
+            and all(p.until == FOREVER or self.left(p, epoch) > 0 for p in self.parts)
+        )
 
 
 class BoundSchedules:
@@ -42,12 +65,13 @@ class BoundSchedules:
     def __init__(
         self,
         schedules: tuple[Schedule, ...],
-        groups: list[dict[str, Any]],
-        indices: Sequence[int],
+        groups: Groups,
+        slots: Sequence[Slot],
     ) -> None:
+        """Bind schedules to groups, each with its slot."""
         self.schedules = schedules
-        self.slots = [Slot(i) for i in indices]
-        self.probe = torch.optim.SGD([_probe_group(groups[i]) for i in indices])
+        self.slots = list(slots)
+        self.probe = torch.optim.SGD([_probe_group(group) for group in groups])
         # torch's schedulers would warn that the probe is never stepped, or not by a wrapped step.
         vars(self.probe).update(_opt_called=True, step=_never_called)
         self.members: list[LRScheduler] = [s.bind(self.probe) for s in schedules]
@@ -67,6 +91,7 @@ class BoundSchedules:
         self.until = 0  # the first epoch that is not compiled, of the first group
         self.error: Exception | None = None  # that keeps the schedules from going on at `until`
         self._origin = self.epoch, [program.copied(m) for m in self.stepped]
+        self._compiled: _Compiled | None = None
 
     @property
     def process_groups(self) -> list[Any]:
@@ -99,28 +124,46 @@ class BoundSchedules:
     @property
     def indices(self) -> list[int]:
         """Return the indices of the groups in `param_groups` that share the schedules."""
-        return [slot.index for slot in self.slots if slot.index is not None]
+        return [i for _, i in self.present()]
 
     def present(self) -> list[tuple[int, int]]:
         """Return each of those groups as (its number among the probe's groups, its index)."""
-        return [(k, slot.index) for k, slot in enumerate(self.slots) if slot.index is not None]
+        found = [(k, slot.index) for k, slot in enumerate(self.slots) if slot.index is not None]
+        return sorted(found, key=lambda pair: pair[1])
 
-    def give(self, groups: list[dict[str, Any]]) -> None:
-        """Copy what torch's constructors wrote, such as lr and initial_lr, into the groups."""
+    def give(self, groups: Groups, cells: Tensor) -> None:
+        """Copy what torch's schedulers wrote, such as lr and initial_lr, into the groups.
+
+        The rates go into their cells, too: a tensor rate has them rounded.
+        """
         for k, i in self.present():
             given = {k: v for k, v in self.probe.param_groups[k].items() if k not in _NOT_BOUND}
+            cells[2 * i] = given["lr"]
             set_rate(groups[i], given.pop("lr"))
             groups[i].update(given)
 
-    def take(self, groups: list[dict[str, Any]]) -> None:
-        """Copy the groups' entries into the probe's, and into the groups what they lack."""
+    def take(self, groups: Groups, cells: Tensor) -> None:
+        """Copy the groups' entries into the probe's, and into the groups what they lack.
+
+        The rates come from their cells.
+        """
         for k, i in self.present():
             bound = self.probe.param_groups[k]
             bound.update({k: v for k, v in groups[i].items() if k not in _NOT_BOUND})
-            bound["lr"] = as_float("lr", groups[i]["lr"])
+            bound["lr"] = cells[2 * i].item()
             for key, value in bound.items():
                 if key not in _NOT_BOUND:
                     groups[i].setdefault(key, value)
+
+    def restorable(self) -> tuple[Any, Groups, list[int | None]]:
+        """Return what `restored` takes, for pickle and copy."""
+        groups = [{**group, "params": []} for group in self.probe.param_groups]
+        return self.schedules, groups, [slot.index for slot in self.slots]
+
+    @classmethod
+    def restored(cls, schedules: Any, groups: Groups, indices: list[int | None]) -> BoundSchedules:
+        """Return the schedules that `restorable` described; the groups that left have left."""
+        return cls(schedules, groups, [Slot(i) for i in indices])
 
     def refuse_joining(self) -> None:
         """Raise ValueError if no other group can share the schedules."""
@@ -140,14 +183,27 @@ class BoundSchedules:
 
     def join(self, index: int, group: dict[str, Any]) -> None:
         """Share the schedules with another group, at its own rate."""
+        self._drop_free_slots()
         group.setdefault("initial_lr", group["lr"])
         self.probe.add_param_group(_probe_group(group))
         self.slots.append(Slot(index))
+        self._compiled = None
         for member in self.leaves():
             if isinstance(member, ReduceLROnPlateau):
                 member.min_lrs = [*member.min_lrs, float(member.default_min_lr or 0.0)]
             else:
                 member.base_lrs = [*member.base_lrs, group["initial_lr"]]  # states hold the old
+
+    def _drop_free_slots(self) -> None:
+        keep = [k for k, slot in enumerate(self.slots) if not slot.is_free]
+        if len(keep) == len(self.slots):
+            return
+        self.slots = [self.slots[k] for k in keep]
+        self.probe.param_groups[:] = [self.probe.param_groups[k] for k in keep]
+        for member in self.leaves():  # a group may join: there are no other lists
+            for name in ("min_lrs", "base_lrs"):
+                if hasattr(member, name):
+                    setattr(member, name, [getattr(member, name)[k] for k in keep])
 
     # -- steps -------------------------------------------------------------------------------
 
@@ -158,25 +214,28 @@ class BoundSchedules:
         return self.plateaus[0].last_epoch
 
     def segments(self, window: int, epochs: Sequence[int]) -> dict[int, list[Segment]]:
-        """Compile the next `window` steps for each group, by its index, from its epoch.
+        """Compile at least the next step, and `window` steps anew, of each group by its index.
 
-        epochs: of all groups. An error that keeps the schedules from being compiled further is kept
-        in `error`.
+        epochs: of all groups, from which each goes on. An error that keeps the schedules from being
+        compiled further is kept in `error`.
         """
         at: dict[int, list[tuple[int, int]]] = {}
-        for k, i in reversed(self.present()):
+        for k, i in self.present():
             at.setdefault(epochs[i], []).append((k, i))
         rows: dict[int, list[Segment]] = {}
         self.left, self.error = FOREVER, None
-        for epoch, own in reversed(at.items()):
+        for epoch, own in reversed(at.items()):  # the first group's last, where the counters stay
             self.go_to(epoch)
-            rows.update({i: [] for _, i in own})
-            for member in self.stepped:
-                compiled = program.compile(member, window)
-                if compiled.until != FOREVER and compiled.until - 1 < self.left:
-                    self.left, self.error = compiled.until - 1, compiled.error
-                for k, i in own:
-                    rows[i].extend(s.delayed(epoch) for s in compiled.groups[k])
+            compiled = self._compiled
+            if compiled is None or not compiled.reaches(epoch, window):
+                made = [program.compile(member, window) for member in self.stepped]
+                compiled = self._compiled = _Compiled(epoch, window, made)
+            for part in compiled.parts:
+                left = part.until if part.until == FOREVER else compiled.left(part, epoch)
+                if left < self.left:
+                    self.left, self.error = left, part.error
+            for k, i in own:
+                rows[i] = [s.delayed(compiled.epoch) for p in compiled.parts for s in p.groups[k]]
         self.until = FOREVER if self.left == FOREVER else self.epoch + self.left + 1
         return rows
 

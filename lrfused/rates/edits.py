@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import program
 from ..checkpoint.scheduler_state import refuse_another_kind
 from .bound import set_rate
 
@@ -52,7 +53,7 @@ def lend(rates: Rates, groups: Groups) -> None:
     """Bring torch's schedulers, and the groups of their probes, up to date."""
     rates.sync(groups)
     for b in rates.bound:
-        b.take(groups)
+        b.take(groups, rates.moved.cells)
 
 
 @contextmanager
@@ -64,17 +65,20 @@ def edit(rates: Rates, groups: Groups, strict: bool = False) -> Iterator[None]:
     lend(rates, groups)
     rates.keep()
     epochs, moved = [b.epoch for b in rates.bound], rates.moved.epochs.clone()
+    plateaus = [program.plateau_state(p) for b in rates.bound for p in b.plateaus]
+    states, cells = rates.plateaus.by_index(rates.moved.plateau_states), rates.moved.cells.clone()
     saved = [Saved(own) for b in rates.bound for own in b.attributes()]
     kept, numbers = [dict(group) for group in groups], list(map(rates.rate, range(len(groups))))
     ended = [b.error is not None for b in rates.bound]
     try:
         yield
         for b, before in zip(rates.bound, epochs, strict=True):
-            b.give(groups)
+            b.give(groups, rates.moved.cells)
             b.start()
             if b.epoch != before:
                 rates.moved.epochs[b.indices] = b.epoch
-        rates.restart(groups)
+        now = [program.plateau_state(p) for b in rates.bound for p in b.plateaus]
+        rates.restart(groups, states if now == plateaus else None)
         for b, had in zip(rates.bound, ended, strict=True):
             if strict and not had:
                 b.refuse_to_go_on()
@@ -88,7 +92,8 @@ def edit(rates: Rates, groups: Groups, strict: bool = False) -> Iterator[None]:
         for b in rates.bound:
             b.start()
         rates.moved.epochs.copy_(moved)
-        rates.restart(groups)
+        rates.moved.cells.copy_(cells)
+        rates.restart(groups, states)
         raise
 
 
@@ -96,6 +101,11 @@ def watch(rates: Rates, owner: Any, name: str) -> None:
     """Take over later changes inside a scheduler's list or dict, which the user was given."""
     if not any(w.owner is owner and w.name == name for w in rates.watched):
         rates.watched.append(Watched(owner, name, copy.copy(getattr(owner, name))))
+
+
+def watch_again(rates: Rates) -> None:
+    """Compare later changes with what the lists and dicts are now."""
+    rates.watched = [Watched(w.owner, w.name, copy.copy(w.now)) for w in rates.watched]
 
 
 def take_watched(rates: Rates, groups: Groups) -> None:

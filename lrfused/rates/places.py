@@ -6,12 +6,14 @@ a schedule. `group["schedule"]` shows which.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from ..checks.numbers import plain
+from ..program import FOREVER
 from ..schedules.base import Schedules, are_same, as_schedules
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def templates(rates: Rates) -> list[Place | None]:
     """Return the place of each group without its epoch, None for one without a schedule."""
     made: list[Place | None] = [None] * len(rates.shown.groups)
     for b in rates.bound:
-        states = [_without_tensors(state) for state in _states_at_first(rates, b)]
+        states = copy.deepcopy([_without_tensors(s) for s in _states_at_first(rates, b)])
         own = {} if are_same(b.schedules, rates.default) else {"own": True}
         for i in b.indices:
             made[i] = {"schedulers": states, "steps_since": rates.clock.since, **own}
@@ -87,7 +89,7 @@ def take(rates: Rates, groups: Groups, placed: dict[int, Any]) -> None:
                 loaded[i] = check_form(i, value)
             continue
         schedules = as_schedules(value)
-        if b is not None and are_same(schedules, b.schedules):
+        if b is not None and rates.given and are_same(schedules, b.schedules):
             stale[i] = rates.given  # as it was given to a wrapper
         else:
             written[i] = schedules
@@ -132,11 +134,11 @@ def check_form(i: int, place: Any) -> Place:
     name = f"param_groups[{i}]['schedule']"
     if not isinstance(place, dict) or not isinstance(place.get("schedulers"), (list, tuple)):
         raise ValueError(f"{name} is not one of lrfused's: {place!r}")
-    for key in ("steps_since", "epoch", "metrics"):
+    for key in ("epoch", "steps_since", "metrics"):
         value = plain(place.get(key, 0))
-        if type(value) is not int or value < 0:
-            raise ValueError(f"{name} has no integer {key!r}, got {value!r}")
-    return place
+        if type(value) is not int or not 0 <= value < FOREVER:
+            raise ValueError(f"{name} has no integer {key!r} of at least 0, got {value!r}")
+    return {"epoch": 0, "steps_since": 0, **place}
 
 
 def check(rates: Rates, places: Mapping[int, Place], override: bool = False) -> None:

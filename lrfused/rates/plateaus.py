@@ -11,7 +11,6 @@ from ..outside_modes import tensor
 from ..program import plateau_row, plateau_state, rows
 from .bound import BoundSchedules
 from .program import Announce
-from .slot import Slot
 
 
 class Plateaus:
@@ -26,16 +25,11 @@ class Plateaus:
         self._all = [(plateau, plateau.last_epoch) for b in bound for plateau in b.plateaus]
         self._observed, self._before = observed, int(observed)
         self.process_group = next((g for b in bound for g in b.process_groups), None)
-        own = [
-            (plateau, b.slots[k], k, i)
-            for b in bound
-            for plateau in b.plateaus
-            for k, i in b.present()
-        ]
-        self._own = [(plateau, slot, i) for plateau, slot, _, i in own]
+        own = [(plateau, k, i) for b in bound for plateau in b.plateaus for k, i in b.present()]
+        self._own = [(plateau, i) for plateau, _, i in own]
         self.states = rows([plateau_state(plateau) for plateau, *_ in own], torch.float64, 5)
         self.cells = tensor([2 * i for *_, i in own], torch.int64)
-        self.rows = rows([plateau_row(plateau, k) for plateau, _, k, _ in own], torch.float64, 10)
+        self.rows = rows([plateau_row(plateau, k) for plateau, k, _ in own], torch.float64, 10)
         self._verbose = [
             (plateau.last_epoch, i)
             for b in bound
@@ -53,21 +47,21 @@ class Plateaus:
     def by_group(self) -> dict[int, list[int]]:
         """Return the rows of each group that has plateaus, by the group's index."""
         found: dict[int, list[int]] = {}
-        for row, (_, _, i) in enumerate(self._own):
+        for row, (_, i) in enumerate(self._own):
             found.setdefault(i, []).append(row)
         return found
 
-    def by_slot(self, states: Tensor) -> dict[Slot, list[list[float]]]:
-        """Return the states of each group's plateaus, by its slot in their schedules."""
-        found: dict[Slot, list[list[float]]] = {}
-        for (_, slot, _), state in zip(self._own, states.tolist(), strict=True):
-            found.setdefault(slot, []).append(state)
+    def by_index(self, states: Tensor) -> dict[int, list[list[float]]]:
+        """Return the states of each group's plateaus, by the group's index."""
+        found: dict[int, list[list[float]]] = {}
+        for (_, i), state in zip(self._own, states.tolist(), strict=True):
+            found.setdefault(i, []).append(state)
         return found
 
     def by_member(self, states: Tensor) -> dict[int, list[float]]:
         """Return the state of each plateau, by its id: that of its first group."""
         found: dict[int, list[float]] = {}
-        for (plateau, _, _), state in zip(self._own, states.tolist(), strict=True):
+        for (plateau, _), state in zip(self._own, states.tolist(), strict=True):
             found.setdefault(id(plateau), state)
         return found
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..outside_modes import outside_modes
 from ..program import FOREVER, ProgramTables, pack
-from ..schedules.base import Schedules, as_schedules, shared_schedules
+from ..schedules.base import Schedules, are_same, as_schedules, shared_schedules
 from . import edits, places, written
 from .bound import BoundSchedules
 from .clock import Clock
@@ -23,6 +23,7 @@ from .plateaus import Plateaus
 from .program import Groups, Program
 from .regroup import regroup
 from .shown import Shown
+from .slot import Slot
 
 WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
 CAPTURED = 16_384  # the same for a captured step, which is replayed without the host
@@ -33,9 +34,9 @@ class Rates:
 
     moved: the cells, and all else that a program changes. shown: what the groups' dicts show.
     bound: the schedules, each with the groups that share it; away: those whose groups have all left
-    `param_groups`. default: the schedules of a group without its own. program: runs them, and
-    counts. `settle` copies the devices' results to the host; `sync` also updates torch's
-    schedulers.
+    `param_groups`. settings: the optimizer's defaults; default: the schedules among them. program:
+    runs them, and counts. `settle` copies the devices' results to the host; `sync` also updates
+    torch's schedulers.
 
     Raises TypeError for an lr that is no number.
     """
@@ -47,14 +48,15 @@ class Rates:
         make_program: type[Program],
         capturable: bool,
         clock: Clock | None = None,
-        default: Schedules = None,
-        fresh: bool = True,
+        defaults: Mapping[str, Any] | None = None,
+        restored: Sequence[BoundSchedules] | None = None,
     ) -> None:
         self.moved = Moved.for_groups(len(groups))
         self.shown = Shown(live=capturable)
         self.bound: list[BoundSchedules] = []
         self.away: list[BoundSchedules] = []
-        self.default = default
+        self.settings = defaults or {}
+        self.default: Schedules = self.settings.get("schedule")
         self.clock = clock or Clock(None)
         self.program: Any = None
         self._make_program = make_program
@@ -73,11 +75,11 @@ class Rates:
         momenta = [group["momentum"] for group in groups]
         self.given: Kept | None = Kept(list(self.shown.rates), momenta, [None] * len(groups))
         self.kept: Kept | None = None  # what they showed after the last one, if that has changed
-        self.add(
-            groups,
-            self.make_bound(groups, {i: as_schedules(g["schedule"]) for i, g in enumerate(groups)}),
-            fresh,
-        )
+        if restored is None:
+            schedules = {i: as_schedules(group["schedule"]) for i, group in enumerate(groups)}
+            self.add(groups, self.make_bound(groups, schedules))
+        else:
+            self.add(groups, restored, fresh=False)
         self.restart(groups)
 
     # -- groups ------------------------------------------------------------------------------
@@ -87,7 +89,10 @@ class Rates:
     ) -> list[BoundSchedules]:
         """Return schedules bound to groups, by index; groups with the same ones share them."""
         shared = shared_schedules(schedules)
-        made = [BoundSchedules(own, groups, indices) for own, indices in shared]
+        made = [
+            BoundSchedules(own, [groups[i] for i in indices], [Slot(i) for i in indices])
+            for own, indices in shared
+        ]
         if len({id(g) for b in [*self.bound, *made] for g in b.process_groups}) > 1:
             raise ValueError(
                 "ReduceLROnPlateau(process_group=...) must be the same in every plateau of an "
@@ -95,19 +100,40 @@ class Rates:
             )
         return made
 
-    def add(self, groups: Groups, made: list[BoundSchedules], fresh: bool = True) -> None:
+    def add(self, groups: Groups, made: Sequence[BoundSchedules], fresh: bool = True) -> None:
         """Add bound schedules; if `fresh`, with the rates that torch's constructors set."""
         for b in made:
             if fresh:
-                b.give(groups)
+                b.give(groups, self.moved.cells)
             self.moved.epochs[b.indices] = b.epoch
         every = [*self.bound, *self.away, *made]
         self.bound = [b for b in every if b.indices]
-        self.away = [b for b in every if not b.indices]
+        # A group that is added later joins the default; another schedule ends with its groups.
+        self.away = [
+            b
+            for b in every
+            if not b.indices
+            and (are_same(b.schedules, self.default) or not all(slot.is_free for slot in b.slots))
+        ]
 
     def bound_to(self, group: int) -> BoundSchedules | None:
         """Return the schedules that a group has."""
         return next((b for b in self.bound if group in b.indices), None)
+
+    def schedules(self, group: dict[str, Any]) -> Any:
+        """Return the schedules of a group, or what its dict has if it has not joined."""
+        for i, known in enumerate(self.shown.groups):
+            if known is group:
+                b = self.bound_to(i)
+                return None if b is None else b.schedules
+        return group.get("schedule")
+
+    def has_had(self, group: Any) -> bool:
+        """Return whether a group was among these before, or still is."""
+        slots = (slot for b in [*self.bound, *self.away] for slot in b.slots)
+        return any(group is known for known in self.shown.groups) or (
+            isinstance(group, dict) and any(s.index is None and s.is_of(group) for s in slots)
+        )
 
     @outside_modes
     def regroup(self, groups: Groups) -> None:
@@ -115,14 +141,20 @@ class Rates:
         regroup(self, groups)
 
     @outside_modes
-    def _take_back(self) -> None:
-        """Let groups that were away go on at the epoch of the others, as torch's schedulers do."""
+    def take_back(self) -> None:
+        """Let groups that were away go on where the others are, as torch's schedulers do."""
+        if not self.returned:
+            return
         self.settle_device()
+        states = self.plateaus.by_index(self.moved.plateau_states)
         for b in self.bound:
             others = [i for i in b.indices if i not in self.returned]
             if others:
-                self.moved.epochs[b.indices] = int(self.moved.epochs[others[0]])
+                back = [i for i in b.indices if i in self.returned]
+                self.moved.epochs[back] = int(self.moved.epochs[others[0]])
+                states.update({i: states[others[0]] for i in back if i in states})
         self.returned.clear()
+        self._take_states(states)
         self._compile()
 
     @outside_modes
@@ -150,7 +182,7 @@ class Rates:
             cycles = b is not None and b.cycles_momentum
             self.shown.start(i, group, self.moved.cells, cycles)
         for b in self.bound:
-            b.take(groups)
+            b.take(groups, self.moved.cells)
         self._take_states(plateaus or {})
         self._compile()
 
@@ -215,10 +247,10 @@ class Rates:
 
     # -- steps -------------------------------------------------------------------------------
 
-    def begin(self, groups: Groups, due: bool = False) -> bool:
+    def begin(self, groups: Groups, due: bool | None = False) -> bool:
         """Take over what the user has written; if `due`, let the program reach one step further.
 
-        Return whether there is a schedule step to make. Raises TypeError for a written value that
+        due: whether a schedule step follows; None if it does where the clock is due. Return whether there is a schedule step to make. Raises TypeError for a written value that
         is no number, ValueError for a group or a schedule that cannot join, and the schedule's own
         error where it has ended; nothing is changed then.
         """
@@ -232,9 +264,9 @@ class Rates:
             edits.take_watched(self, groups)
         if self.read and any(groups[i].get(key) is not value for i, key, value in self.read):
             edits.take_read(self, groups)
-        due = due and self.stepped
-        if due and self.returned:
-            self._take_back()
+        due = self.stepped and (self.clock.is_due() if due is None else due)
+        if due:
+            self.take_back()
         if due and self.program.left <= 0:
             self.settle_device()
             self._compile()
@@ -272,6 +304,7 @@ class Rates:
         """Feed every plateau one metric, and print the cuts of verbose ones."""
         self.begin(groups)
         self.keep()
+        self.take_back()
         if self.program.in_flight and not isinstance(metric, Tensor):
             self.settle_device()
         self.program.observe(groups, metric, self.plateaus.announcer())
@@ -371,6 +404,7 @@ class Rates:
     def load(self, groups: Groups, states: Sequence[Any]) -> None:
         """Load states that `check` let pass, None to keep one, and the groups' rates."""
         self.sync(groups)
+        self.keep()
         for b, state in zip(self.bound, states, strict=True):
             if state is not None:
                 b.load(state)

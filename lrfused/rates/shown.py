@@ -151,8 +151,9 @@ class Shown:
 
     def start(self, i: int, group: dict[str, Any], cells: Tensor, cycles_momentum: bool) -> None:
         """Take group i's own numbers into its cells, and show them."""
-        rate = as_rate(i, group["lr"])
-        cells[2 * i] = rate
+        rate, cell = as_rate(i, group["lr"]), cells[2 * i].item()
+        if not self.is_users(group["lr"]) or rate != rounded(cell, group["lr"]):
+            cells[2 * i] = rate
         if self.live and len(self._cells) == i:
             self._cells.append(cells[2 * i])
         if len(self.rates) == i:
@@ -163,6 +164,12 @@ class Shown:
         if cycles_momentum:
             momentum = as_float(f"param_groups[{i}]['momentum']", group["momentum"])
             cells[2 * i + 1] = self.momenta[i] = momentum
+
+    def entries(self, i: int) -> dict[str, Any]:
+        """Return what a group's dict shows."""
+        cycled = bool(self.momenta) and self.momenta[i] is not None
+        momentum = {"momentum": self.momenta[i]} if cycled else {}
+        return {"lr": self.rates[i], "schedule": self.places[i], **momentum}
 
     # -- places ------------------------------------------------------------------------------
 
