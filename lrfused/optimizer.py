@@ -29,7 +29,7 @@ from .checks.refusals import (
 from .checks.warned import warnings_of_the_caller
 from .integrations.step_hooks import warn_of_attached, wrap_step
 from .internals import Internals, first_device
-from .rates import places
+from .rates import binding, places
 from .rates.bound import BoundSchedules
 from .rates.clock import Clock
 from .rates.history import LRHistory
@@ -178,7 +178,7 @@ class FusedDecaySGD(SGD):
         Raises ValueError for a schedule with arguments for each group, or that sets them.
         """
         parts = self._internals
-        comes_back = parts.rates is not None and parts.rates.has_had(param_group)
+        comes_back = parts.rates is not None and binding.has_had(parts.rates, param_group)
         with settings.new_group(len(self.param_groups), param_group, self.defaults, comes_back):
             super().add_param_group(param_group)
         if parts.rates is None:  # torch's constructor adds the first groups

@@ -10,6 +10,7 @@ import torch
 from cases import SCHEDULES
 from support.bits import assert_same_bits, assert_same_rates
 from support.distributed import alone  # noqa: F401, a fixture
+from support.wrappers import CopyingWrapper, SharingWrapper
 from torch.optim import lr_scheduler
 
 from lrfused import (
@@ -37,56 +38,6 @@ def parameters(count=2):
 def give_gradients(params, value=0.25):
     for p in params:
         p.grad = torch.full_like(p, value)
-
-
-class CopyingWrapper(torch.optim.Optimizer):
-    """Keep groups of its own, copied over the inner optimizer's before a step, and back after it.
-
-    fairscale's OSS and torch's ZeroRedundancyOptimizer do so.
-    """
-
-    def __init__(self, params, make, **defaults):
-        super().__init__(params, defaults)
-        inner = [dict(group) for group in self.param_groups]
-        self.inner = make(inner, **defaults)
-        copy_groups(self.inner.param_groups, self.param_groups)
-
-    def step(self, closure=None):
-        copy_groups(self.param_groups, self.inner.param_groups)
-        self.inner.step()
-        copy_groups(self.inner.param_groups, self.param_groups)
-
-    def state_dict(self):
-        copy_groups(self.inner.param_groups, self.param_groups)
-        return {**super().state_dict(), "inner": self.inner.state_dict()["state"]}
-
-    def load_state_dict(self, state_dict):
-        super().load_state_dict({**state_dict, "state": {}})
-        copy_groups(self.param_groups, self.inner.param_groups)
-        packed = self.inner.state_dict()
-        self.inner.load_state_dict({**packed, "state": state_dict["inner"]})
-
-
-def copy_groups(source, destination):
-    for old, new in zip(source, destination, strict=True):
-        new.update({key: value for key, value in old.items() if key != "params"})
-
-
-class SharingWrapper(torch.optim.Optimizer):
-    """Share groups and state with the inner optimizer, and save them itself; as SAM does."""
-
-    def __init__(self, params, make, **defaults):
-        super().__init__(params, {"rho": 0.05, **defaults})
-        self.inner = make(self.param_groups, **defaults)
-        self.param_groups = self.inner.param_groups
-        self.state = self.inner.state
-
-    def step(self, closure=None):
-        self.inner.step()
-
-    def load_state_dict(self, state_dict):
-        super().load_state_dict(state_dict)
-        self.inner.param_groups, self.inner.state = self.param_groups, self.state
 
 
 def saved(wrapper):
@@ -338,6 +289,46 @@ def test_zero_saves_and_resumes(alone, backend):  # noqa: F811
         assert rates(optimizer) == rates(resumed)
     for p, other in zip(params, others, strict=True):
         assert_same_bits(p, other)
+
+
+@COPYING
+def test_a_group_added_between_steps_survives_the_copies(alone, backend, kind):  # noqa: F811
+    params = parameters(2)
+    optimizer = wrapped(kind, backend, params[:1], lr=0.1, schedule=StepLR(1, 0.5))
+    optimizer.step()
+    if kind == "ZeRO":
+        optimizer.add_param_group({"params": params[1:], "lr": 0.2})
+    else:
+        optimizer.inner.add_param_group({"params": params[1:], "lr": 0.2})
+        optimizer.param_groups.append(dict(optimizer.inner.param_groups[1]))
+    optimizer.step()
+    assert rates(inner_of(optimizer)) == [0.025, 0.1]
+
+
+@COPYING
+def test_a_state_loaded_into_the_handle_survives_the_copies(alone, backend, kind):  # noqa: F811
+    optimizer = wrapped(kind, backend, parameters(), lr=0.1, schedule=StepLR(4, 0.5))
+    other = FusedDecaySGD(parameters(), lr=0.1, schedule=StepLR(4, 0.5), backend=backend)
+    for _ in range(3):
+        other.step()
+    optimizer.step()
+    inner_of(optimizer).scheduler.load_state_dict(other.scheduler.state_dict())
+    optimizer.step()
+    assert inner_of(optimizer).scheduler.last_epoch == 4
+    assert rates(optimizer) == [0.05]
+
+
+def test_a_copy_of_wrapper_and_optimizer_keeps_the_handles_steps(backend):
+    optimizer = CopyingWrapper(
+        parameters(), fused(backend), lr=0.1, schedule=StepLR(1, 0.5), schedule_every=None
+    )
+    optimizer.step()
+    optimizer.inner.scheduler.step()
+    copied = object.__new__(CopyingWrapper)  # torch copies no attributes of an optimizer
+    copied.param_groups, copied.inner = copy.deepcopy((optimizer.param_groups, optimizer.inner))
+    for each in (optimizer, copied):
+        CopyingWrapper.step(each)
+        assert rates(each) == [0.05]
 
 
 # -- plain data ----------------------------------------------------------------------------------

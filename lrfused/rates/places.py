@@ -15,6 +15,7 @@ from torch import Tensor
 from ..checks.numbers import plain
 from ..program import FOREVER
 from ..schedules.base import Schedules, are_same, as_schedules
+from . import binding
 
 if TYPE_CHECKING:
     from .bound import BoundSchedules
@@ -97,7 +98,7 @@ def take(rates: Rates, groups: Groups, placed: dict[int, Any]) -> None:
     for i, kept in stale.items():
         _show_again(rates, i, groups[i], kept)
     if written:
-        rates.rebind(groups, written)
+        binding.rebind(rates, groups, written)
     if loaded:
         load(rates, groups, loaded)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..outside_modes import outside_modes
 from ..program import FOREVER, ProgramTables, pack
-from ..schedules.base import Schedules, are_same, as_schedules, shared_schedules
-from . import edits, places, written
+from ..schedules.base import Schedules, as_schedules
+from . import binding, edits, places, written
 from .bound import BoundSchedules
 from .clock import Clock
 from .moved import Moved
@@ -23,7 +23,6 @@ from .plateaus import Plateaus
 from .program import Groups, Program
 from .regroup import regroup
 from .shown import Shown
-from .slot import Slot
 
 WINDOW = 1024  # epochs a table is made for at a time: 8 KiB, and under a millisecond
 CAPTURED = 16_384  # the same for a captured step, which is replayed without the host
@@ -77,44 +76,12 @@ class Rates:
         self.kept: Kept | None = None  # what they showed after the last one, if that has changed
         if restored is None:
             schedules = {i: as_schedules(group["schedule"]) for i, group in enumerate(groups)}
-            self.add(groups, self.make_bound(groups, schedules))
+            binding.add(self, groups, binding.make(self, groups, schedules))
         else:
-            self.add(groups, restored, fresh=False)
+            binding.add(self, groups, restored, fresh=False)
         self.restart(groups)
 
     # -- groups ------------------------------------------------------------------------------
-
-    def make_bound(
-        self, groups: Groups, schedules: Mapping[int, Schedules]
-    ) -> list[BoundSchedules]:
-        """Return schedules bound to groups, by index; groups with the same ones share them."""
-        shared = shared_schedules(schedules)
-        made = [
-            BoundSchedules(own, [groups[i] for i in indices], [Slot(i) for i in indices])
-            for own, indices in shared
-        ]
-        if len({id(g) for b in [*self.bound, *made] for g in b.process_groups}) > 1:
-            raise ValueError(
-                "ReduceLROnPlateau(process_group=...) must be the same in every plateau of an "
-                "optimizer, which are fed the same metric"
-            )
-        return made
-
-    def add(self, groups: Groups, made: Sequence[BoundSchedules], fresh: bool = True) -> None:
-        """Add bound schedules; if `fresh`, with the rates that torch's constructors set."""
-        for b in made:
-            if fresh:
-                b.give(groups, self.moved.cells)
-            self.moved.epochs[b.indices] = b.epoch
-        every = [*self.bound, *self.away, *made]
-        self.bound = [b for b in every if b.indices]
-        # A group that is added later joins the default; another schedule ends with its groups.
-        self.away = [
-            b
-            for b in every
-            if not b.indices
-            and (are_same(b.schedules, self.default) or not all(slot.is_free for slot in b.slots))
-        ]
 
     def bound_to(self, group: int) -> BoundSchedules | None:
         """Return the schedules that a group has."""
@@ -127,13 +94,6 @@ class Rates:
                 b = self.bound_to(i)
                 return None if b is None else b.schedules
         return group.get("schedule")
-
-    def has_had(self, group: Any) -> bool:
-        """Return whether a group was among these before, or still is."""
-        slots = (slot for b in [*self.bound, *self.away] for slot in b.slots)
-        return any(group is known for known in self.shown.groups) or (
-            isinstance(group, dict) and any(s.index is None and s.is_of(group) for s in slots)
-        )
 
     @outside_modes
     def regroup(self, groups: Groups) -> None:
@@ -156,17 +116,6 @@ class Rates:
         self.returned.clear()
         self._take_states(states)
         self._compile()
-
-    @outside_modes
-    def rebind(self, groups: Groups, schedules: Mapping[int, Schedules]) -> None:
-        """Replace the schedules of groups, by index."""
-        made = self.make_bound(groups, schedules)
-        for b in self.bound:
-            for slot in b.slots:
-                if slot.index in schedules:
-                    slot.give_up()
-        self.add(groups, made)
-        self.restart(groups)
 
     @outside_modes
     def restart(
@@ -250,9 +199,10 @@ class Rates:
     def begin(self, groups: Groups, due: bool | None = False) -> bool:
         """Take over what the user has written; if `due`, let the program reach one step further.
 
-        due: whether a schedule step follows; None if it does where the clock is due. Return whether there is a schedule step to make. Raises TypeError for a written value that
-        is no number, ValueError for a group or a schedule that cannot join, and the schedule's own
-        error where it has ended; nothing is changed then.
+        due: whether a schedule step follows; None if the clock decides. Return whether there is one
+        to make. Raises TypeError for a written value that is no number, ValueError for a group or a
+        schedule that cannot join, and the schedule's own error where it has ended; nothing is
+        changed then.
         """
         program = self.program
         filled = self.shown.followed and self.shown.is_filled()

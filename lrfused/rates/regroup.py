@@ -13,7 +13,7 @@ import torch
 from ..checks import settings
 from ..checks.refusals import as_float
 from ..schedules.base import Schedules, are_same, as_schedules
-from . import edits, places
+from . import binding, edits, places
 from .places import Kept
 from .shown import Shown, as_rate
 from .slot import Slot
@@ -47,7 +47,7 @@ def regroup(rates: Rates, groups: Groups) -> None:
     known = list(shown.groups)
     before = matched(known, groups)
     joining = {i: _joining(rates, i, group) for i, group in enumerate(groups) if before[i] is None}
-    made = rates.make_bound(groups, {i: how.schedules for i, how in joining.items()})
+    made = binding.make(rates, groups, {i: how.schedules for i, how in joining.items()})
     _settle_apart(rates, known, groups)
     found = {
         i: value
@@ -197,7 +197,7 @@ def _join(
         rates.moved.used[i] = how.slot.used
         if how.slot.overwritten is not None:
             rates.overwritten[i] = how.slot.overwritten
-    rates.add(groups, made)
+    binding.add(rates, groups, made)
 
 
 class _Numbers:
