@@ -10,7 +10,7 @@ import torch
 from cases import SCHEDULES
 from support.bits import assert_same_bits, assert_same_rates
 from support.distributed import alone  # noqa: F401, a fixture
-from support.wrappers import CopyingWrapper, SharingWrapper
+from support.wrappers import CopyingWrapper, SharingWrapper, copy_groups
 from torch.optim import lr_scheduler
 
 from lrfused import (
@@ -324,11 +324,14 @@ def test_a_copy_of_wrapper_and_optimizer_keeps_the_handles_steps(backend):
     )
     optimizer.step()
     optimizer.inner.scheduler.step()
-    copied = object.__new__(CopyingWrapper)  # torch copies no attributes of an optimizer
-    copied.param_groups, copied.inner = copy.deepcopy((optimizer.param_groups, optimizer.inner))
-    for each in (optimizer, copied):
-        CopyingWrapper.step(each)
-        assert rates(each) == [0.05]
+    # torch copies no attributes of an optimizer, so not `inner`.
+    for groups, inner in [
+        copy.deepcopy((optimizer.param_groups, optimizer.inner)),
+        (optimizer.param_groups, optimizer.inner),
+    ]:
+        copy_groups(groups, inner.param_groups)
+        inner.step()
+        assert rates(inner) == [0.05]
 
 
 # -- plain data ----------------------------------------------------------------------------------

@@ -42,11 +42,14 @@ class _Compiled(NamedTuple):
         return part.until - 1 - (epoch - self.epoch)
 
     def reaches(self, epoch: int, window: int) -> bool:
-        """Return whether every part is valid for the step after an epoch."""
+        """Return whether half a window is left after an epoch, or all until a schedule's end."""
         return (
             window == self.window
             and epoch >= self.epoch
-            and all(p.until == FOREVER or self.left(p, epoch) > 0 for p in self.parts)
+            and all(
+                p.until == FOREVER or self.left(p, epoch) >= (1 if p.error else window // 2)
+                for p in self.parts
+            )
         )
 
 
@@ -214,7 +217,7 @@ class BoundSchedules:
         return self.plateaus[0].last_epoch
 
     def segments(self, window: int, epochs: Sequence[int]) -> dict[int, list[Segment]]:
-        """Compile at least the next step, and `window` steps anew, of each group by its index.
+        """Compile the next `window` steps, or at least half of them, of each group by its index.
 
         epochs: of all groups, from which each goes on. An error that keeps the schedules from being
         compiled further is kept in `error`.

@@ -54,7 +54,11 @@ def program(make, segments, plateaus):
         plateau_cells=torch.tensor([row[0] for row in plateaus], dtype=torch.int64),
         plateaus=torch.tensor([row[1:] for row in plateaus], dtype=torch.float64).reshape(-1, 10),
     )
-    return make(Moved(**cells), packed, Shown(live=True), MOST), cells
+    shown = Shown(live=True)
+    shown.groups[:] = groups()
+    shown.rates[:] = [cells["cells"][2 * g] for g in range(3)]
+    shown.templates[:] = shown.places[:] = [None] * 3
+    return make(Moved(**cells), packed, shown, MOST), cells
 
 
 # What happens to a program: a schedule step, or a metric.
