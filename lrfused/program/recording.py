@@ -15,6 +15,7 @@ from torch.optim import SGD, Optimizer
 from ..checks.numbers import number
 from ..checks.refusals import as_float, check_epoch
 from ..outside_modes import outside_modes, tensor, zeros
+from .guard import Guard
 from .recorded import Recorded
 from .snapshot import Snapshot
 
@@ -27,7 +28,8 @@ def record(optimizer: SGD, schedulers: Sequence[Any], total_steps: int) -> Recor
     """Run the schedulers ahead on their optimizer, put both back, and return the tape.
 
     Raises ValueError, naming the scheduler and the step, for one that fails; its own error is the
-    cause. Raises ValueError for one that moves a setting that no tape has.
+    cause. Raises ValueError for one that moves a setting that no tape has, adds a group, or writes
+    parameters, gradients or the optimizer's state.
     """
     name = ", ".join(type(s).__name__ for s in schedulers)
     rows, before = [_numbers(optimizer)], _others(optimizer)
@@ -37,17 +39,21 @@ def record(optimizer: SGD, schedulers: Sequence[Any], total_steps: int) -> Recor
         as_float("initial_lr", group.get("initial_lr", group["lr"]))
         for group in optimizer.param_groups
     ]
-    with _put_back(optimizer, *schedulers):
+    guard = Guard(optimizer)
+    with _put_back(guard, optimizer, *schedulers):
         for step in range(1, total_steps + 1):
             for s in schedulers:
                 try:
-                    s.step()
+                    with guard:
+                        s.step()
                     row = _numbers(optimizer)
                 except Exception as error:
+                    _check(s, step, guard, optimizer, len(bases), error)
                     raise ValueError(
                         f"{type(s).__name__} fails at step {step} of the total_steps={total_steps} "
                         f"that fuse() records: {type(error).__name__}: {error}"
                     ) from error
+                _check(s, step, guard, optimizer, len(bases))
             rows.append(row)
             for key in _FIXED:
                 if row[key] != rows[0][key]:
@@ -61,6 +67,30 @@ def record(optimizer: SGD, schedulers: Sequence[Any], total_steps: int) -> Recor
             stacklevel=4,
         )
     return _recorded(name, rows, bases, last_epoch)
+
+
+def _check(
+    scheduler: Any,
+    step: int,
+    guard: Guard,
+    optimizer: Optimizer,
+    groups: int,
+    cause: Exception | None = None,
+) -> None:
+    """Raise ValueError if a step did more than set entries of the groups."""
+    written = guard.written(optimizer)
+    if written is not None:
+        act = f"writes {written}"
+    elif len(optimizer.param_groups) > groups:
+        act = "adds a param group"
+    elif len(optimizer.param_groups) < groups:
+        act = "removes a param group"
+    else:
+        return
+    raise ValueError(
+        f"{type(scheduler).__name__} {act} at step {step}, which cannot be recorded: fuse() "
+        "records rates and momenta alone; do this outside the scheduler"
+    ) from cause
 
 
 @outside_modes
@@ -97,7 +127,7 @@ def _others(optimizer: Optimizer) -> set[tuple[int, str, Any]]:
 
 
 @contextmanager
-def _put_back(*roots: Any) -> Iterator[None]:
+def _put_back(guard: Guard, *roots: Any) -> Iterator[None]:
     """Afterwards put the objects back, and the process's generators of random numbers."""
     numpy = sys.modules.get("numpy")
     kept, state = Snapshot(*roots), random.getstate()
@@ -111,3 +141,4 @@ def _put_back(*roots: Any) -> Iterator[None]:
         if numpy is not None:
             numpy.random.set_state(of_numpy)
         kept.restore()
+        guard.restore()
