@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau, SequentialL
 
 from . import program
 from .checks.numbers import plain
+from .checks.overrides import has_torchs_step, overridden, own_methods
 from .optimizer import FusedDecaySGD
 from .scheduler import Scheduler
 from .schedules import Adopted
@@ -19,6 +20,7 @@ from .schedules import Adopted
 _DROPPED = {
     "params", "param_names", "foreach", "fused", "differentiable", "schedule", "capturable",
 }  # fmt: skip
+_DEFAULTS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
 def fuse(
@@ -45,14 +47,21 @@ def fuse(
     steps are made here and now, and then it and the optimizer are put back as they were. Hooks of
     the optimizer are not taken over.
 
-    Raises TypeError for an optimizer that is no torch.optim.SGD and, without total_steps, for an
-    unknown scheduler; ValueError for an optimizer or scheduler that cannot be continued, and for
-    one that fails while it is recorded.
+    Raises TypeError for an optimizer that is no torch.optim.SGD or replaces a method of its step,
+    and, without total_steps, for an unknown scheduler; ValueError for an optimizer or scheduler
+    that cannot be continued, and for one that, while it is recorded, fails or writes more than the
+    groups.
     """
-    if not isinstance(optimizer, SGD) or type(optimizer).step is not SGD.step:
+    if not isinstance(optimizer, SGD) or not has_torchs_step(type(optimizer)):
         raise TypeError(
             "fuse(optimizer=...) must be a torch.optim.SGD with torch's own step, got "
             f"{_name(optimizer)}"
+        )
+    replaced = overridden(optimizer)
+    if replaced is not None:
+        raise TypeError(
+            f"fuse(optimizer=...): this {_name(optimizer)} replaces SGD's {replaced}, which "
+            "FusedDecaySGD would leave out"
         )
     for i, group in enumerate(optimizer.param_groups):
         if group["differentiable"]:
@@ -73,7 +82,7 @@ def fuse(
         if getattr(s, "optimizer", None) is not optimizer:
             raise ValueError(f"fuse(scheduler=...) has a {_name(s)} of another optimizer")
     schedule = [Adopted(s) for s in _known(optimizer, schedulers, plain(total_steps))]
-    defaults = {k: v for k, v in optimizer.defaults.items() if k not in _DROPPED}
+    defaults = {k: v for k, v in optimizer.defaults.items() if k in _DEFAULTS}
     fused = FusedDecaySGD(
         [_group(group) for group in optimizer.param_groups],
         **defaults,
@@ -94,6 +103,11 @@ def _name(thing: Any) -> str:
     return type(thing).__name__
 
 
+def _described(scheduler: Any) -> str:
+    own = own_methods(scheduler)
+    return f"{_name(scheduler)} with its own {', '.join(own)}" if own else _name(scheduler)
+
+
 def _group(group: dict[str, Any]) -> dict[str, Any]:
     params = list(group["params"])
     if "param_names" in group:
@@ -104,7 +118,7 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
 
 def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> list[Any]:
     """Return equivalent schedulers, all of classes that lrfused can compile."""
-    plateaus = [s for s in schedulers if type(s) is ReduceLROnPlateau]
+    plateaus = [s for s in schedulers if type(s) is ReduceLROnPlateau and not own_methods(s)]
     for s in schedulers:
         if isinstance(s, ReduceLROnPlateau) and s not in plateaus:
             raise TypeError(
@@ -119,7 +133,7 @@ def _known(optimizer: SGD, schedulers: list[Any], total_steps: int | None) -> li
     unknown = [s for s in schedulers if s not in plateaus and not program.compiles(s)]
     if not unknown:
         return schedulers
-    names = ", ".join(_name(leaf) for s in unknown for leaf in program.unknown(s))
+    names = ", ".join(_described(leaf) for s in unknown for leaf in program.unknown(s))
     if total_steps is None:
         raise TypeError(
             f"lrfused does not know {names}: pass fuse(total_steps=...) to record its next steps, "

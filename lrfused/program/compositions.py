@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import (
 )
 from torch.torch_version import TorchVersion
 
+from ..checks.overrides import own_methods
 from ..schedules.versions import annealing
 from .epochs import advanced, ahead
 from .maps import MAPS, restart, restarted
@@ -31,6 +32,8 @@ def compiles(scheduler: Any) -> bool:
 
 def unknown(scheduler: Any) -> list[Any]:
     """Return the scheduler, or those of its members, that `compile` cannot compile."""
+    if own_methods(scheduler):
+        return [scheduler]
     if type(scheduler) in (SequentialLR, ChainedScheduler):
         return [one for member in scheduler._schedulers for one in unknown(member)]
     if isinstance(scheduler, OneCycleLR) and annealing(scheduler) is None:
