@@ -119,13 +119,14 @@ def check(scheduler: Any, state: dict[str, Any], override: bool) -> None:
                 f"the checkpoint's {name} has {saved!r}, this optimizer's {function!r}; "
                 "override=True takes the checkpoint's"
             )
-    for key in sorted(compared, key=lambda key: (key.startswith("_"), key)):
+    # A recorded scheduler's total_steps explains more than its tapes, so tensors come last.
+    for key in sorted(compared, key=lambda k: (isinstance(own[k], Tensor), k.startswith("_"), k)):
         here = own[key]
         there = _plain(state.get(key, [] if here == [] else None))
         if not _same(here, there):
             raise ValueError(
-                f"the checkpoint's {name} has {key}={there!r}, this optimizer's {here!r}; "
-                "override=True takes the checkpoint's"
+                f"the checkpoint's {name} has {key}={_shown(there)}, this optimizer's "
+                f"{_shown(here)}; override=True takes the checkpoint's"
             )
 
 
@@ -194,6 +195,13 @@ def _is_number(value: Any) -> bool:
 
 def _is_formula(scheduler: Any) -> bool:
     return all(isinstance(function, LRLambda) for function in scheduler.lr_lambdas)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Tensor) or value.numel() <= 4:
+        return repr(value)
+    first = ", ".join(f"{x:.6g}" for x in value.flatten()[:3].tolist())
+    return f"[{first}, ...] of shape {tuple(value.shape)}"
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -38,17 +38,22 @@ def _each(
 
 
 def _step(s: Any, count: int) -> CompiledSchedule:
-    if not s.step_size < FOREVER:
+    if not abs(s.step_size) < FOREVER:
         return _for_all(s, [])
-    if not are_whole(s.last_epoch, s.step_size):
+    if s.step_size == 0 or not are_whole(s.last_epoch, s.step_size):
         gamma, size = s.gamma, s.step_size
         epochs = ahead(s.last_epoch, count)
         return _each(s, epochs, lambda t: 1.0 if t == 0 or t % size != 0 else gamma, count + 1)
-    size = Fraction(s.step_size).numerator  # an integer is a multiple of p / q if it is one of p
+    # An integer is a multiple of p / q if it is one of p, and of -p if it is one of p.
+    size = abs(Fraction(s.step_size).numerator)
     first = size - s.last_epoch % size
-    if s.last_epoch + first == 0:
-        first += size
-    return _for_all(s, [Segment(first, FOREVER, every=size, x=float(s.gamma))])
+    gamma, zero = float(s.gamma), -s.last_epoch
+    if not first <= zero < FOREVER - size:
+        return _for_all(s, [Segment(first, FOREVER, every=size, x=gamma)])
+    # Epoch 0 is a multiple at which torch does nothing.
+    after = Segment(zero + size, FOREVER, every=size, x=gamma)
+    before = [Segment(first, zero, every=size, x=gamma)] if first < zero else []
+    return _for_all(s, [*before, after])
 
 
 def _multi_step(s: Any, count: int) -> CompiledSchedule:

@@ -77,9 +77,10 @@ def _translate_cyclic(scheduler: Any, own: dict[str, Any]) -> None:
     own.setdefault("_scale_fn_custom", None)
     if function is not None and getattr(function, "__name__", "") not in _SCALINGS:
         own["_scale_fn_custom"] = function
-    own.setdefault("scale_mode", "cycle")
     own.setdefault("use_beta1", False)
-    scheduler._init_scale_fn()
+    if "_scale_fn_ref" not in own or "scale_mode" not in own:  # later edits do not rebind it
+        own.setdefault("scale_mode", "cycle")
+        scheduler._init_scale_fn()
 
 
 def translate_state(state: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
