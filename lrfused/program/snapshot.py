@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType
 from typing import Any
 
 import torch
@@ -23,14 +23,19 @@ _LARGEST = 2**16  # elements of a tensor or an array that is kept; none of a sch
 _NUMBERS = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 _CONTAINERS = (tuple, list, dict, set, deque)
 _CALLABLES = (type, FunctionType, BuiltinFunctionType, MethodType, partial)
+# Modules of the standard library whose classes only declare an interface.
+_INTERFACES = ("abc", "typing", "collections.abc")
+_EMPTY = object()
 
 
 class Snapshot:
     """Hold the contents of everything that can be reached from some objects.
 
-    These are schedulers, the groups of optimizers, containers, small tensors and arrays, what
-    closures hold, generators of random numbers, and objects whose attributes are nothing else.
-    Objects that hold others, such as threads, files, locks and modules, are left alone.
+    These are schedulers, the groups of optimizers, containers, tensors and arrays of up to 65,536
+    elements that need no gradient, what closures hold, generators of random numbers, and the
+    attributes and slots of objects whose classes are the user's own, nested ones too. Left alone
+    are modules, iterators, and objects of the standard library, torch and numpy that hold others,
+    such as threads, files and locks; and so are classes, globals, and what lies outside of Python.
     """
 
     def __init__(self, *roots: Any) -> None:
@@ -123,15 +128,29 @@ class Snapshot:
 
     def _keep_object(self, one: Any) -> Iterable[Any]:
         attributes = getattr(one, "__dict__", None)
-        if type(attributes) is not dict or isinstance(one, torch.nn.Module):
+        own = attributes if type(attributes) is dict else {}
+        values: list[Any] = list(own.values())
+        if isinstance(one, torch.nn.Module):
             return ()
-        values: list[Any] = list(attributes.values())
         if isinstance(one, Optimizer):
             values = [one.param_groups, one.defaults]
-        elif not isinstance(one, LRScheduler) and not all(map(self._is_content, values)):
-            return ()
-        saved = dict(attributes)
-        self._undo.append(partial(_refill, attributes, partial(attributes.update, saved)))
+        elif not isinstance(one, LRScheduler):
+            if _is_users(type(one)):
+                values += self._keep_slots(one)
+            elif not all(map(self._is_content, values)):
+                return ()
+        self._undo.append(partial(_set_attributes, own, dict(own)))
+        return values
+
+    def _keep_slots(self, one: Any) -> list[Any]:
+        """Keep the attributes that `__slots__` declares; return their values."""
+        values = []
+        for cls in type(one).__mro__:
+            for slot in vars(cls).values():
+                if isinstance(slot, MemberDescriptorType):
+                    value = _slot(one, slot)
+                    self._undo.append(partial(_set_slot, one, slot, value))
+                    values.append(value)
         return values
 
     def _is_content(self, value: Any) -> bool:
@@ -152,3 +171,37 @@ def _put_back(tensor: Tensor, saved: Tensor, version: int | None) -> None:
 def _refill(container: Any, add: Callable[[], Any]) -> None:
     container.clear()
     add()
+
+
+def _is_users(cls: type) -> bool:
+    """Return whether a class derives from nothing that keeps a state outside of its attributes."""
+    for base in cls.__mro__:
+        library = base.__module__.partition(".")[0]
+        if base is object or base.__module__ in _INTERFACES:
+            continue
+        if library in sys.stdlib_module_names or library in ("torch", "numpy"):
+            return False
+    return True
+
+
+def _set_attributes(attributes: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Put attributes back one by one: another thread may read those that never changed."""
+    for name in attributes.keys() - saved.keys():
+        del attributes[name]
+    for name, value in saved.items():
+        if attributes.get(name, _EMPTY) is not value:
+            attributes[name] = value
+
+
+def _slot(one: Any, slot: MemberDescriptorType) -> Any:
+    try:
+        return slot.__get__(one)
+    except AttributeError:
+        return _EMPTY
+
+
+def _set_slot(one: Any, slot: MemberDescriptorType, value: Any) -> None:
+    if value is not _EMPTY:
+        slot.__set__(one, value)
+    elif _slot(one, slot) is not _EMPTY:
+        slot.__delete__(one)
