@@ -25,6 +25,7 @@ class Guard(TorchDispatchMode):
         self._state, self._entries = optimizer.state, _entries(optimizer.state)
         self._params = [p for group in optimizer.param_groups for p in group["params"]]
         self._data = [p.data for p in self._params]
+        self._places = [_place(data) for data in self._data]
         self._grads = [p.grad for p in self._params]
         self._needing_grad = [p.requires_grad for p in self._params]
         self._refused: str | None = None
@@ -56,11 +57,11 @@ class Guard(TorchDispatchMode):
             _entries(self._state), self._entries
         ):
             return _STATE
-        rows = zip(self._params, self._data, self._grads, self._needing_grad, strict=True)
-        for p, data, grad, needs_grad in rows:
+        rows = zip(self._params, self._places, self._grads, self._needing_grad, strict=True)
+        for p, place, grad, needs_grad in rows:
             if p.grad is not grad:
                 return _GRADIENT
-            if p.requires_grad != needs_grad or _place(p) != _place(data):
+            if p.requires_grad != needs_grad or _place(p) != place:
                 return _PARAMETER
         return None
 
