@@ -102,6 +102,34 @@ def test_differentiable_is_torchs():
     assert (followed.tally.other, followed.tally.checked) == ("torch: differentiable=True", 0)
 
 
+def normalize(self, group, *lists):
+    for p in group["params"]:
+        p.grad.div_(p.grad.norm())
+    return torch.optim.SGD._init_group(self, group, *lists)
+
+
+def test_an_init_group_of_its_own_is_torchs():
+    class Normalized(torch.optim.SGD):
+        _init_group = normalize
+
+    p, q = (torch.ones(4, requires_grad=True) for _ in range(2))
+    ours, plain = Normalized([p], lr=0.5), torch.optim.SGD([q], lr=0.5)
+    followed, later = Followed("Normalized", None), Followed("SGD", None)
+    for _ in range(2):
+        p.grad = torch.ones(4)
+        followed.step(ours, torchs_step, ALL)
+    assert p.tolist() == [0.5] * 4
+    for step in range(2):
+        q.grad = torch.ones(4)
+        if step == 1:  # replaced after a step that lrfused made
+            plain._init_group = normalize.__get__(plain)
+        later.step(plain, torchs_step, ALL)
+    assert q.tolist() == [0.25] * 4
+    for tally, checked in ((followed.tally, 0), (later.tally, 1)):
+        assert (tally.steps, tally.checked, tally.differing) == (2, checked, 0)
+        assert tally.other == "torch: an _init_group of its own"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64], ids=str)
 def test_one_wrong_bit_is_found_and_named(dtype):
     p = torch.ones(2, 2, dtype=dtype)

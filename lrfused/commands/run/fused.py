@@ -11,6 +11,7 @@ from torch.optim import SGD
 from ... import FusedDecaySGD
 from ...internals import first_device
 
+_init_group = SGD._init_group  # torch's step reads parameters, gradients and state with it
 _SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
@@ -27,6 +28,8 @@ class FusedSteps:
     """
 
     def __init__(self, optimizer: SGD) -> None:
+        if _has_own_init_group(optimizer):
+            raise Refused("an _init_group of its own")
         for group in optimizer.param_groups:
             _refuse(group)
         try:
@@ -45,9 +48,9 @@ class FusedSteps:
         return self._fused.backend
 
     def fits(self, optimizer: SGD) -> bool:
-        """Return whether no group was added or removed since, and the model was not moved."""
+        """Return whether groups, device and torch's `_init_group` are those of the last step."""
         groups = optimizer.param_groups
-        same = len(self._fused.param_groups) == len(groups)
+        same = len(self._fused.param_groups) == len(groups) and not _has_own_init_group(optimizer)
         return same and first_device(groups) == self._fused._internals.device
 
     def step(self, optimizer: SGD) -> None:
@@ -64,6 +67,11 @@ class FusedSteps:
             parts.backend.step(groups, optimizer.state, program, False, parts.scaling)
         except (TypeError, ValueError) as error:
             raise Refused(_reason(error)) from error
+
+
+def _has_own_init_group(optimizer: SGD) -> bool:
+    """Return whether a class or the optimizer itself has replaced `_init_group`."""
+    return getattr(optimizer._init_group, "__func__", None) is not _init_group
 
 
 def _reason(error: Exception) -> str:
