@@ -4,6 +4,8 @@ import sys
 
 import pytest
 import torch
+from support.bits import assert_same_bits
+from support.twin import assert_same_state
 
 from lrfused.commands.run import tracebacks
 from lrfused.commands.run.followed import Followed, Registry
@@ -145,6 +147,71 @@ def test_one_wrong_bit_is_found_and_named(dtype):
     count, first = expected.compare(optimizer)
     assert count == (8 if dtype.is_complex else 4)  # the sign of a zero, too
     assert first.startswith(f"{place}[0] is -1.0 (0x")
+
+
+def coo(values, indices=(0, 2, 2)):
+    rows = torch.tensor([indices])
+    return torch.sparse_coo_tensor(rows, values, (4, 2), check_invariants=False)
+
+
+def csr(values):
+    return coo(values).to_dense().to_sparse_csr()
+
+
+SPARSE = {
+    f"{name}-{dtype}": (of, make, dtype)
+    for name, of, make in (
+        ("gradient", torch.Tensor.to_dense, coo),
+        ("coo", torch.Tensor.coalesce, coo),
+        ("csr", torch.Tensor.clone, csr),
+    )
+    for dtype in (torch.float32, torch.bfloat16, torch.complex64)
+    if (name, dtype) != ("csr", torch.bfloat16)  # torch does not add these
+}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("of", "make", "dtype"), SPARSE.values(), ids=SPARSE)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_sparse_tensors_are_checked(of, make, momentum, dtype):
+    def draw(seed):
+        made = torch.Generator().manual_seed(seed)
+        return make(torch.randn(3, 2, generator=made).to(dtype))
+
+    p, q = params = [of(draw(9)).requires_grad_() for _ in range(2)]
+    optimizers = [torch.optim.SGD([x], lr=0.1, momentum=momentum, foreach=False) for x in params]
+    followed = Followed("SGD", None)
+    for step in range(3):
+        for x in params:
+            x.grad = draw(step)
+        followed.step(optimizers[0], torchs_step, ALL)
+        optimizers[1].step()
+        assert_same_state(*optimizers)
+    tally = followed.tally
+    assert (tally.other, tally.checked, tally.differing, tally.first) == (None, 3, 0, "")
+    assert_same_bits(p, q)
+    expected = Expected(optimizers[0])
+    count, first = expected.compare(optimizers[0])
+    assert count > 0
+    assert ": is " not in first
+
+
+def test_a_wrong_sparse_buffer_is_found():
+    p = torch.ones(4, 2, requires_grad=True)
+    optimizer = torch.optim.SGD([p], lr=0.5, momentum=0.9)
+    p.grad = coo(torch.ones(3, 2))
+    expected = Expected(optimizer)
+    optimizer.step()
+    assert expected.compare(optimizer) == (0, "")
+    own = optimizer.state[p]
+    for wrong, count, how in (
+        (coo(torch.ones(3, 2) * 2), 6, "[0] is 2.0 (0x40000000), should be 1.0 (0x3f800000)"),
+        (coo(torch.ones(3, 2), (0, 2, 3)), 1, " has other indices"),
+        (torch.ones(4, 2), 1, " is torch.strided, should be torch.sparse_coo"),
+    ):
+        own["momentum_buffer"] = wrong
+        where = "parameter 0 of group 0, shape (4, 2): momentum buffer"
+        assert expected.compare(optimizer) == (count, where + how)
 
 
 def test_a_scalers_infinity_leaves_everything():

@@ -23,7 +23,7 @@ def elements(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if tensor.layout != torch.strided:
         coo = tensor.layout == torch.sparse_coo
-        tensor = tensor._values() if coo else tensor.values()
+        tensor = tensor._values() if coo else tensor.values().clone()
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
