@@ -1,6 +1,7 @@
 """The parts of `lrfused run`: which steps are checked, against what, and what a table shows."""
 
 import sys
+import threading
 
 import pytest
 import torch
@@ -102,6 +103,39 @@ def test_differentiable_is_torchs():
     followed.step(torch.optim.SGD([p], lr=0.5, differentiable=True), torchs_step, ALL)
     assert p.tolist() == [0.5, 0.5]
     assert (followed.tally.other, followed.tally.checked) == ("torch: differentiable=True", 0)
+
+
+@pytest.mark.parametrize("check", [0, 1000])
+def test_an_error_of_torchs_is_torchs(check):
+    def step(make):
+        p = torch.ones(4, 2, requires_grad=True)
+        p.grad = coo(torch.ones(3, 2))
+        optimizer = torch.optim.SGD([p], lr=0.1, weight_decay=0.1)
+        with pytest.raises(RuntimeError) as raised:
+            make(optimizer)
+        assert p.equal(torch.ones(4, 2))
+        return str(raised.value)
+
+    followed, settings = Followed("SGD", None), Settings(main=0, records="", check=check)
+    ours = step(lambda optimizer: followed.step(optimizer, torchs_step, settings))
+    assert ours == step(torchs_step)
+    assert followed.tally.other.startswith("torch: ")
+    assert (followed.tally.steps, followed.tally.checked) == (1, 0)
+
+
+def test_an_error_after_something_was_written_is_raised(monkeypatch):
+    p = torch.ones(2, requires_grad=True)
+    p.grad = torch.ones(2)
+    optimizer, followed = torch.optim.SGD([p], lr=0.5), Followed("SGD", None)
+    followed.step(optimizer, torchs_step, ALL)
+
+    def fails(*_):
+        raise RuntimeError("a device's")
+
+    monkeypatch.setattr(type(followed._fused._fused._internals.backend), "step", fails)
+    with pytest.raises(RuntimeError, match="a device's"):
+        followed.step(optimizer, torchs_step, ALL)
+    assert p.tolist() == [0.5, 0.5]
 
 
 def normalize(self, group, *lists):
@@ -275,21 +309,32 @@ def test_without_rich_the_table_is_text(capfd, monkeypatch):
     )
 
 
-def test_frames_of_ours_are_left_out(monkeypatch):
+@pytest.mark.parametrize("threaded", [False, True])
+def test_frames_of_ours_are_left_out(monkeypatch, threaded):
     shown = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: shown.append(traceback))
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_traceback))
     tracebacks.hide_our_frames()
 
     def fails(*_):
         raise KeyError
 
-    p = torch.ones(1, dtype=torch.float32, requires_grad=True)
-    try:
+    def steps():
+        p = torch.ones(1, dtype=torch.float32, requires_grad=True)
         Followed("SGD", "torch").step(torch.optim.SGD([p], lr=0.1), fails, ALL)
-    except KeyError as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+
+    if threaded:
+        thread = threading.Thread(target=steps)
+        thread.start()
+        thread.join()
+    else:
+        try:
+            steps()
+        except KeyError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
     names = []
     while shown[0] is not None:
         names.append(shown[0].tb_frame.f_code.co_name)
         shown[0] = shown[0].tb_next
-    assert names == ["test_frames_of_ours_are_left_out", "fails"]
+    assert names[-2:] == ["steps", "fails"]
+    assert "step" not in names

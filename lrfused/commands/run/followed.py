@@ -28,14 +28,17 @@ class Followed:
         tally.steps += 1
         expected = None
         if tally.other is None and settings.is_checked(tally.steps):
-            expected = Expected(optimizer)
+            try:
+                expected = Expected(optimizer)
+            except Refused as reason:
+                self._leave_to_torch(reason)
         began = time.perf_counter()
         if tally.other is None:
             try:
                 self._step(optimizer)
-            except Refused as reason:  # for good: what it has is not likely to change
-                tally.other, tally.backend = f"torch: {reason}", ""
-                self._fused = expected = None
+            except Refused as reason:
+                self._leave_to_torch(reason)
+                expected = None
         if tally.other is not None:
             torchs(optimizer)
         seconds = time.perf_counter() - began
@@ -45,6 +48,11 @@ class Followed:
             tally.later_steps += seconds
         if expected is not None:
             self._compare(expected, optimizer)
+
+    def _leave_to_torch(self, reason: Refused) -> None:
+        """Let torch make all later steps: the reason is not likely to change."""
+        self.tally.other, self.tally.backend = f"torch: {reason}", ""
+        self._fused = None
 
     def _step(self, optimizer: Any) -> None:
         if self._fused is None or not self._fused.fits(optimizer):

@@ -12,6 +12,7 @@ from ... import FusedDecaySGD
 from ...internals import first_device
 
 _init_group = SGD._init_group  # torch's step reads parameters, gradients and state with it
+_PREFIX = "FusedDecaySGD: "  # of the refusals of a step, all raised before anything is written
 _SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
@@ -65,7 +66,10 @@ class FusedSteps:
             parts.scaling.read(optimizer)
             program = parts.rates.program
             parts.backend.step(groups, optimizer.state, program, False, parts.scaling)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
+            # Other RuntimeErrors may come from the middle of a step.
+            if isinstance(error, RuntimeError) and not str(error).startswith(_PREFIX):
+                raise
             raise Refused(_reason(error)) from error
 
 
@@ -76,7 +80,7 @@ def _has_own_init_group(optimizer: SGD) -> bool:
 
 def _reason(error: Exception) -> str:
     """Return a refusal's message, short enough for a table."""
-    return str(error).removeprefix("FusedDecaySGD: ").partition(";")[0]
+    return str(error).removeprefix(_PREFIX).partition(";")[0]
 
 
 def _refuse(group: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from torch.optim.sgd import sgd
 from ...arithmetic import bits
 from ...arithmetic.gradient_scaling import GradientScaling
 from ...arithmetic.sgd import unscaled, update
+from .fused import Refused
 
 _HALVES = (torch.bfloat16, torch.float16)
 _SETTINGS = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
@@ -32,7 +33,10 @@ class _Copy:
 
 
 class Expected:
-    """Hold what one step of an optimizer should leave; made before the step."""
+    """Hold what one step of an optimizer should leave; made before the step.
+
+    Raises Refused if torch's for-loop does not make this step.
+    """
 
     @torch.no_grad()
     def __init__(self, optimizer: SGD) -> None:
@@ -85,10 +89,13 @@ def _step(copy: _Copy, grad: Tensor, group: dict[str, Any]) -> None:
         buffer = update(copy.param, grad, buffer, group, float(group["lr"]))
     else:
         buffers = [buffer] * momentum
-        sgd(
-            [copy.param], [grad], buffers, has_sparse_grad=grad.is_sparse, foreach=False,
-            fused=False, **{key: group[key] for key in _SETTINGS},
-        )  # fmt: skip
+        try:
+            sgd(
+                [copy.param], [grad], buffers, has_sparse_grad=grad.is_sparse, foreach=False,
+                fused=False, **{key: group[key] for key in _SETTINGS},
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise Refused(f"its for-loop fails: {str(error).splitlines()[0]}") from error
         buffer = buffers[0] if momentum else None
     if momentum:
         copy.buffer = buffer
