@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lrfused.commands.main import main
+from lrfused.commands.run import launch
 
 pytestmark = pytest.mark.backends("host", reason="the command leaves the backend to the optimizer")
 
@@ -251,10 +252,38 @@ def test_a_baseline_is_run_first(python):
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "script"),
+    [
+        ("--check 3 s.py -- --foo", "s.py -- --foo"),
+        ("-m pack.s --check 3 -- -- -m", "pack.s --check 3 -- -- -m"),
+        ("s.py a -- b", "s.py a -- b"),
+        ("--baseline s.py", "s.py"),
+    ],
+)
+def test_every_argument_after_the_script_is_its_own(monkeypatch, given, script):
+    seen = []
+    monkeypatch.setattr(launch, "run", lambda args: seen.append(args.script) or 0)
+    assert main(["run", *given.split()]) == 0
+    assert seen == [script.split()]
+
+
 def test_a_baseline_of_one_rank_is_refused(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["run", "--baseline", "script.py"]) == 2
     assert capsys.readouterr().err.startswith("lrfused run: --baseline cannot run one rank twice")
+
+
+def test_signals_are_as_before_after_a_baseline(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "_execute", lambda *_: os._exit(0))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, *launch._FORWARDED)]
+        assert launch._run_first([], "", "") == 0
+        after = [signal.getsignal(number) for number in (signal.SIGINT, *launch._FORWARDED)]
+        assert after == handlers
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_ends_the_baseline_too(tmp_path):
