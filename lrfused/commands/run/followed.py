@@ -78,12 +78,13 @@ class Registry:
     def __init__(self, other: str | None) -> None:
         self.other = other
         self._tallies: list[Tally] = []
-        self._followed: weakref.WeakKeyDictionary[Any, Followed] = weakref.WeakKeyDictionary()
+        # By id: a subclass may have made its optimizers unhashable, or equal to each other.
+        self._followed: dict[int, tuple[weakref.ref[Any], Followed]] = {}
 
     def clear(self) -> None:
         """Forget all; for a forked process, whose parent has counted them."""
         self._tallies = []
-        self._followed = weakref.WeakKeyDictionary()
+        self._followed = {}
 
     @property
     def tallies(self) -> list[Tally]:
@@ -97,7 +98,7 @@ class Registry:
 
     def at_step(self, optimizer: Any) -> Followed:
         """Return the Followed of an optimizer that has come to torch.optim.SGD's step."""
-        followed = self._followed.get(optimizer)
+        followed = self._find(optimizer)
         if followed is None:
             return self._add(optimizer, self.other)
         if followed.tally.other is _OWN_STEP:  # which calls torch's
@@ -106,11 +107,20 @@ class Registry:
 
     def add_zero_grad(self, optimizer: Any, seconds: float) -> None:
         """Count the time of a zero_grad, unless the optimizer has made no step yet."""
-        followed = self._followed.get(optimizer)
+        followed = self._find(optimizer)
         if followed is not None:
             followed.tally.zero_grad += seconds
 
+    def _find(self, optimizer: Any) -> Followed | None:
+        known = self._followed.get(id(optimizer))
+        return None if known is None else known[1]
+
     def _add(self, optimizer: Any, other: str | None) -> Followed:
-        followed = self._followed[optimizer] = Followed(type(optimizer).__name__, other)
+        followed, known, key = (
+            Followed(type(optimizer).__name__, other),
+            self._followed,
+            id(optimizer),
+        )
+        known[key] = weakref.ref(optimizer, lambda _: known.pop(key, None)), followed
         self._tallies.append(followed.tally)
         return followed
