@@ -1,5 +1,8 @@
 """`lrfused run` runs real scripts: their output is their own, and the table says who made steps."""
 
+import __future__
+
+import atexit
 import os
 import re
 import signal
@@ -11,6 +14,7 @@ import pytest
 
 from lrfused.commands.main import main
 from lrfused.commands.run import launch
+from lrfused.commands.run.settings import Settings
 
 pytestmark = pytest.mark.backends("host", reason="the command leaves the backend to the optimizer")
 
@@ -172,6 +176,25 @@ def test_a_sitecustomize_of_the_users_and_pythons_options_stay(python, tmp_path,
     plain, ours = (python(HIDDEN, before=("-O", "-W", "error", *run)) for run in ((), RUN))
     assert ours.stdout == plain.stdout
     assert plain.stdout.startswith("mine [")
+
+
+@pytest.mark.parametrize(("version", "entered"), [((3, 9, 18), False), ((3, 10, 0), True)])
+def test_an_older_python_runs_only_the_users_sitecustomize(tmp_path, monkeypatch, version, entered):
+    (tmp_path / "sitecustomize.py").write_text("MINE = 'mine'")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setenv("LRFUSED_RUN", Settings(main=0, records="").dumps())
+    monkeypatch.setitem(sys.modules, "sitecustomize", None)
+    registered = []
+    monkeypatch.setattr(atexit, "register", registered.append)
+    before = len(sys.meta_path)
+    startup = Path(launch._STARTUP) / "sitecustomize.py"
+    code = compile(startup.read_text(), startup, "exec", dont_inherit=True)
+    assert code.co_flags & __future__.annotations.compiler_flag  # they may be of a later Python
+    exec(code, {"__name__": "startup", "__file__": str(startup)})
+    assert sys.modules["sitecustomize"].MINE == "mine"
+    assert (len(sys.meta_path) - before, len(registered)) == (entered, entered)
 
 
 RAISES = """
