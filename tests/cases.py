@@ -44,7 +44,7 @@ HYPER: dict[str, dict[str, Any]] = {
 
 
 def with_lr(hyper: dict[str, Any]) -> dict[str, Any]:
-    """Give a case a rate that no binary fraction equals, where it has none."""
+    """Add to a case a rate that no binary fraction equals, where it has none."""
     return {"lr": 0.1, **hyper}
 
 

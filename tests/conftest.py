@@ -56,7 +56,7 @@ def device(request):
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
-    """Give a folder that all of pytest's processes share."""
+    """Return a folder that all of pytest's processes share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 

@@ -1,66 +1,21 @@
-"""Numbers of numpy, torch and Python as arguments: plain at the door, and in every checkpoint."""
+"""Numbers of numpy, torch and Python as arguments of schedules: plain there and in checkpoints."""
 
-import copy
 import inspect
-import io
-import math
 import re
-import sys
 import warnings
 from decimal import Decimal
-from enum import IntEnum
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from support.arguments import assert_loads_its_own, optimizer_of, products, trained
 from support.loops import groups_of
 from support.twin import rates, sgd
 from torch.optim import lr_scheduler
 
 import lrfused
-from lrfused import FusedDecaySGD, fuse
-
-
-class Three(IntEnum):
-    THREE = 3
-
-
-INTEGERS = {
-    "np.int64": np.int64,
-    "np.uint8": np.uint8,
-    "np.array": np.array,
-    "np.array-one": lambda n: np.array([n]),
-    "tensor": torch.tensor,
-    "tensor-one": lambda n: torch.tensor([n], dtype=torch.int32),
-    "Fraction": Fraction,
-    "int": int,
-    "enum": lambda n: Three.THREE if n == 3 else n,
-}
-REALS = {
-    "np.float64": np.float64,
-    "np.float32": np.float32,
-    "np.float16": np.float16,
-    "np.longdouble": np.longdouble,
-    "np.array": np.array,
-    "np.array-object": lambda x: np.array(Fraction(x), dtype=object),
-    "tensor": torch.tensor,
-    "tensor-double": lambda x: torch.tensor(x, dtype=torch.float64),
-    "tensor-bfloat16": lambda x: torch.tensor(x, dtype=torch.bfloat16),
-    "tensor-grad": lambda x: torch.tensor(x, requires_grad=True),
-    "tensor-one": lambda x: torch.tensor([x]),
-    "Fraction": Fraction,
-    "float": float,
-}
-SEVERAL = {
-    "np.array": np.array,
-    "np.array-float32": lambda v: np.array(v, dtype=np.float32),
-    "list-of-numpy": lambda v: [np.float64(x) for x in v],
-    "tensor": torch.tensor,
-    "list-of-tensors": lambda v: [torch.tensor(x) for x in v],
-    "tuple": tuple,
-}
-FLAGS = {"np.bool": np.bool_, "np.array": np.array, "tensor": torch.tensor}
+from lrfused import fuse
 
 # Every number that a schedule takes, each a sum of a few powers of two: exact in all types.
 ARGUMENTS = {
@@ -111,63 +66,11 @@ RECIPES = {
 }
 
 
-def kinds_of(value):
-    if isinstance(value, bool):
-        return FLAGS
-    if isinstance(value, list):
-        return SEVERAL
-    return INTEGERS if isinstance(value, int) else REALS
-
-
-def products(table):
-    return [
-        pytest.param(kind, name, convert, id=f"{kind}-{name}-{of}")
-        for kind, numbers in table.items()
-        for name, value in numbers.items()
-        for of, convert in kinds_of(value).items()
-    ]
-
-
 def schedule_of(kind, given):
     name = kind.split()[0]
     if name == "warmup":
         return lrfused.warmup(lrfused.StepLR(2), **given)
     return getattr(lrfused, name)(**given, **OTHERS.get(name, {}))
-
-
-def optimizer_of(schedule):
-    return FusedDecaySGD(groups_of([0.5, 0.25], momentum=0.5), schedule=schedule)
-
-
-def trained(optimizer, handle, steps=4):
-    seen = []
-    for step in range(steps):
-        optimizer.step()
-        if handle is not None:
-            handle.step()
-        elif optimizer._internals.rates.plateaus:
-            optimizer.scheduler.step(1.0 + step)
-        seen.append([(g["lr"], g["momentum"]) for g in optimizer.param_groups])
-    return seen
-
-
-def reloaded(state):
-    """Save and load a checkpoint as a careful program does."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-def assert_loads_its_own(make):
-    """Save after some steps, load into a new one, and go on as the first does."""
-    first, handle = make()
-    trained(first, handle)
-    saved, own = reloaded(first.state_dict()), reloaded(first.scheduler.state_dict())
-    second, other = make()
-    second.load_state_dict(copy.deepcopy(saved))
-    second.scheduler.load_state_dict(own)
-    assert trained(first, handle) == trained(second, other)
 
 
 def test_every_argument_that_takes_numbers_has_a_row():
@@ -283,177 +186,3 @@ def test_what_is_no_number_is_refused_by_fuse(given):
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, min_lr=given)
     with pytest.raises(TypeError, match=r"ReduceLROnPlateau\.\S*min_lr\S* must be one real number"):
         fuse(optimizer, scheduler)
-
-
-# -- the optimizer's own -------------------------------------------------------------------------
-
-HYPER = {"lr": 0.5, "momentum": 0.25, "dampening": 0.0, "weight_decay": 0.125}
-HYPERS = products({"hyper": {**HYPER, "nesterov": True, "maximize": True}})
-
-
-@pytest.mark.parametrize(("kind", "name", "convert"), HYPERS)
-def test_settings_are_plain_wherever_they_are_given(kind, name, convert):
-    plain = {**HYPER, "nesterov": True, "maximize": True}
-    given = {**plain, name: convert(plain[name])}
-
-    def make():
-        optimizer = FusedDecaySGD(
-            groups_of([0.5, 0.5], **{name: convert(plain[name])}),
-            **given,
-            schedule=lrfused.StepLR(2),
-        )
-        optimizer.add_param_group(groups_of([0.5], **{name: convert(plain[name])})[0])
-        return optimizer, None
-
-    optimizer = make()[0]
-    for group in [optimizer.defaults, *optimizer.param_groups]:
-        assert type(group[name]) in (bool, int, float)
-        assert group[name] == plain[name]
-    optimizer.param_groups[0][name] = convert(plain[name])  # written later
-    for group in reloaded(optimizer.state_dict())["param_groups"]:
-        assert type(group[name]) in (bool, int, float)
-    assert_loads_its_own(make)
-
-
-@pytest.mark.parametrize("name", HYPER)
-@pytest.mark.parametrize("given", ["0.1", Decimal("0.1"), 1j, None])
-def test_a_setting_that_is_no_number_is_refused_at_construction(name, given):
-    with pytest.raises(TypeError, match=f"{name} must be one real number, got"):
-        FusedDecaySGD(groups_of([0.5]), **{**HYPER, name: given})
-    own = rf"param_groups\[0\]\['{name}'\] must be one real number, got"
-    with pytest.raises(TypeError, match=own):
-        FusedDecaySGD([{**groups_of([0.5])[0], name: given}])
-    optimizer = FusedDecaySGD(groups_of([0.5]))
-    with pytest.raises(TypeError, match=own.replace("0", "1", 1)):
-        optimizer.add_param_group({**groups_of([0.5])[0], name: given})
-    assert len(optimizer.param_groups) == 1
-
-
-def test_checkpoints_with_numpy_numbers_load():
-    ours = FusedDecaySGD(groups_of([0.5, 0.25]), schedule=lrfused.CyclicLR(0.125, 0.5, 3))
-    trained(ours, None)
-    saved = copy.deepcopy(ours.state_dict())
-    for group in saved["param_groups"]:
-        group.update(lr=np.float64(group["lr"]), momentum=np.float32(0.5), nesterov=np.False_)
-        for state in group["schedule"]["schedulers"]:
-            state["base_lrs"] = np.array(state["base_lrs"])
-            state["max_lrs"] = torch.tensor(state["max_lrs"])
-            state["last_epoch"] = np.int64(state["last_epoch"])
-    fresh = FusedDecaySGD(groups_of([0.5, 0.25]), schedule=lrfused.CyclicLR(0.125, 0.5, 3))
-    fresh.load_state_dict(saved)
-    assert reloaded(fresh.state_dict())["param_groups"] == fresh.state_dict()["param_groups"]
-    with_plain = [group["lr"] for group in fresh.param_groups]
-    assert with_plain == rates(ours)
-
-
-def test_integers_are_integers_whoever_made_them():
-    for three in (np.int64(3), np.array(3), torch.tensor(3), Three.THREE, Fraction(3)):
-        ours = FusedDecaySGD(groups_of([0.5]), schedule=lrfused.StepLR(1), schedule_every=three)
-        for _ in range(3):
-            ours.step()
-        assert rates(ours) == [0.05]
-
-        class Unknown(lr_scheduler.LRScheduler):
-            def get_lr(self):
-                return [base / (1 + self.last_epoch) for base in self.base_lrs]
-
-        optimizer = sgd(groups_of([0.5]), lr=0.5)
-        fused, handle = fuse(optimizer, Unknown(optimizer), total_steps=three)
-        trained(fused, handle, steps=3)
-        with pytest.raises(ValueError, match="total_steps=3"):
-            handle.step()
-
-
-# -- never ---------------------------------------------------------------------------------------
-
-ENDLESS = {
-    "StepLR": lambda kind, opt, n: kind.StepLR(*opt, n),
-    "MultiStepLR": lambda kind, opt, n: kind.MultiStepLR(*opt, [7, n, n]),
-    "ConstantLR": lambda kind, opt, n: kind.ConstantLR(*opt, 0.5, n),
-    "LinearLR": lambda kind, opt, n: kind.LinearLR(*opt, 0.5, 1.0, n),
-    "PolynomialLR": lambda kind, opt, n: kind.PolynomialLR(*opt, n),
-    "CosineAnnealingLR": lambda kind, opt, n: kind.CosineAnnealingLR(*opt, n, 0.01),
-    "CosineAnnealingWarmRestarts": lambda k, opt, n: k.CosineAnnealingWarmRestarts(*opt, n),
-    "T_mult": lambda kind, opt, n: kind.CosineAnnealingWarmRestarts(*opt, 7, n),
-    "OneCycleLR": lambda kind, opt, n: kind.OneCycleLR(*opt, 0.5, n),
-    "CyclicLR": lambda kind, opt, n: kind.CyclicLR(*opt, 0.1, 0.5, n, cycle_momentum=False),
-    "CyclicLR-down": lambda kind, opt, n: kind.CyclicLR(*opt, 0.1, 0.5, 7, n, cycle_momentum=False),
-    "patience": lambda kind, opt, n: kind.ReduceLROnPlateau(*opt, patience=n),
-    "cooldown": lambda kind, opt, n: kind.ReduceLROnPlateau(*opt, patience=1, cooldown=n),
-    "SequentialLR": lambda kind, opt, n: kind.SequentialLR(
-        *opt, [kind.ExponentialLR(*opt, 0.99), kind.StepLR(*opt, 3)], [n]
-    ),
-    "SequentialLR-later": lambda kind, opt, n: kind.SequentialLR(
-        *opt, [kind.StepLR(*opt, 3), kind.ConstantLR(*opt, 0.5, n)], [5]
-    ),
-}
-
-
-@pytest.mark.parametrize("never", [math.inf, sys.maxsize, 2**62, 2**70, float(2**63)], ids=str)
-@pytest.mark.parametrize("kind", ENDLESS)
-def test_infinity_and_huge_numbers_mean_never(kind, never):
-    theirs = sgd(groups_of([0.5]), lr=0.5)
-    try:
-        scheduler = ENDLESS[kind](lr_scheduler, [theirs], never)
-    except (ValueError, ZeroDivisionError):
-        with pytest.raises(ValueError, match=r"must|Expected"):
-            optimizer_of(ENDLESS[kind](lrfused, [], never))
-        return
-    if kind == "CyclicLR" and never == math.inf:  # NaN in torch
-        with pytest.raises(ValueError, match=r"step_size_up=...\) must be above 0 and finite"):
-            ENDLESS[kind](lrfused, [], never)
-        return
-
-    def make():
-        return FusedDecaySGD(groups_of([0.5]), lr=0.5, schedule=ENDLESS[kind](lrfused, [], never))
-
-    ours = make()
-    watched = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
-    opt = sgd(groups_of([0.5]), lr=0.5)
-    fused, handle = fuse(opt, ENDLESS[kind](lr_scheduler, [opt], never))
-    metric = [1.0] if watched else []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for step in range(3000):
-            if step == 1500:
-                saved = reloaded(ours.state_dict())
-                ours = make()
-                ours.load_state_dict(saved)
-            theirs.step()
-            scheduler.step(*metric)
-            fused.step()
-            handle.step(*metric)
-            ours.step()
-            if watched:
-                ours.scheduler.step(1.0)
-            assert rates(ours) == rates(fused) == rates(theirs), step
-    reloaded(ours.state_dict())
-
-
-def test_a_cooldown_counts_down_from_any_number():
-    def make():
-        plateau = lrfused.ReduceLROnPlateau(factor=0.5, patience=0, cooldown=2.5)
-        return FusedDecaySGD(groups_of([0.5]), schedule=plateau)
-
-    theirs = sgd(groups_of([0.5]), lr=0.5)
-    scheduler = lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=0, cooldown=2.5)
-    ours = make()
-    for _ in range(20):
-        scheduler.step(1.0)
-        ours.scheduler.step(1.0)
-        saved = reloaded(ours.state_dict())
-        ours = make()
-        ours.load_state_dict(saved)
-        assert rates(ours) == rates(theirs)
-        assert ours.scheduler.state_dict()["cooldown_counter"] == scheduler.cooldown_counter
-
-
-def test_a_number_of_steps_is_not_nan():
-    with pytest.raises(ValueError, match=r"LinearLR\(total_iters=...\) must be a number of steps"):
-        lrfused.LinearLR(total_iters=math.nan)
-
-
-def test_a_setting_of_nan_equals_itself_in_a_checkpoint():
-    ours = optimizer_of(lrfused.CosineAnnealingLR(3, math.nan))
-    fresh = optimizer_of(lrfused.CosineAnnealingLR(3, math.nan))
-    fresh.load_state_dict(reloaded(ours.state_dict()))

@@ -1,5 +1,8 @@
 """`lrfused run` runs real scripts: their output is their own, and the table says who made steps."""
 
+import __future__
+
+import atexit
 import os
 import re
 import signal
@@ -10,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from lrfused.commands.main import main
+from lrfused.commands.run import launch
+from lrfused.commands.run.settings import Settings
 
 pytestmark = pytest.mark.backends("host", reason="the command leaves the backend to the optimizer")
 
@@ -173,6 +178,25 @@ def test_a_sitecustomize_of_the_users_and_pythons_options_stay(python, tmp_path,
     assert plain.stdout.startswith("mine [")
 
 
+@pytest.mark.parametrize(("version", "entered"), [((3, 9, 18), False), ((3, 10, 0), True)])
+def test_an_older_python_runs_only_the_users_sitecustomize(tmp_path, monkeypatch, version, entered):
+    (tmp_path / "sitecustomize.py").write_text("MINE = 'mine'")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setenv("LRFUSED_RUN", Settings(main=0, records="").dumps())
+    monkeypatch.setitem(sys.modules, "sitecustomize", None)
+    registered = []
+    monkeypatch.setattr(atexit, "register", registered.append)
+    before = len(sys.meta_path)
+    startup = Path(launch._STARTUP) / "sitecustomize.py"
+    code = compile(startup.read_text(), startup, "exec", dont_inherit=True)
+    assert code.co_flags & __future__.annotations.compiler_flag  # they may be of a later Python
+    exec(code, {"__name__": "startup", "__file__": str(startup)})
+    assert sys.modules["sitecustomize"].MINE == "mine"
+    assert (len(sys.meta_path) - before, len(registered)) == (entered, entered)
+
+
 RAISES = """
 import torch
 def closure():
@@ -251,10 +275,38 @@ def test_a_baseline_is_run_first(python):
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "script"),
+    [
+        ("--check 3 s.py -- --foo", "s.py -- --foo"),
+        ("-m pack.s --check 3 -- -- -m", "pack.s --check 3 -- -- -m"),
+        ("s.py a -- b", "s.py a -- b"),
+        ("--baseline s.py", "s.py"),
+    ],
+)
+def test_every_argument_after_the_script_is_its_own(monkeypatch, given, script):
+    seen = []
+    monkeypatch.setattr(launch, "run", lambda args: seen.append(args.script) or 0)
+    assert main(["run", *given.split()]) == 0
+    assert seen == [script.split()]
+
+
 def test_a_baseline_of_one_rank_is_refused(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["run", "--baseline", "script.py"]) == 2
     assert capsys.readouterr().err.startswith("lrfused run: --baseline cannot run one rank twice")
+
+
+def test_signals_are_as_before_after_a_baseline(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "_execute", lambda *_: os._exit(0))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, *launch._FORWARDED)]
+        assert launch._run_first([], "", "") == 0
+        after = [signal.getsignal(number) for number in (signal.SIGINT, *launch._FORWARDED)]
+        assert after == handlers
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_ends_the_baseline_too(tmp_path):

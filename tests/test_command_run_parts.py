@@ -1,9 +1,13 @@
 """The parts of `lrfused run`: which steps are checked, against what, and what a table shows."""
 
+import gc
 import sys
+import threading
 
 import pytest
 import torch
+from support.bits import assert_same_bits
+from support.twin import assert_same_state
 
 from lrfused.commands.run import tracebacks
 from lrfused.commands.run.followed import Followed, Registry
@@ -12,6 +16,7 @@ from lrfused.commands.run.records import Record, label, take
 from lrfused.commands.run.report import report
 from lrfused.commands.run.settings import Settings
 from lrfused.commands.run.tally import Tally, by_row
+from lrfused.reference import ReferenceDecaySGD
 
 pytestmark = pytest.mark.backends("host", reason="the command leaves the backend to the optimizer")
 
@@ -49,8 +54,10 @@ HYPER = [
 @pytest.mark.parametrize("hyper", HYPER, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_every_step_is_torchs_and_is_checked(dtype, hyper):
+    plain = dtype != torch.bfloat16  # torch's result depends on an element's place there
     ours, theirs = (
-        torch.optim.SGD(parameters(dtype), lr=torch.tensor(0.1), **hyper) for _ in range(2)
+        kind(parameters(dtype), lr=torch.tensor(0.1), **hyper)
+        for kind in (torch.optim.SGD, torch.optim.SGD if plain else ReferenceDecaySGD)
     )
     followed = Followed("SGD", None)
     rate = ours.param_groups[0]["lr"]
@@ -61,7 +68,8 @@ def test_every_step_is_torchs_and_is_checked(dtype, hyper):
                 optimizer.load_state_dict(optimizer.state_dict())
         for optimizer in (ours, theirs):
             draw([p for g in optimizer.param_groups for p in g["params"]], step)
-            optimizer.param_groups[0]["lr"].mul_(0.9)
+        ours.param_groups[0]["lr"].mul_(0.9)
+        theirs.param_groups[0]["lr"] = ours.param_groups[0]["lr"].clone()
         followed.step(ours, torchs_step, ALL)
         theirs.step()
     tally = followed.tally
@@ -69,10 +77,8 @@ def test_every_step_is_torchs_and_is_checked(dtype, hyper):
     assert tally.other is None
     assert ours.param_groups[0]["lr"].equal(theirs.param_groups[0]["lr"])
     assert type(rate) is type(ours.param_groups[0]["lr"])
-    if dtype != torch.bfloat16:
-        assert repr(ours.state_dict()) == repr(theirs.state_dict())
-        for g, h in zip(ours.param_groups, theirs.param_groups, strict=True):
-            assert all(p.equal(q) for p, q in zip(g["params"], h["params"], strict=True))
+    assert_same_state(ours, theirs)
+    assert not plain or repr(ours.state_dict()) == repr(theirs.state_dict())
 
 
 def test_torch_takes_over_where_a_step_is_refused():
@@ -102,6 +108,67 @@ def test_differentiable_is_torchs():
     assert (followed.tally.other, followed.tally.checked) == ("torch: differentiable=True", 0)
 
 
+@pytest.mark.parametrize("check", [0, 1000])
+def test_an_error_of_torchs_is_torchs(check):
+    def step(make):
+        p = torch.ones(4, 2, requires_grad=True)
+        p.grad = coo(torch.ones(3, 2))
+        optimizer = torch.optim.SGD([p], lr=0.1, weight_decay=0.1)
+        with pytest.raises(RuntimeError) as raised:
+            make(optimizer)
+        assert p.equal(torch.ones(4, 2))
+        return str(raised.value)
+
+    followed, settings = Followed("SGD", None), Settings(main=0, records="", check=check)
+    ours = step(lambda optimizer: followed.step(optimizer, torchs_step, settings))
+    assert ours == step(torchs_step)
+    assert followed.tally.other.startswith("torch: ")
+    assert (followed.tally.steps, followed.tally.checked) == (1, 0)
+
+
+def test_an_error_after_something_was_written_is_raised(monkeypatch):
+    p = torch.ones(2, requires_grad=True)
+    p.grad = torch.ones(2)
+    optimizer, followed = torch.optim.SGD([p], lr=0.5), Followed("SGD", None)
+    followed.step(optimizer, torchs_step, ALL)
+
+    def fails(*_):
+        raise RuntimeError("a device's")
+
+    monkeypatch.setattr(type(followed._fused._fused._internals.backend), "step", fails)
+    with pytest.raises(RuntimeError, match="a device's"):
+        followed.step(optimizer, torchs_step, ALL)
+    assert p.tolist() == [0.5, 0.5]
+
+
+def normalize(self, group, *lists):
+    for p in group["params"]:
+        p.grad.div_(p.grad.norm())
+    return torch.optim.SGD._init_group(self, group, *lists)
+
+
+def test_an_init_group_of_its_own_is_torchs():
+    class Normalized(torch.optim.SGD):
+        _init_group = normalize
+
+    p, q = (torch.ones(4, requires_grad=True) for _ in range(2))
+    ours, plain = Normalized([p], lr=0.5), torch.optim.SGD([q], lr=0.5)
+    followed, later = Followed("Normalized", None), Followed("SGD", None)
+    for _ in range(2):
+        p.grad = torch.ones(4)
+        followed.step(ours, torchs_step, ALL)
+    assert p.tolist() == [0.5] * 4
+    for step in range(2):
+        q.grad = torch.ones(4)
+        if step == 1:  # replaced after a step that lrfused made
+            plain._init_group = normalize.__get__(plain)
+        later.step(plain, torchs_step, ALL)
+    assert q.tolist() == [0.25] * 4
+    for tally, checked in ((followed.tally, 0), (later.tally, 1)):
+        assert (tally.steps, tally.checked, tally.differing) == (2, checked, 0)
+        assert tally.other == "torch: an _init_group of its own"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64], ids=str)
 def test_one_wrong_bit_is_found_and_named(dtype):
     p = torch.ones(2, 2, dtype=dtype)
@@ -117,6 +184,71 @@ def test_one_wrong_bit_is_found_and_named(dtype):
     count, first = expected.compare(optimizer)
     assert count == (8 if dtype.is_complex else 4)  # the sign of a zero, too
     assert first.startswith(f"{place}[0] is -1.0 (0x")
+
+
+def coo(values, indices=(0, 2, 2)):
+    rows = torch.tensor([indices])
+    return torch.sparse_coo_tensor(rows, values, (4, 2), check_invariants=False)
+
+
+def csr(values):
+    return coo(values).to_dense().to_sparse_csr()
+
+
+SPARSE = {
+    f"{name}-{dtype}": (of, make, dtype)
+    for name, of, make in (
+        ("gradient", torch.Tensor.to_dense, coo),
+        ("coo", torch.Tensor.coalesce, coo),
+        ("csr", torch.Tensor.clone, csr),
+    )
+    for dtype in (torch.float32, torch.bfloat16, torch.complex64)
+    if (name, dtype) != ("csr", torch.bfloat16)  # torch does not add these
+}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("of", "make", "dtype"), SPARSE.values(), ids=SPARSE)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_sparse_tensors_are_checked(of, make, momentum, dtype):
+    def draw(seed):
+        made = torch.Generator().manual_seed(seed)
+        return make(torch.randn(3, 2, generator=made).to(dtype))
+
+    p, q = params = [of(draw(9)).requires_grad_() for _ in range(2)]
+    optimizers = [torch.optim.SGD([x], lr=0.1, momentum=momentum, foreach=False) for x in params]
+    followed = Followed("SGD", None)
+    for step in range(3):
+        for x in params:
+            x.grad = draw(step)
+        followed.step(optimizers[0], torchs_step, ALL)
+        optimizers[1].step()
+        assert_same_state(*optimizers)
+    tally = followed.tally
+    assert (tally.other, tally.checked, tally.differing, tally.first) == (None, 3, 0, "")
+    assert_same_bits(p, q)
+    expected = Expected(optimizers[0])
+    count, first = expected.compare(optimizers[0])
+    assert count > 0
+    assert ": is " not in first
+
+
+def test_a_wrong_sparse_buffer_is_found():
+    p = torch.ones(4, 2, requires_grad=True)
+    optimizer = torch.optim.SGD([p], lr=0.5, momentum=0.9)
+    p.grad = coo(torch.ones(3, 2))
+    expected = Expected(optimizer)
+    optimizer.step()
+    assert expected.compare(optimizer) == (0, "")
+    own = optimizer.state[p]
+    for wrong, count, how in (
+        (coo(torch.ones(3, 2) * 2), 6, "[0] is 2.0 (0x40000000), should be 1.0 (0x3f800000)"),
+        (coo(torch.ones(3, 2), (0, 2, 3)), 1, " has other indices"),
+        (torch.ones(4, 2), 1, " is torch.strided, should be torch.sparse_coo"),
+    ):
+        own["momentum_buffer"] = wrong
+        where = "parameter 0 of group 0, shape (4, 2): momentum buffer"
+        assert expected.compare(optimizer) == (count, where + how)
 
 
 def test_a_scalers_infinity_leaves_everything():
@@ -144,6 +276,24 @@ def test_a_class_is_judged_by_what_its_optimizers_do():
     assert registry.tallies[0].other == "a step of its own"
     registry.at_step(first).step(first, torchs_step, ALL)
     assert [(t.steps, t.other) for t in registry.tallies] == [(1, None)]
+
+
+def test_optimizers_are_told_apart_without_a_hash():
+    class Equal(torch.optim.SGD):
+        __hash__ = None
+
+        def __eq__(self, other):
+            return True
+
+    registry = Registry(None)
+    made = [Equal([torch.ones(1, requires_grad=True)], lr=0.1) for _ in range(2)]
+    for optimizer in (*made, made[0]):
+        registry.at_step(optimizer).step(optimizer, torchs_step, ALL)
+        registry.add_zero_grad(optimizer, 1.0)
+    assert [(t.steps, t.zero_grad) for t in registry.tallies] == [(2, 2.0), (1, 1.0)]
+    del made, optimizer
+    gc.collect()
+    assert registry._followed == {}
 
 
 def test_records_come_back_and_are_removed(tmp_path):
@@ -180,21 +330,32 @@ def test_without_rich_the_table_is_text(capfd, monkeypatch):
     )
 
 
-def test_frames_of_ours_are_left_out(monkeypatch):
+@pytest.mark.parametrize("threaded", [False, True])
+def test_frames_of_ours_are_left_out(monkeypatch, threaded):
     shown = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: shown.append(traceback))
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_traceback))
     tracebacks.hide_our_frames()
 
     def fails(*_):
         raise KeyError
 
-    p = torch.ones(1, dtype=torch.float32, requires_grad=True)
-    try:
+    def steps():
+        p = torch.ones(1, dtype=torch.float32, requires_grad=True)
         Followed("SGD", "torch").step(torch.optim.SGD([p], lr=0.1), fails, ALL)
-    except KeyError as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+
+    if threaded:
+        thread = threading.Thread(target=steps)
+        thread.start()
+        thread.join()
+    else:
+        try:
+            steps()
+        except KeyError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
     names = []
     while shown[0] is not None:
         names.append(shown[0].tb_frame.f_code.co_name)
         shown[0] = shown[0].tb_next
-    assert names == ["test_frames_of_ours_are_left_out", "fails"]
+    assert names[-2:] == ["steps", "fails"]
+    assert "step" not in names

@@ -123,7 +123,7 @@ def test_the_parts_of_sharded_parameters_go_through_the_kernel(hyper, kernel):
 
 
 def unlike():
-    """Give gradients and buffers other placements than the parameters', or other meshes."""
+    """Place gradients and buffers unlike the parameters, or on other meshes."""
     values = [numbers(8, 4, seed=i) for i in range(4)]
     whole = (Replicate(),)
     mine, other = sharded(values), sharded(values)

@@ -81,7 +81,7 @@ def test_a_scheduler_may_hold_anything(make):
 
 @pytest.mark.parametrize("make", HELD.values(), ids=HELD)
 def test_so_may_one_of_torchs(make):
-    """What is no plain data stays out of the handle and of checkpoints."""
+    """Keep all but plain data out of the handle and of checkpoints."""
 
     def hold(s):
         s.held, s.mark = make(), {"mine": [1, 2.5]}

@@ -1,4 +1,4 @@
-"""What a group's dict holds: nothing of another optimizer, a schedule that is written, settings."""
+"""A group's dict: nothing of another optimizer, a schedule that is written, settings."""
 
 import pytest
 from support.groups import Pair, groups_of, parameters

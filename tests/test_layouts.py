@@ -14,7 +14,7 @@ HYPERS = {name: HYPER[name] for name in ("plain", "nesterov-decay", "maximize-al
 
 
 def laid_out(values, like):
-    """Give values the strides of another tensor of the same shape."""
+    """Copy values into the strides of another tensor of the same shape."""
     out = torch.empty_strided(like.shape, like.stride(), dtype=values.dtype)
     return out.copy_(values)
 

@@ -5,8 +5,9 @@ import weakref
 
 import pytest
 import torch
-from cases import HYPER, with_lr
+from cases import HYPER
 from support.bits import assert_same_bits, assert_same_rates
+from support.one import give, one
 from support.twin import Twin, assert_same_state, leaf, numbers, rates, sgd
 from torch.optim import lr_scheduler
 
@@ -24,16 +25,6 @@ SIGNATURE = (
     "max_grad_norm=None, master_weights=False, backend='auto', capturable=False, "
     "foreach=None, fused=None, differentiable=False)"
 )
-
-
-def one(backend, size=9, **kwargs):
-    return FusedDecaySGD([leaf(numbers(size))], backend=backend, **{"lr": 0.1, **kwargs})
-
-
-def give(optimizer, seed=5):
-    for group in optimizer.param_groups:
-        for i, p in enumerate(group["params"]):
-            p.grad = numbers(*p.shape, dtype=p.dtype, seed=seed + i)
 
 
 @pytest.mark.parametrize("kind", [FusedDecaySGD, ReferenceDecaySGD])
@@ -91,70 +82,6 @@ def test_the_rate_used_is_the_one_shown_before_the_step(backend):
         assert optimizer.state_dict()["param_groups"][0]["lr"] == rates(optimizer)[0]
         optimizer.step()
         assert_same_bits(param, want)
-
-
-BAD = {
-    "lr": {"lr": -0.1},
-    "lr-int": {"lr": -1},
-    "lr-tensor": {"lr": torch.tensor(-0.5)},
-    "lr-vector": {"lr": torch.tensor([0.1, 0.2])},
-    "momentum": {"momentum": -0.9},
-    "weight_decay": {"weight_decay": -0.01},
-    "nesterov": {"nesterov": True},
-    "nesterov-dampening": {"nesterov": True, "momentum": 0.9, "dampening": 0.1},
-}
-
-
-@pytest.mark.parametrize("kwargs", BAD.values(), ids=BAD)
-def test_bad_arguments_are_refused_in_torchs_words(backend, kwargs):
-    with pytest.raises(ValueError, match=r".+") as theirs:
-        sgd([leaf(numbers(3))], **with_lr(kwargs))
-    with pytest.raises(ValueError, match=r".+") as ours:
-        FusedDecaySGD([leaf(numbers(3))], backend=backend, **with_lr(kwargs))
-    assert str(ours.value) == str(theirs.value)
-
-
-BAD_PARAMS = {
-    "tensor": lambda: torch.ones(3),
-    "empty": list,
-    "number": lambda: [3],
-    "set": lambda: [{"params": {leaf(numbers(3))}}],
-    "no-leaf": lambda: [leaf(numbers(3)) * 2],
-    "half-named": lambda: [("a", leaf(numbers(3))), leaf(numbers(3))],
-}
-
-
-@pytest.mark.parametrize("make", BAD_PARAMS.values(), ids=BAD_PARAMS)
-def test_bad_parameters_are_refused_in_torchs_words(backend, make):
-    with pytest.raises((TypeError, ValueError)) as theirs:
-        sgd(make(), lr=0.1)
-    with pytest.raises(theirs.type) as ours:
-        FusedDecaySGD(make(), lr=0.1, backend=backend)
-    assert str(ours.value) == str(theirs.value)
-
-
-def test_bad_groups_added_are_refused_in_torchs_words(backend):
-    param = leaf(numbers(3))
-
-    def bad_groups():
-        yield param
-        yield {"params": param}
-        yield {"params": {leaf(numbers(3))}}
-        yield {"params": [3]}
-        yield {"params": [param * 2]}
-        yield {"params": [("name", leaf(numbers(3)))]}
-
-    ours, theirs = FusedDecaySGD([param], lr=0.1, backend=backend), sgd([param], lr=0.1)
-    for group, again in zip(bad_groups(), bad_groups(), strict=True):
-        with pytest.raises((TypeError, ValueError)) as wanted:
-            theirs.add_param_group(group)
-        with pytest.raises(wanted.type) as got:
-            ours.add_param_group(again)
-        assert str(got.value) == str(wanted.value)
-        assert len(ours.param_groups) == 1
-    give(ours)
-    ours.step()
-    theirs.step()
 
 
 DTYPES_OF_RATES = [

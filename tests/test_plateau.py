@@ -95,7 +95,7 @@ def test_any_stream_equals_torchs(backend, config, stream):
 
 
 def as_metrics(value):
-    """Give one number in every form a loop may hand it over."""
+    """Yield one number in every form in which a loop may pass it."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         tensor = torch.tensor(value, dtype=dtype)
         yield from (tensor, tensor.reshape(1), tensor.reshape(1, 1))

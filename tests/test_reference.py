@@ -26,7 +26,7 @@ fused_multiply_add = pytest.mark.skipif(
 
 
 def awkward(dtype):
-    """Give values that make ties, carries, cancellation, subnormals and overflows."""
+    """Make values that cause ties, carries, cancellation, subnormals and overflows."""
     info = torch.finfo(dtype)
     some = [0.0, -0.0, 1.0, -1.5, 1 + info.eps, -(1 - info.eps / 2), 3.7, 1e-3, info.max / 3]
     tiny = [info.smallest_normal, -info.smallest_normal * info.eps * 5, -info.smallest_normal * 1.5]

@@ -73,7 +73,7 @@ class Steps(Callback):
 
 
 def split(model):
-    """Give the biases a group of their own."""
+    """Put the biases into a group of their own."""
     parameters = list(model.parameters())
     return [[p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() == 1]]
 

@@ -53,7 +53,7 @@ def fused(*arguments):
 
 
 def inside(groups, main, warm, per_epoch):
-    """Give the step the schedule; the loop steps none."""
+    """Make the step advance the schedule; the loop steps none."""
     members = [getattr(lrfused, name)(**kw) for name, kw in (warm, main) if name]
     schedule = members[0] if len(members) == 1 else lrfused.SequentialLR(members, [WARMUP])
     return FusedDecaySGD(groups, schedule=schedule, schedule_every=per_epoch, **HYPER), None

@@ -19,16 +19,16 @@ INDICES = {
 
 
 def elements(tensor: Tensor) -> Tensor:
-    """Give the numbers that a tensor stores; two for a complex one."""
+    """Return the numbers that a tensor stores; two for a complex one."""
     tensor = tensor.detach()
     if tensor.layout != torch.strided:
         coo = tensor.layout == torch.sparse_coo
-        tensor = tensor._values() if coo else tensor.values()
+        tensor = tensor._values() if coo else tensor.values().clone()
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def as_integers(tensor: Tensor) -> Tensor:
-    """Give the bits of a tensor in logical order, every NaN the same."""
+    """Return the bits of a tensor in logical order, every NaN the same."""
     flat = elements(tensor).resolve_neg().contiguous().reshape(-1)
     if not flat.is_floating_point():
         return flat.cpu()
@@ -64,7 +64,7 @@ def differ(got: Tensor, want: Tensor) -> bool:
 
 
 def rate_bits(rate: float) -> bytes:
-    """Give the eight bytes of a rate, every NaN the same."""
+    """Return the eight bytes of a rate, every NaN the same."""
     return struct.pack("<d", rate if rate == rate else float("nan"))
 
 

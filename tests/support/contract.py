@@ -50,7 +50,7 @@ def params_of(optimizer: Any) -> list[torch.Tensor]:
 
 
 def give(optimizer: Any, step: int) -> None:
-    """Give each parameter a new gradient."""
+    """Set a new gradient on each parameter."""
     for i, p in enumerate(params_of(optimizer)):
         p.grad = numbers(*p.shape, dtype=p.dtype, seed=100 * step + i + 50)
 

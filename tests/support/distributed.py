@@ -93,7 +93,7 @@ def network(*, shard: bool = False, offload: bool = False) -> nn.Sequential:
 
 
 def backward(model: nn.Module, step: int) -> None:
-    """Give the gradients of this step's batch, which every rank has another of."""
+    """Set the gradients of this step's batch, another on every rank."""
     inputs = numbers(4, 6, seed=100 * step + dist.get_rank() + 7)
     model(inputs).square().mean().backward()
 

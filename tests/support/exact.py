@@ -20,7 +20,7 @@ def opmath(dtype: torch.dtype) -> torch.dtype:
 
 
 def dyadic(x: float) -> tuple[int, int]:
-    """Give m and e with m * 2**e = x."""
+    """Return m and e with m * 2**e = x."""
     numerator, denominator = x.as_integer_ratio()
     return numerator, 1 - denominator.bit_length()
 
@@ -47,7 +47,7 @@ def rounded(x: float, dtype: torch.dtype) -> float:
 
 
 def rn_fma(a: float, b: float, c: float, dtype: torch.dtype) -> float:
-    """Give a * b + c rounded once to opmath and then to storage; a is a scalar in opmath."""
+    """Return a * b + c rounded once to opmath and then to storage; a is a scalar in opmath."""
     if not (math.isfinite(a) and math.isfinite(b)):
         return a * b + c
     if not math.isfinite(c):

@@ -34,7 +34,7 @@ class Network(nn.Module):
         return {"loss": (outputs - labels).square().mean(), "logits": outputs}
 
     def groups(self) -> list[dict[str, Any]]:
-        """Give the biases a group of their own, without decay and at another rate."""
+        """Put the biases into a group of their own, without decay and at another rate."""
         biases = [p for p in self.parameters() if p.dim() == 1]
         weights = [p for p in self.parameters() if p.dim() > 1]
         return [{"params": weights}, {"params": biases, "weight_decay": 0.0, "lr": 0.02}]

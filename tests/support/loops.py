@@ -55,7 +55,7 @@ def leaves(case: Schedule) -> list[Schedule]:
 
 
 def end_of(case: Schedule) -> float:
-    """Give the last epoch that a schedule can be stepped to."""
+    """Return the last epoch that a schedule can be stepped to."""
     if case.kind != "OneCycleLR":
         return math.inf
     total = case.kwargs.get("total_steps") or case.kwargs["epochs"] * case.kwargs["steps_per_epoch"]

@@ -51,7 +51,7 @@ class Pair:
         self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.theirs, 0.9)
 
     def give(self, make, step):
-        """Give both the same gradients, each its own copy."""
+        """Set the same gradients on both, each its own copy."""
         for dense, odd in (self.mine, self.other):
             dense.grad, odd.grad = numbers(33, seed=50 + step), make()
 

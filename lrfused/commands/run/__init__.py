@@ -19,5 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--baseline", action="store_true", help="run the script with torch's own SGD first"
     )
     parser.add_argument("-m", dest="module", action="store_true", help="SCRIPT is a module's name")
-    parser.add_argument("script", metavar="SCRIPT", help="a file, as for python")
-    parser.add_argument("args", nargs=argparse.REMAINDER, metavar="...", help="the script's own")
+    parser.add_argument(  # one positional: argparse would drop a `--` between two
+        "script",
+        nargs=argparse.PARSER,
+        metavar="SCRIPT",
+        help="a file, as for python, and its own arguments",
+    )

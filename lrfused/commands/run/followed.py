@@ -28,14 +28,17 @@ class Followed:
         tally.steps += 1
         expected = None
         if tally.other is None and settings.is_checked(tally.steps):
-            expected = Expected(optimizer)
+            try:
+                expected = Expected(optimizer)
+            except Refused as reason:
+                self._leave_to_torch(reason)
         began = time.perf_counter()
         if tally.other is None:
             try:
                 self._step(optimizer)
-            except Refused as reason:  # for good: what it has is not likely to change
-                tally.other, tally.backend = f"torch: {reason}", ""
-                self._fused = expected = None
+            except Refused as reason:
+                self._leave_to_torch(reason)
+                expected = None
         if tally.other is not None:
             torchs(optimizer)
         seconds = time.perf_counter() - began
@@ -45,6 +48,11 @@ class Followed:
             tally.later_steps += seconds
         if expected is not None:
             self._compare(expected, optimizer)
+
+    def _leave_to_torch(self, reason: Refused) -> None:
+        """Let torch make all later steps: the reason is not likely to change."""
+        self.tally.other, self.tally.backend = f"torch: {reason}", ""
+        self._fused = None
 
     def _step(self, optimizer: Any) -> None:
         if self._fused is None or not self._fused.fits(optimizer):
@@ -70,12 +78,13 @@ class Registry:
     def __init__(self, other: str | None) -> None:
         self.other = other
         self._tallies: list[Tally] = []
-        self._followed: weakref.WeakKeyDictionary[Any, Followed] = weakref.WeakKeyDictionary()
+        # By id: a subclass may have made its optimizers unhashable, or equal to each other.
+        self._followed: dict[int, tuple[weakref.ref[Any], Followed]] = {}
 
     def clear(self) -> None:
         """Forget all; for a forked process, whose parent has counted them."""
         self._tallies = []
-        self._followed = weakref.WeakKeyDictionary()
+        self._followed = {}
 
     @property
     def tallies(self) -> list[Tally]:
@@ -89,7 +98,7 @@ class Registry:
 
     def at_step(self, optimizer: Any) -> Followed:
         """Return the Followed of an optimizer that has come to torch.optim.SGD's step."""
-        followed = self._followed.get(optimizer)
+        followed = self._find(optimizer)
         if followed is None:
             return self._add(optimizer, self.other)
         if followed.tally.other is _OWN_STEP:  # which calls torch's
@@ -98,11 +107,20 @@ class Registry:
 
     def add_zero_grad(self, optimizer: Any, seconds: float) -> None:
         """Count the time of a zero_grad, unless the optimizer has made no step yet."""
-        followed = self._followed.get(optimizer)
+        followed = self._find(optimizer)
         if followed is not None:
             followed.tally.zero_grad += seconds
 
+    def _find(self, optimizer: Any) -> Followed | None:
+        known = self._followed.get(id(optimizer))
+        return None if known is None else known[1]
+
     def _add(self, optimizer: Any, other: str | None) -> Followed:
-        followed = self._followed[optimizer] = Followed(type(optimizer).__name__, other)
+        followed, known, key = (
+            Followed(type(optimizer).__name__, other),
+            self._followed,
+            id(optimizer),
+        )
+        known[key] = weakref.ref(optimizer, lambda _: known.pop(key, None)), followed
         self._tallies.append(followed.tally)
         return followed

@@ -11,6 +11,8 @@ from torch.optim import SGD
 from ... import FusedDecaySGD
 from ...internals import first_device
 
+_init_group = SGD._init_group  # torch's step reads parameters, gradients and state with it
+_PREFIX = "FusedDecaySGD: "  # of the refusals of a step, all raised before anything is written
 _SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
@@ -27,6 +29,8 @@ class FusedSteps:
     """
 
     def __init__(self, optimizer: SGD) -> None:
+        if _has_own_init_group(optimizer):
+            raise Refused("an _init_group of its own")
         for group in optimizer.param_groups:
             _refuse(group)
         try:
@@ -45,9 +49,9 @@ class FusedSteps:
         return self._fused.backend
 
     def fits(self, optimizer: SGD) -> bool:
-        """Return whether no group was added or removed since, and the model was not moved."""
+        """Return whether groups, device and torch's `_init_group` are those of the last step."""
         groups = optimizer.param_groups
-        same = len(self._fused.param_groups) == len(groups)
+        same = len(self._fused.param_groups) == len(groups) and not _has_own_init_group(optimizer)
         return same and first_device(groups) == self._fused._internals.device
 
     def step(self, optimizer: SGD) -> None:
@@ -62,13 +66,21 @@ class FusedSteps:
             parts.scaling.read(optimizer)
             program = parts.rates.program
             parts.backend.step(groups, optimizer.state, program, False, parts.scaling)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
+            # Other RuntimeErrors may come from the middle of a step.
+            if isinstance(error, RuntimeError) and not str(error).startswith(_PREFIX):
+                raise
             raise Refused(_reason(error)) from error
+
+
+def _has_own_init_group(optimizer: SGD) -> bool:
+    """Return whether a class or the optimizer itself has replaced `_init_group`."""
+    return getattr(optimizer._init_group, "__func__", None) is not _init_group
 
 
 def _reason(error: Exception) -> str:
     """Return a refusal's message, short enough for a table."""
-    return str(error).removeprefix("FusedDecaySGD: ").partition(";")[0]
+    return str(error).removeprefix(_PREFIX).partition(";")[0]
 
 
 def _refuse(group: dict[str, Any]) -> None:

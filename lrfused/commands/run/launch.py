@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
             "--baseline cannot run one rank twice; run the launcher under it instead: "
             "lrfused run --baseline -m torch.distributed.run ... script.py"
         )
-    command = _python() + ["-m"] * args.module + [args.script, *args.args]
+    command = _python() + ["-m"] * args.module + args.script
     records = Path(tempfile.gettempdir()) / f"lrfused-run-{secrets.token_hex(8)}"
     baseline = None
     if args.baseline:
@@ -70,13 +70,12 @@ def _run_first(command: list[str], records: str, baseline: str) -> int:
     if child == 0:
         _execute(command, Settings(os.getpid(), records, torchs=True, baseline=baseline))
     # A terminal sends SIGINT to both; the script decides what it does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     for number in _FORWARDED:
-        signal.signal(number, lambda received, _: os.kill(child, received))
+        before[number] = signal.signal(number, lambda received, _: os.kill(child, received))
     _, status = os.waitpid(child, 0)
-    for number in (signal.SIGINT, *_FORWARDED):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in before.items():  # nohup ignores SIGHUP, and so does the second run
+        signal.signal(number, handler)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:  # end as the script did
         signal.signal(-code, signal.SIG_DFL)

@@ -16,7 +16,8 @@ from torch.optim.sgd import sgd
 
 from ...arithmetic import bits
 from ...arithmetic.gradient_scaling import GradientScaling
-from ...arithmetic.sgd import update
+from ...arithmetic.sgd import unscaled, update
+from .fused import Refused
 
 _HALVES = (torch.bfloat16, torch.float16)
 _SETTINGS = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
@@ -32,7 +33,10 @@ class _Copy:
 
 
 class Expected:
-    """Hold what one step of an optimizer should leave; made before the step."""
+    """Hold what one step of an optimizer should leave; made before the step.
+
+    Raises Refused if torch's for-loop does not make this step.
+    """
 
     @torch.no_grad()
     def __init__(self, optimizer: SGD) -> None:
@@ -47,9 +51,7 @@ class Expected:
                     where = f"parameter {i} of group {g}, shape {tuple(p.shape)}"
                     self._copies[p] = _copy(p, where + f", {name}" * bool(name), optimizer.state)
                 if p.grad is not None and not skips:
-                    grad = p.grad.detach().clone()
-                    if scaling.grad_scale is not None:
-                        grad.mul_(scaling.inv_scale())
+                    grad = unscaled(p.grad.detach().clone(), scaling.inv_scale())
                     _step(self._copies[p], grad, group)
 
     @torch.no_grad()
@@ -68,7 +70,7 @@ class Expected:
             else:
                 pairs.append((" momentum buffer", buffer, copy.buffer))
             for kind, got, want in pairs:
-                count, how = bits.difference(_plain(got), _plain(want))
+                count, how = _difference(_local(got), _local(want))
                 total += count
                 if count and not first:
                     first = f"{copy.name}:{kind}{how}"
@@ -87,16 +89,48 @@ def _step(copy: _Copy, grad: Tensor, group: dict[str, Any]) -> None:
         buffer = update(copy.param, grad, buffer, group, float(group["lr"]))
     else:
         buffers = [buffer] * momentum
-        sgd(
-            [copy.param], [grad], buffers, has_sparse_grad=grad.is_sparse, foreach=False,
-            fused=False, **{key: group[key] for key in _SETTINGS},
-        )  # fmt: skip
+        try:
+            sgd(
+                [copy.param], [grad], buffers, has_sparse_grad=grad.is_sparse, foreach=False,
+                fused=False, **{key: group[key] for key in _SETTINGS},
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise Refused(f"its for-loop fails: {str(error).splitlines()[0]}") from error
         buffer = buffers[0] if momentum else None
     if momentum:
         copy.buffer = buffer
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Return a real, dense tensor of the same values, of this rank alone."""
+def _difference(got: Tensor, want: Tensor) -> tuple[int, str]:
+    """Count the stored numbers that differ, and describe the first; indices come first."""
+    if got.layout != want.layout:
+        return 1, f" is {got.layout}, should be {want.layout}"
+    for mine, other in zip(_indices(got), _indices(want), strict=True):
+        if not torch.equal(mine, other):
+            return 1, " has other indices"
+    return bits.difference(_numbers(got), _numbers(want))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Return the part of this rank."""
     tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return tensor.detach()
+
+
+def _indices(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return the indices of a sparse tensor's values; none for a dense one."""
+    if tensor.layout == torch.strided:
+        return ()
+    if tensor.layout == torch.sparse_coo:
+        return (tensor._indices(),)
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return (tensor.crow_indices(), tensor.col_indices())
+    return (tensor.ccol_indices(), tensor.row_indices())
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """Return the numbers that a tensor stores, two for a complex one."""
+    if tensor.layout != torch.strided:
+        coo = tensor.layout == torch.sparse_coo
+        tensor = tensor._values() if coo else tensor.values().clone()  # torch has no view of a view
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

@@ -1,8 +1,10 @@
 """Enter every Python process of `lrfused run`: Python imports a module of this name at its start.
 
 Until torch is imported, only the standard library is used: the script decides when that is, and
-sets environment variables before.
+sets environment variables before. A script may start an older Python, which also comes here.
 """
+
+from __future__ import annotations
 
 import atexit
 import importlib
@@ -19,7 +21,8 @@ from typing import Any
 _STARTED = time.monotonic()
 _HERE = Path(__file__).resolve().parent
 _ROOT = str(_HERE.parents[3])  # the folder that has the package lrfused
-_SETTINGS = os.environ.get("LRFUSED_RUN")
+_OLDEST = (3, 10)  # of the Pythons that lrfused supports
+_SETTINGS = os.environ.get("LRFUSED_RUN") if sys.version_info >= _OLDEST else None
 
 
 class _AfterTorch:
