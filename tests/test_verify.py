@@ -65,8 +65,8 @@ def test_one_wrong_bit_of_a_rate_is_found(few, capsys, monkeypatch):
 
     def wrong(self, groups=None):
         right(self, groups)
-        if self._moved.epochs[0] == 17 and len(self._plateaus) == 0:
-            flip(self._moved.cells, 2)
+        if self.moved.epochs[0] == 17 and len(self._plateaus) == 0:
+            flip(self.moved.cells, 2)
             self.show(groups)
 
     monkeypatch.setattr(module.Program, "advance", wrong)

@@ -84,7 +84,8 @@ def trained(optimizer, handle, steps=4):
             handle.step()
         elif optimizer._internals.rates.plateaus:
             optimizer.scheduler.step(1.0 + step)
-        seen.append([(g["lr"], g["momentum"]) for g in optimizer.param_groups])
+        groups = optimizer.state_dict()["param_groups"]  # a tensor rate shows it rounded
+        seen.append([(group["lr"], group["momentum"]) for group in groups])
     return seen
 
 
