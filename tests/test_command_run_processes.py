@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -54,14 +56,14 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def run(tmp_path):
-    """Return a function that runs a command line on TRAIN; it returns output and table."""
+    """Yield a function that runs a command line on TRAIN; it returns output and table."""
+    folder = tempfile.mkdtemp()  # a socket's path is at most 108 characters long
     (tmp_path / "script.py").write_text(TRAIN)
-    (tmp_path / "tmp").mkdir()
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     environment |= {
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(tmp_path / "tmp"),
+        "TMPDIR": folder,
     }
 
     def run(*command):
@@ -70,10 +72,11 @@ def run(tmp_path):
             text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert list((tmp_path / "tmp").glob("lrfused-*")) == []
+        assert list(Path(folder).glob("lrfused-*")) == []
         return done.stdout.splitlines(), re.sub(" +", " ", done.stderr)
 
-    return run
+    yield run
+    shutil.rmtree(folder)
 
 
 def test_processes_of_a_script_are_rows_of_its_table(run):

@@ -272,6 +272,19 @@ def test_a_list_that_is_refused_may_be_mended(backend):
     optimizer.state_dict()
 
 
+def test_a_bad_value_beside_a_removed_group_may_be_mended(backend):
+    optimizer = made(backend, ExponentialLR(0.5))
+    optimizer.step()
+    optimizer.param_groups.pop(0)
+    optimizer.param_groups[0]["schedule"] = 3
+    for _ in range(2):
+        with pytest.raises(TypeError, match="schedule"):
+            optimizer.step()
+    optimizer.param_groups[0]["schedule"] = ExponentialLR(0.25)
+    optimizer.step()
+    assert rates(optimizer) == [0.0025, 0.075]
+
+
 @pytest.mark.parametrize("key", ["epoch", "steps_since", "metrics"])
 @pytest.mark.parametrize("value", ["x", -1, 1.5, 2**70, None])
 def test_a_checkpoint_with_another_place_is_refused_and_changes_nothing(backend, key, value):

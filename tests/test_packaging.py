@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILT = (".*", "build", "dist", "site", "*.so", "*.so.json", "*.egg-info", "__pycache__")
 RECORD = build_record.PATH.name
 SHIPPED = ("csrc", "lrfused", "tests", "docs", "benchmarks", "examples")
-EXTRAS = {"bench", "cli", "demo", "docs", "frameworks", "lint", "plot", "test"}
+EXTRAS = {"bench", "cli", "clients", "demo", "docs", "frameworks", "lint", "plot", "test"}
 
 # What is there must be as in a user's process, not as in the tests'.
 ENVIRONMENT = {

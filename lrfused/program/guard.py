@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..outside_modes import outside_modes
+
 _PARAMETER, _GRADIENT, _STATE = "a parameter", "a gradient", "optimizer.state"
 
 
@@ -20,6 +22,7 @@ class Guard(TorchDispatchMode):
     as those through a numpy array that shares the memory, are not seen.
     """
 
+    @outside_modes
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__()
         self._state, self._entries = optimizer.state, _entries(optimizer.state)
@@ -49,6 +52,7 @@ class Guard(TorchDispatchMode):
                         raise ValueError(f"{func} would write {self._refused}")
         return func(*args, **kwargs)
 
+    @outside_modes
     def written(self, optimizer: Optimizer) -> str | None:
         """Return the name of something that was written or replaced, or None."""
         if self._refused is not None:
@@ -65,6 +69,7 @@ class Guard(TorchDispatchMode):
                 return _PARAMETER
         return None
 
+    @outside_modes
     def restore(self) -> None:
         """Put back the tensors, gradients and state entries that were replaced or removed."""
         rows = zip(self._params, self._data, self._grads, self._needing_grad, strict=True)

@@ -5,7 +5,7 @@ A group is known by its dict; one in a new dict by its parameters.
 
 from __future__ import annotations
 
-from operator import methodcaller
+from operator import is_, methodcaller
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from ..checks.refusals import as_float
 from ..schedules.base import Schedules, are_same, as_schedules
 from . import binding, edits, places
 from .places import Kept
-from .shown import Shown, as_rate
+from .shown import as_rate
 from .slot import Slot
 
 if TYPE_CHECKING:
@@ -91,7 +91,11 @@ def _settle_apart(rates: Rates, known: Groups, groups: Groups) -> None:
     left = {j: group for j, group in enumerate(known) if id(group) not in here}
     ours = {j: shown.entries(j) for j in left}
     shown.groups[:] = [{**g, **ours[j]} if j in left else g for j, g in enumerate(known)]
-    rates.sync(shown.groups)
+    try:
+        rates.sync(shown.groups)
+    except BaseException:
+        shown.groups[:] = known
+        raise
     for j, group in left.items():
         now = shown.entries(j)
         if j not in shown.followed:
@@ -101,10 +105,13 @@ def _settle_apart(rates: Rates, known: Groups, groups: Groups) -> None:
 
 def _check(rates: Rates, groups: Groups) -> None:
     """Raise for a list of groups that cannot be taken over."""
-    if rates.program.captured or rates.program.recording:
+    known = rates.shown.groups
+    appended = len(groups) >= len(known) and all(map(is_, groups, known))
+    if rates.program.recording or (rates.program.captured and not appended):
         raise RuntimeError(
-            "param_groups cannot be changed once a step was captured into a CUDA graph, which "
-            "goes on with the groups of then: construct a new optimizer, and load this one's state"
+            "param_groups can only be added to once a step was captured into a CUDA graph, whose "
+            "replays go on with the groups of then: construct a new optimizer, and load this one's "
+            "state"
         )
     if len(groups) > rates.moved.capacity:
         raise ValueError(f"an optimizer holds at most {rates.moved.capacity} parameter groups")
@@ -231,16 +238,12 @@ class _Numbers:
             columns[:, 2 + i] = moved.history[:, 2 + j]
             if j in self._overwritten:
                 rates.overwritten[i] = self._overwritten[j]
-            if group.get("schedule") is None and group is not self._group(shown, j):
+            if group.get("schedule") is None and group is not shown.groups[j]:
                 group["schedule"] = shown.places[j]  # a loaded group that has none
         rates.moved = moved._replace(history=columns)
         shown.groups[:] = groups
         del shown.rates[count:]
         shown.followed.clear()
-
-    @staticmethod
-    def _group(shown: Shown, j: int) -> dict[str, Any]:
-        return shown.groups[j]
 
     def plateaus(
         self, before: list[int | None], joining: dict[int, Joining]
