@@ -141,8 +141,9 @@ class BoundSchedules:
         """
         for k, i in self.present():
             given = {k: v for k, v in self.probe.param_groups[k].items() if k not in _NOT_BOUND}
-            cells[2 * i] = given["lr"]
-            set_rate(groups[i], given.pop("lr"))
+            rate = as_float(f"param_groups[{i}]['lr']", given.pop("lr"))
+            cells[2 * i] = rate
+            set_rate(groups[i], rate)
             groups[i].update(given)
 
     def take(self, groups: Groups, cells: Tensor) -> None:
