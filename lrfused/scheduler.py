@@ -96,12 +96,12 @@ class Scheduler(LRScheduler):
                 )
             metrics, epoch = None, metrics
         if metrics is None:
-            self._advance(epoch)
+            self._advance(rates, epoch)
         else:
             self._observe(rates, metrics, epoch)
 
-    def _advance(self, epoch: Any) -> None:
-        rates, every = self._rates, self.optimizer._internals.clock.every
+    def _advance(self, rates: Any, epoch: Any) -> None:
+        every = rates.clock.every
         if not rates.bound:
             raise ValueError("scheduler.step() needs a schedule, and this optimizer has none")
         if every is not None:

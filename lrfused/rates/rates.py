@@ -68,6 +68,7 @@ class Rates:
         self.shown.groups[:] = groups
         for i, group in enumerate(groups):
             self.shown.start(i, group, self.moved.cells, cycles_momentum=False)
+        self._unused = True  # as far as `is_unused` has found
         self.regrouped = False  # since the backend was chosen for the groups
         self.returned: set[int] = set()  # groups that were away, until the next schedule step
         # What the groups had before their schedules, until the first optimizer step.
@@ -314,9 +315,11 @@ class Rates:
     @outside_modes
     def is_unused(self) -> bool:
         """Return whether neither an optimizer step nor a schedule step was made yet."""
-        count = len(self.shown.rates)
-        used = not self.moved.used[:count].isnan().all() or self.program.in_flight
-        return not used and not self.moved.epochs[:count].any()
+        if self._unused:
+            count = len(self.shown.rates)
+            used = not self.moved.used[:count].isnan().all() or self.program.in_flight
+            self._unused = not used and not bool(self.moved.epochs[:count].any())
+        return self._unused
 
     # -- state -------------------------------------------------------------------------------
 
