@@ -11,6 +11,7 @@ from support.twin import assert_same_state
 
 from lrfused.commands.run import tracebacks
 from lrfused.commands.run.followed import Followed, Registry
+from lrfused.commands.run.fused import FusedSteps
 from lrfused.commands.run.oracle import Expected
 from lrfused.commands.run.records import Record, label, take
 from lrfused.commands.run.report import report
@@ -145,6 +146,20 @@ def normalize(self, group, *lists):
     for p in group["params"]:
         p.grad.div_(p.grad.norm())
     return torch.optim.SGD._init_group(self, group, *lists)
+
+
+def test_a_compilation_before_it_hides_no_optimizer(after_a_compilation):
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    FusedSteps(torch.optim.SGD([p], lr=0.5))
+
+
+@pytest.fixture
+def after_a_compilation():
+    """Let torch wrap its optimizers' methods, as its first compilation does."""
+    from torch._dynamo.eval_frame import TorchPatcher
+
+    TorchPatcher.patch()
 
 
 def test_an_init_group_of_its_own_is_torchs():

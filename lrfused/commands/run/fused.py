@@ -11,7 +11,8 @@ from torch.optim import SGD
 from ... import FusedDecaySGD
 from ...internals import first_device
 
-_init_group = SGD._init_group  # torch's step reads parameters, gradients and state with it
+# torch's step reads parameters, gradients and state with it.
+_torchs_init_group = getattr(SGD._init_group, "_torchdynamo_orig_callable", SGD._init_group)
 _PREFIX = "FusedDecaySGD: "  # of the refusals of a step, all raised before anything is written
 _SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
@@ -75,7 +76,10 @@ class FusedSteps:
 
 def _has_own_init_group(optimizer: SGD) -> bool:
     """Return whether a class or the optimizer itself has replaced `_init_group`."""
-    return getattr(optimizer._init_group, "__func__", None) is not _init_group
+    own = optimizer._init_group
+    # torch.compile puts a wrapper around torch's.
+    function = getattr(own, "_torchdynamo_orig_callable", getattr(own, "__func__", None))
+    return function is not _torchs_init_group
 
 
 def _reason(error: Exception) -> str:
