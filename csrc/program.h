@@ -33,7 +33,7 @@ struct ProgramTables {
   at::Tensor plateaus;       // fp64 [P, 10]
 };
 
-// What the groups show: lists of the optimizer, which may change them at any time.
+// The optimizer's lists of groups and of the values in their dicts. Python may change them.
 struct C10_HIDDEN Shown {
   py::list groups;     // the groups' dicts
   py::list rates;      // each group's rate

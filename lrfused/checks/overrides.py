@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.optim import SGD
 
-# What SGD.step reads of the optimizer. `step` itself is wrapped by torch, so it is unwrapped.
+# Attributes that SGD.step reads. `step` is not listed: torch wraps it, so it is compared unwrapped.
 _READ = ("_init_group", "param_groups", "state", "defaults", "__getattribute__", "__getattr__")
 _OF_A_SCHEDULER = ("step", "get_lr", "_get_closed_form_lr", "_update_lr")
 

@@ -31,7 +31,7 @@ _PER_GROUP = ("lr_lambdas", "max_lrs", "min_lrs", "lrs")
 
 
 class _Compiled(NamedTuple):
-    """What the schedulers were compiled to, from an epoch on."""
+    """Hold compiled schedulers; their segments count from `epoch`."""
 
     epoch: int
     window: int

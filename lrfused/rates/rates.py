@@ -71,7 +71,7 @@ class Rates:
         self._unused = True  # as far as `is_unused` has found
         self.regrouped = False  # since the backend was chosen for the groups
         self.returned: set[int] = set()  # groups that were away, until the next schedule step
-        # What the groups had before their schedules, until the first optimizer step.
+        # The rates and momenta given to the constructor. None after the first optimizer step.
         momenta = [group["momentum"] for group in groups]
         self.given: Kept | None = Kept(list(self.shown.rates), momenta, [None] * len(groups))
         self.kept: Kept | None = None  # what they showed after the last one, if that has changed

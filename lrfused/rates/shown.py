@@ -1,4 +1,4 @@
-"""What param_groups show: rates, cycled momenta and the places of schedules; and the user's writes.
+"""The values put into the groups' dicts: rates, momenta and places; and the user's writes there.
 
 A place is `group["schedule"]`: plain data, enough to resume, that wrappers copy and save with the
 group. It is a new dict whenever the schedule moves, so that a copy of the group keeps its own.
