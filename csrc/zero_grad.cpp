@@ -105,7 +105,6 @@ bool is_plain(const at::Tensor& grad, c10::DispatchKeySet keys) {
 }
 
 bool fill(const std::vector<AutogradMeta*>& found) {
-  if (c10::impl::TorchDispatchModeTLS::any_modes_set()) return false;
   const c10::DispatchKeySet keys = plain_keys(c10::kCPU);
   std::vector<Bytes> bytes;
   for (const AutogradMeta* meta : found) {
@@ -132,7 +131,8 @@ bool fill(const std::vector<AutogradMeta*>& found) {
 }  // namespace
 
 bool zero_grad(const py::list& groups, bool set_to_none) {
-  if (at::impl::torch_function_mode_enabled()) return false;
+  if (at::impl::torch_function_mode_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set())
+    return false;
   std::vector<AutogradMeta*> found;
   if (!find(groups, found)) return false;
   if (!set_to_none) return fill(found);
