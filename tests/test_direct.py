@@ -99,7 +99,10 @@ def set_rate(t):
 
 
 def fill_a_tensor_rate(t):
-    t.optimizer.param_groups[0]["lr"] = torch.tensor(0.25, dtype=torch.float64)
+    rate = t.optimizer.param_groups[0]["lr"] = torch.tensor(0.25, dtype=torch.float64)
+    t.step()
+    t.step()
+    rate.fill_(0.5)
 
 
 def set_settings(t):
@@ -358,19 +361,32 @@ def test_an_odd_parameter_is_looked_for_once():
     assert not direct.step(optimizer)
 
 
-def test_the_distributed_checkpoints_step_is_not_made_direct():
+@pytest.mark.parametrize("momentum", [0, 0.9])
+def test_the_distributed_checkpoints_step_is_not_made_direct(momentum):
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-    model = nn.Linear(3, 2)
-    optimizer = FusedDecaySGD(model.parameters(), lr=0.1, schedule=StepLR(1))
-    before = [p.clone() for p in model.parameters()]
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    after = [p.clone() for p in model.parameters()]
-    assert not any(map(torch.equal, before, after))
-    get_optimizer_state_dict(model, optimizer)
-    assert all(map(torch.equal, model.parameters(), after))
-    assert optimizer.lr_used == [0.1]
+    both = []
+    for direct in (True, False):
+        torch.manual_seed(3)
+        model = nn.Linear(3, 2)
+        optimizer = FusedDecaySGD(
+            model.parameters(), lr=0.1, momentum=momentum, dampening=0.5, schedule=StepLR(1)
+        )
+        for _ in range(2):
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+        before = [p.clone() for p in model.parameters()]
+        optimizer.state.clear()
+        get_optimizer_state_dict(model, optimizer)
+        assert all(map(torch.equal, model.parameters(), before))
+        assert optimizer.lr_used == [0.1 * 0.1]
+        if not direct:
+            optimizer._internals.rates.direct = None
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        both.append(list(model.parameters()))
+    for ours, python in zip(*both, strict=True):
+        assert_same_bits(ours, python)
 
 
 def test_an_optimizer_that_is_no_more_frees_its_program():
