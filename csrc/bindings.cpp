@@ -171,6 +171,21 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("master_form"),
       py::arg("device_type"));
   m.def("has_observers", &at::hasCallbacks);
+  py::class_<Pace>(m, "Pace")
+      .def(py::init<>())
+      .def(
+          "choose",
+          [](Pace& pace, int64_t cost, int64_t threads) {
+            const Pace::Run run = pace.choose(cost, threads);
+            return std::pair(run.threads, run.retry);
+          },
+          py::arg("cost"), py::arg("threads"))
+      .def(
+          "note",
+          [](Pace& pace, int64_t cost, std::pair<bool, bool> run, int64_t nanoseconds) {
+            pace.note(cost, {run.first, run.second}, nanoseconds);
+          },
+          py::arg("cost"), py::arg("run"), py::arg("nanoseconds"));
   m.def("units_of", &units_of, py::arg("numels"));
   bind_device(m);
 }

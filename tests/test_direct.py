@@ -376,6 +376,7 @@ def test_the_distributed_checkpoints_step_is_not_made_direct(momentum):
             model(torch.ones(1, 3)).sum().backward()
             optimizer.step()
         before = [p.clone() for p in model.parameters()]
+        optimizer.zero_grad()
         optimizer.state.clear()
         get_optimizer_state_dict(model, optimizer)
         assert all(map(torch.equal, model.parameters(), before))

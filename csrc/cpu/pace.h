@@ -7,7 +7,6 @@
 // after 8 where it was better.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 
 namespace lrfused {
@@ -16,33 +15,31 @@ class Pace {
  public:
   explicit Pace(int64_t threads = 0) : threads_(threads) {}
 
-  using Clock = std::chrono::steady_clock;
   struct Run {
-    bool threads, retry;
-    int64_t cost;
-    Clock::time_point began;
+    bool threads;  // whether to wake threads
+    bool retry;    // whether this was the worse choice
   };
 
-  // Begin a run of work of this cost, in elements, where torch has so many threads.
-  Run begin(int64_t cost, int64_t threads) {
+  // Choose for work of this cost, in elements, where torch has so many threads.
+  Run choose(int64_t cost, int64_t threads) {
     if (threads != threads_) *this = Pace(threads);
     Known& k = known_[bucket(cost)];
-    const bool choice = k.choice(cost), retry = k.left-- == 0;
+    const bool retry = k.left-- == 0;
     if (retry) k.left = k.wait = k.wait < kLongest ? 2 * k.wait : kLongest;
-    return {choice != retry, retry, cost, Clock::now()};
+    return {k.prefers_threads(cost) != retry, retry};
   }
 
-  void end(const Run& run) {
-    const std::chrono::duration<float, std::nano> took = Clock::now() - run.began;
-    Known& k = known_[bucket(run.cost)];
+  // Note that a run took so many nanoseconds.
+  void note(int64_t cost, Run run, int64_t nanoseconds) {
+    Known& k = known_[bucket(cost)];
     float& known = k.time[run.threads];
-    const float now = took.count() / static_cast<float>(run.cost + 1);
+    const float now = static_cast<float>(nanoseconds) / static_cast<float>(cost + 1);
     if (known == 0)
       known = now;
     else if (now < known)
       known = (known + now) / 2;
-    else  // an interrupted run is no measure
-      known += ((now < 2 * known ? now : 2 * known) - known) / 4;
+    else  // slowly: one interrupted run is no measure
+      known += ((now < 1.25f * known ? now : 1.25f * known) - known) / 4;
     if (run.retry && known < k.time[!run.threads]) k.left = k.wait = kFirst;
   }
 
@@ -54,7 +51,7 @@ class Pace {
     float time[2] = {0, 0};  // nanoseconds per cost, on one thread and on all; 0: not measured
     int wait = kFirst, left = kFirst;
 
-    bool choice(int64_t cost) const {
+    bool prefers_threads(int64_t cost) const {
       if (time[0] == 0 || time[1] == 0) return cost >= kLarge;
       return time[1] < time[0];
     }

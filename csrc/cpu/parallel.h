@@ -1,6 +1,7 @@
 // Work shared by torch's threads. Of cpu/, only parallel.cpp and step.* include torch's headers.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "pace.h"
@@ -21,12 +22,13 @@ template <class Work>
 void parallel(bool divisible, int64_t cost, Pace& pace, Work work) {
   const int64_t threads = divisible ? thread_count() : 1;
   if (threads < 2) return work();
-  const Pace::Run run = pace.begin(cost, threads);
+  const Pace::Run run = pace.choose(cost, threads);
+  const auto began = std::chrono::steady_clock::now();
   if (run.threads)
     on_each_thread([](void* context) { (*static_cast<Work*>(context))(); }, &work);
   else
     work();
-  pace.end(run);
+  pace.note(cost, run, std::chrono::nanoseconds(std::chrono::steady_clock::now() - began).count());
 }
 
 }  // namespace lrfused
