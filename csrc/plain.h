@@ -12,4 +12,20 @@ c10::DispatchKeySet plain_keys(c10::DeviceType device);
 // Return the first element's address, or null if there is no memory, or it is copied on write.
 void* address_of(const c10::TensorImpl* t);
 
+namespace detail {
+template <class Slot>
+auto object_of(const Slot& slot, int) -> decltype(slot.load_pyobj()) {
+  return slot.load_pyobj();
+}
+template <class Slot>
+auto object_of(const Slot& slot, long) -> decltype(slot._unchecked_untagged_pyobj()) {
+  return slot._unchecked_untagged_pyobj();  // torch 2.9
+}
+}  // namespace detail
+
+// Return whether Python has, or had, an object of the tensor.
+inline bool has_python_object(const c10::TensorImpl* t) {
+  return detail::object_of(*t->pyobj_slot(), 0) != nullptr;
+}
+
 }  // namespace lrfused
