@@ -2,6 +2,7 @@
 #pragma once
 
 #include <c10/core/TensorImpl.h>
+#include <c10/core/impl/COWDeleter.h>
 
 namespace lrfused {
 
@@ -10,7 +11,12 @@ namespace lrfused {
 c10::DispatchKeySet plain_keys(c10::DeviceType device);
 
 // Return the first element's address, or null if there is no memory, or it is copied on write.
-void* address_of(const c10::TensorImpl* t);
+inline void* address_of(const c10::TensorImpl* t) {
+  const at::DataPtr& data =
+      t->unsafe_storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks();
+  if (data.get() == nullptr || data.get_deleter() == c10::impl::cow::cow_deleter) return nullptr;
+  return static_cast<char*>(data.get()) + t->storage_offset() * t->itemsize();
+}
 
 namespace detail {
 template <class Slot>
