@@ -10,8 +10,11 @@ from .contenders import Contender, Unable, must_be_equal, oracle
 from .numbers import Numbers
 
 STEPS = 3  # the rate changes after the second
-PIECE = 1 << 22  # elements compared at a time
+PIECE = 1 << 16  # elements compared at a time: in a core's cache
 INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+# Wide enough for the distance of any two.
+WIDER_INTEGER = {torch.float32: torch.int64, torch.bfloat16: torch.int32}
+WIDER = {torch.float32: torch.float64, torch.bfloat16: torch.float32}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Truth:
 
     def _distance(self, results: tuple[list[torch.Tensor], list[torch.Tensor]]) -> Distance:
         largest, differing, share = 0, 0, 0.0
-        integer = INTEGER[self.case.dtype]
+        integer, wider = INTEGER[self.case.dtype], WIDER[self.case.dtype]
         for theirs, ours in zip(results, self._results, strict=True):
             scale = max(float(want.abs().max()) for want in ours)
             for got, want in zip(theirs, ours, strict=True):
@@ -76,16 +79,18 @@ class Truth:
                     continue
                 pieces = (x.reshape(-1).split(PIECE) for x in (got, want))
                 for a, b in zip(*pieces, strict=True):
-                    gap = (_ordered(a) - _ordered(b)).abs()
+                    if torch.equal(a.view(integer), b.view(integer)):
+                        continue
+                    gap = (_ordered(a) - _ordered(b)).abs_()
                     largest = max(largest, int(gap.max()))
                     differing += int(gap.count_nonzero())
-                    apart = float((a.double() - b.double()).abs().max())
+                    apart = float((a.to(wider) - b.to(wider)).abs_().max())
                     share = max(share, apart / scale) if apart == apart else math.nan
         return Distance(self.oracle, largest, differing, share)
 
 
 def _ordered(values: torch.Tensor) -> torch.Tensor:
     """Map floats to integers in the same order, one apart where the floats are neighbours."""
-    bits = values.view(INTEGER[values.dtype]).long()
+    bits = values.view(INTEGER[values.dtype]).to(WIDER_INTEGER[values.dtype])
     sign = -(1 << (8 * values.element_size() - 1))
     return torch.where(bits < 0, sign - 1 - bits, bits)
