@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .cases import Case
-from .contenders import Contender, Unable, must_be_equal, oracle
+from .contenders import Stepper, Unable, must_be_equal, oracle
 from .numbers import Numbers
 
 STEPS = 3  # the rate changes after the second
@@ -31,30 +31,42 @@ class Distance:
 
 
 class Truth:
-    """Hold the oracle's parameters and momenta after some steps on a case."""
+    """Hold the oracle's parameters and momenta after some steps.
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.gradients = Numbers(case.dtype, seed=2)
-        self.oracle, make = oracle(case.dtype)
-        self._results = self._run(make(case))
+    `spread` is how much larger the steps may make a difference that rounding made.
+    """
+
+    def __init__(
+        self, title: str, dtype: torch.dtype, oracle: str, stepper: Stepper, spread: int = 1
+    ) -> None:
+        self.title = title
+        self.dtype = dtype
+        self.oracle = oracle
+        self.spread = spread
+        self.gradients = Numbers(dtype, seed=2)
+        self._results = self._run(stepper)
+        self._largest = [max(float(x.abs().max()) for x in kind) for kind in self._results]
+
+    @classmethod
+    def of(cls, case: Case) -> "Truth":
+        """Make the oracle's steps on a case."""
+        name, make = oracle(case.dtype)
+        return cls(case.title, case.dtype, name, make(case))
 
     @property
     def bound(self) -> float:
-        """Return the largest share that rounding alone explains: two units in each step."""
-        return 2 * STEPS * torch.finfo(self.case.dtype).eps
+        """Return the largest share that rounding alone explains: two units in each step, spread."""
+        return 2 * STEPS * self.spread * torch.finfo(self.dtype).eps
 
-    def check(self, name: str, contender: Contender) -> Distance:
+    def check(self, name: str, stepper: Stepper) -> Distance:
         """Let a contender make the same steps, and return its distance.
 
         Raises AssertionError if a contender that must have the oracle's bits has others, Unable if
         the distance is more than rounding.
         """
-        found = self._distance(self._run(contender))
-        if found.differing and name in must_be_equal(self.case.dtype):
-            raise AssertionError(
-                f"{self.case.title}: {name} is not {self.oracle} to the bit: {found}"
-            )
+        found = self._distance(self._run(stepper))
+        if found.differing and name in must_be_equal(self.dtype):
+            raise AssertionError(f"{self.title}: {name} is not {self.oracle} to the bit: {found}")
         if not found.share <= self.bound:
             raise Unable(
                 f"computes something else: {found.differing:,} values differ, by up to "
@@ -62,19 +74,18 @@ class Truth:
             )
         return found
 
-    def _run(self, contender: Contender) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def _run(self, stepper: Stepper) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         for turn in range(STEPS):
-            contender.give(self.gradients, turn)
-            contender.step()
-        return contender.results()
+            stepper.give(self.gradients, turn)
+            stepper.step()
+        return stepper.results()
 
     def _distance(self, results: tuple[list[torch.Tensor], list[torch.Tensor]]) -> Distance:
         largest, differing, share = 0, 0, 0.0
-        integer, wider = INTEGER[self.case.dtype], WIDER[self.case.dtype]
-        for theirs, ours in zip(results, self._results, strict=True):
-            scale = max(float(want.abs().max()) for want in ours)
+        integer, wider = INTEGER[self.dtype], WIDER[self.dtype]
+        for theirs, ours, scale in zip(results, self._results, self._largest, strict=True):
             for got, want in zip(theirs, ours, strict=True):
-                got = got.to(self.case.dtype)  # one contender keeps its momentum in more bits
+                got = got.to(self.dtype)  # one contender keeps its momentum in more bits
                 if torch.equal(got.view(integer), want.view(integer)):
                     continue
                 pieces = (x.reshape(-1).split(PIECE) for x in (got, want))
