@@ -102,6 +102,7 @@ class Truth:
 
 def _ordered(values: torch.Tensor) -> torch.Tensor:
     """Map floats to integers in the same order, one apart where the floats are neighbours."""
-    bits = values.view(INTEGER[values.dtype]).to(WIDER_INTEGER[values.dtype])
-    sign = -(1 << (8 * values.element_size() - 1))
-    return torch.where(bits < 0, sign - 1 - bits, bits)
+    bits = values.view(INTEGER[values.dtype])
+    rest = torch.iinfo(bits.dtype).max  # all bits but the sign
+    negative = bits >> (8 * bits.itemsize - 1)  # -1 or 0
+    return negative.bitwise_and_(rest).bitwise_xor_(bits).to(WIDER_INTEGER[values.dtype])
