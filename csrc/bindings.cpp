@@ -136,7 +136,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
           },
           py::arg("groups") = py::none())
       .def("feed", &Program::feed, py::arg("metric"))
-      .def("note_states", &Program::note_states, py::arg("metrics"))
+      .def("note_plateaus", &Program::note_plateaus, py::arg("metrics"))
       .def("keep", &Program::keep)
       .def("cells", &Program::current_cells)
       .def("show", &Program::show, py::arg("groups"))

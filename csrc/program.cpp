@@ -112,7 +112,7 @@ void Program::show(const py::list& groups) const {
   show_places(groups, templates, places, moved_.epochs.const_data_ptr<int64_t>());
 }
 
-void Program::note_states(int64_t metrics) const {
+void Program::note_plateaus(int64_t metrics) const {
   const int64_t* cell = compiled_.plateau_cells.const_data_ptr<int64_t>();
   const double* state = moved_.plateau_states.const_data_ptr<double>();
   std::map<int64_t, py::list> states;  // by group
@@ -121,7 +121,7 @@ void Program::note_states(int64_t metrics) const {
     for (int64_t j = 0; j < kPlateauState; ++j) numbers.append(state[j]);
     states[cell[i] / 2].append(std::move(numbers));
   }
-  for (const auto& [g, own] : states) note_plateaus(shown_.templates, g, metrics, own);
+  for (const auto& [g, own] : states) lrfused::note_plateaus(shown_.templates, g, metrics, own);
 }
 
 void Program::keep() const {

@@ -52,7 +52,7 @@ class C10_HIDDEN Program {
   void advance();            // one schedule step of every group
   bool feed(double metric);  // one metric for every plateau; whether any cut its rate
   // Put the plateaus' states, and how many metrics were fed, into the templates.
-  void note_states(int64_t metrics) const;
+  void note_plateaus(int64_t metrics) const;
   void keep() const;                         // keep what is shown now, if nothing is kept
   void forget() const;                       // keep nothing
   void show(const py::list& groups) const;   // put rates, momenta, places into groups and lists

@@ -1,4 +1,4 @@
-"""Steps in one call of the extension: taken where nothing is unusual, left alone where something is.
+"""Steps in one call of the extension, made where nothing is unusual, and nowhere else.
 
 Every change of CHANGES is made between two steps of two optimizers, of which one makes every step
 in Python. Their groups, parameters, state and history must be the same after each step.
@@ -27,16 +27,19 @@ from lrfused import (
 from lrfused.backends.compiled import Compiled
 
 OPTIONS = {
-    "no schedule": dict,
-    "StepLR": lambda: dict(schedule=StepLR(2, 0.5), momentum=0.9),
-    "by hand": lambda: dict(schedule=CosineAnnealingLR(9), schedule_every=None, weight_decay=0.1),
-    "OneCycleLR": lambda: dict(schedule=OneCycleLR(0.3, total_steps=40), momentum=0.9),
-    "plateau": lambda: dict(
-        schedule=[CosineAnnealingLR(9), ReduceLROnPlateau(patience=0)], momentum=0.9, nesterov=True
-    ),
-    "every 3": lambda: dict(schedule=StepLR(1, 0.5), schedule_every=3),
-    "masters": lambda: dict(schedule=StepLR(2, 0.5), momentum=0.9, master_weights=True),
-}
+    "no schedule": lambda: {},
+    "StepLR": lambda: {"schedule": StepLR(2, 0.5), "momentum": 0.9},
+    "by hand": lambda: {
+        "schedule": CosineAnnealingLR(9), "schedule_every": None, "weight_decay": 0.1,
+    },
+    "OneCycleLR": lambda: {"schedule": OneCycleLR(0.3, total_steps=40), "momentum": 0.9},
+    "plateau": lambda: {
+        "schedule": [CosineAnnealingLR(9), ReduceLROnPlateau(patience=0)],
+        "momentum": 0.9, "nesterov": True,
+    },
+    "every 3": lambda: {"schedule": StepLR(1, 0.5), "schedule_every": 3},
+    "masters": lambda: {"schedule": StepLR(2, 0.5), "momentum": 0.9, "master_weights": True},
+}  # fmt: skip
 
 
 class Twin:

@@ -212,7 +212,8 @@ def test_a_gradient_that_is_freed_may_run_code():
     del grad
     optimizer.zero_grad()
     assert not seen.alive
-    assert p.grad is None and q.grad is None
+    assert p.grad is None
+    assert q.grad is None
 
 
 def test_gradients_are_freed():

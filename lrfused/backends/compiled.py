@@ -36,7 +36,7 @@ class Program(_C.Program, HostProgram):
     def note_states(self) -> None:
         """Put the states of the plateaus into the templates of the places."""
         metrics = int(self.moved.observed) - self.shown.observed_before
-        super().note_states(metrics)
+        self.note_plateaus(metrics)
 
     @staticmethod
     def runs_on(device: torch.device) -> bool:
@@ -93,7 +93,6 @@ class Compiled(Backend):
         if created:
             _order(groups, state)
         return updated
-
 
     def direct(self, rates: Rates, scaling: GradientScaling, may_warn: bool) -> Direct | None:
         """Return functions that make ordinary steps in one call."""

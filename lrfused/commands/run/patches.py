@@ -15,6 +15,7 @@ import torch
 from torch.optim import SGD, Optimizer
 
 from ... import FusedDecaySGD
+from ...integrations.zero_grad import zero_grad
 from ...reference import ReferenceDecaySGD
 from .followed import Registry
 from .settings import Settings
@@ -60,11 +61,11 @@ def _step(torchs: Callable[..., Any], registry: Registry, settings: Settings) ->
 
 def _zero_grad(registry: Registry) -> Any:
     @functools.wraps(Optimizer.zero_grad)
-    def zero_grad(self: Any, *args: Any, **kwargs: Any) -> None:
+    def timed(self: Any, *args: Any, **kwargs: Any) -> None:
         if torch.compiler.is_dynamo_compiling():
             return super(SGD, self).zero_grad(*args, **kwargs)
         began = time.perf_counter()
-        super(SGD, self).zero_grad(*args, **kwargs)
+        zero_grad(self, *args, **kwargs)
         registry.add_zero_grad(self, time.perf_counter() - began)
 
-    return zero_grad
+    return timed
