@@ -63,6 +63,13 @@ def test_a_machine_that_changes_is_followed():
     assert made[-100:].count(True) >= 99
 
 
+def test_a_choice_that_is_much_worse_is_hardly_tried():
+    machine = Machine(lambda c: c, lambda c: 8_000_000)
+    made, whole = machine.run(2**14, 20_000)
+    assert made.count(True) <= 4
+    assert whole < 1.2 * 20_000 * 2**14
+
+
 def test_another_number_of_threads_is_measured_anew():
     machine = Machine(lambda c: c, lambda c: 3 * c)
     machine.run(2**20, 200)

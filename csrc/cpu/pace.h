@@ -4,7 +4,7 @@
 // more, when it sleeps and the machine is a virtual one. So no constant can decide. A pace keeps,
 // for each power of two of the work's cost, the time per cost on one thread and on all of torch's,
 // and chooses the better one. The other one is tried again after 8 runs, 16, 32, ... up to 1,024;
-// after 8 where it was better.
+// after 8 where it was better, and much later where it was many times worse.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,7 @@ class Pace {
   Run choose(int64_t cost, int64_t threads) {
     if (threads != threads_) *this = Pace(threads);
     Known& k = known_[bucket(cost)];
-    const bool retry = k.left-- == 0;
-    if (retry) k.left = k.wait = k.wait < kLongest ? 2 * k.wait : kLongest;
+    const bool retry = --k.left == 0;
     return {k.prefers_threads(cost) != retry, retry};
   }
 
@@ -40,20 +39,30 @@ class Pace {
       known = (known + now) / 2;
     else  // slowly: one interrupted run is no measure
       known += ((now < 1.25f * known ? now : 1.25f * known) - known) / 4;
-    if (run.retry && known < k.time[!run.threads]) k.left = k.wait = kFirst;
+    if (run.retry) k.retry_after(now / k.time[!run.threads]);
   }
 
  private:
-  static constexpr int kBuckets = 48, kFirst = 8, kLongest = 1024;
+  static constexpr int kBuckets = 48, kFirst = 8, kLongest = 1024, kMost = 1 << 16;
   static constexpr int64_t kLarge = 1 << 18;  // elements: threads are tried first
 
   struct Known {
     float time[2] = {0, 0};  // nanoseconds per cost, on one thread and on all; 0: not measured
-    int wait = kFirst, left = kFirst;
+    int wait = kFirst, left = kFirst;  // runs between two retries, and until the next one
 
     bool prefers_threads(int64_t cost) const {
       if (time[0] == 0 || time[1] == 0) return cost >= kLarge;
       return time[1] < time[0];
+    }
+    // `ratio`: how many times as long the retry took.
+    void retry_after(float ratio) {
+      if (ratio < 1)
+        wait = kFirst;
+      else if (ratio < 2)
+        wait = 2 * wait < kLongest ? 2 * wait : kLongest;
+      else
+        wait = ratio * float(wait) < kMost ? int(ratio * float(wait)) : kMost;
+      left = wait;
     }
   };
   static int bucket(int64_t cost) {
