@@ -1,7 +1,8 @@
 // bfloat16 and float16 sixty-four at a time. Included by avx512.cpp alone.
 //
-// A rounding takes some instructions, each of which waits for the one before it. Four vectors that
-// are rounded side by side give the CPU others to do meanwhile; one at a time takes a fifth longer.
+// A rounding takes some instructions, each of which waits for the one before it. Four vectors are
+// rounded side by side, so that the CPU has others to do meanwhile. vcvtneps2bf16 would round in
+// one instruction, but it makes subnormal numbers 0.
 #pragma once
 
 namespace lrfused {
@@ -39,15 +40,6 @@ LRFUSED_HD float32x64 fma(float32x64 x, float32x64 y, float32x64 z) {
   return {fma<UseFma>(x.a, y.a, z.a), fma<UseFma>(x.b, y.b, z.b), fma<UseFma>(x.c, y.c, z.c),
           fma<UseFma>(x.d, y.d, z.d)};
 }
-LRFUSED_HD float32x64 all(float x) {
-  const __m512 lanes = _mm512_set1_ps(x);
-  return {lanes, lanes, lanes, lanes};
-}
-LRFUSED_HD Hyper<float32x64> spread(const Hyper<float>& h) {
-  return {all(h.grad_factor),         all(h.weight_decay), all(h.momentum),
-          all(h.one_minus_dampening), all(h.minus_lr),     all(h.clip)};
-}
-
 // As narrow<wide_bfloat16>, without clearing the low halves.
 LRFUSED_HD __m512i round_high(__m512 x) {
   const __m512i bits = _mm512_castps_si512(x);
@@ -178,6 +170,15 @@ LRFUSED_HD void by(int64_t n, const Block& block) {
 
 namespace avx512 {
 
+LRFUSED_HD float32x64 all(float x) {
+  const __m512 lanes = _mm512_set1_ps(x);
+  return {lanes, lanes, lanes, lanes};
+}
+LRFUSED_HD Hyper<float32x64> spread(const Hyper<float>& h) {
+  return {all(h.grad_factor),         all(h.weight_decay), all(h.momentum),
+          all(h.one_minus_dampening), all(h.minus_lr),     all(h.clip)};
+}
+
 // Prefetch so far ahead. The CPU's own prefetcher is late: a loop of so many instructions lets few
 // loads begin early.
 constexpr int64_t kAhead = 384;  // bytes
@@ -229,16 +230,6 @@ __attribute__((noinline)) inline void Loop<float16>::widen(const float16* from, 
                                                            int64_t n) {
   const auto block = [&](int64_t i, auto which) __attribute__((always_inline)) {
     store16(to + i, which, _mm512_cvtph_ps(load16(from + i, which)));
-  };
-  by<16>(n, block);
-}
-template <>
-__attribute__((noinline)) inline void Loop<float16>::unscale(const float16* from, float scale,
-                                                             float* to, int64_t n) {
-  const __m512 scales = _mm512_set1_ps(scale);
-  const auto block = [&](int64_t i, auto which) __attribute__((always_inline)) {
-    const __m512 x = _mm512_mul_ps(scales, _mm512_cvtph_ps(load16(from + i, which)));
-    store16(to + i, which, _mm512_cvtph_ps(to_half(x)));
   };
   by<16>(n, block);
 }

@@ -4,7 +4,7 @@
 
 namespace lrfused {
 
-// Eight or sixteen elements, widened, in vectors of eight. A float16 or a float comes in order.
+// Eight elements, widened; of bfloat16 sixteen.
 template <class T>
 struct Eights {
   static constexpr int count = 1;
@@ -39,22 +39,27 @@ LRFUSED_HD Eights<bfloat16> load_eights(const bfloat16* p, Some some) {
   return widen_pairs(_mm256_maskz_loadu_epi16(__mmask16(first(some)), p));
 }
 
-// Round to R. A scale that is not finite makes a NaN of an element that is not there.
+// Return the product, rounded to R.
 template <class R>
 LRFUSED_HD __m256 scaled(__m256 scale, __m256 x) {
   const __m256 y = _mm256_mul_ps(scale, x);
-  if constexpr (std::is_same_v<R, float>) return y;
-  if constexpr (std::is_same_v<R, float16>)
+  if constexpr (std::is_same_v<R, float>) {
+    return y;
+  } else if constexpr (std::is_same_v<R, float16>) {
     return _mm256_cvtph_ps(_mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT));
-  const __m256i bits = _mm256_castps_si256(y);
-  const __mmask8 odd = _mm256_test_epi32_mask(bits, _mm256_set1_epi32(0x10000));
-  const __m256i up = _mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff));
-  return high(_mm256_mask_add_epi32(up, odd, up, _mm256_set1_epi32(1)));
+  } else {  // as round_high
+    const __m256i bits = _mm256_castps_si256(y);
+    const __mmask8 odd = _mm256_test_epi32_mask(bits, _mm256_set1_epi32(0x10000));
+    const __m256i up = _mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff));
+    return high(_mm256_mask_add_epi32(up, odd, up, _mm256_set1_epi32(1)));
+  }
 }
+// Keep the elements that are there: a scale that is not finite makes NaNs of the zeros elsewhere.
 LRFUSED_HD __m256 only(Every, __m256 x) { return x; }
 LRFUSED_HD __m256 only(Some some, __m256 x) {
   return _mm256_maskz_mov_ps(__mmask8(first(some)), x);
 }
+// Of elements in pairs, those that are even (up = 1) or odd (up = 0).
 LRFUSED_HD Every halved(Every every, int) { return every; }
 LRFUSED_HD Some halved(Some some, int up) { return {(some.count + up) / 2}; }
 

@@ -1,6 +1,7 @@
 // Runs csrc/cpu's loops and csrc's schedules without torch, and prints a digest of every result.
 // The lines are the same with every compiler, processor and instruction set. With an argument it
 // times the loops.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -56,12 +57,17 @@ struct Random {  // xorshift64*
 
 // A stream of elements that begins `shift` elements behind an aligned address.
 struct Stream {
+  static constexpr int64_t kBehind = 256;
+  static constexpr char kUntouched = 0x5a;
   std::vector<char> bytes;
   DType dtype;
-  int64_t shift;
+  int64_t numel, shift;
 
   Stream(DType dtype, int64_t numel, int64_t shift, Random* random)
-      : bytes(size_t((numel + shift) * itemsize(dtype) + 64)), dtype(dtype), shift(shift) {
+      : bytes(size_t((numel + shift) * itemsize(dtype) + 64 + kBehind), kUntouched),
+        dtype(dtype),
+        numel(numel),
+        shift(shift) {
     for (int64_t i = 0; random && i < numel; ++i) {
       set(i, random->number());
       // Any bits: NaNs of every sign and payload, subnormal numbers, the largest ones.
@@ -74,6 +80,12 @@ struct Stream {
   char* at(int64_t i) {
     const uintptr_t first = (reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64;
     return reinterpret_cast<char*>(first) + (i + shift) * itemsize(dtype);
+  }
+  // Return whether nothing was written before the first element or behind the last.
+  bool intact() {
+    const auto untouched = [](char c) { return c == kUntouched; };
+    return std::all_of(bytes.data(), at(0), untouched) &&
+           std::all_of(at(numel), at(numel) + kBehind, untouched);
   }
   template <class T>
   void put(int64_t i, T x) {
@@ -150,6 +162,8 @@ uint64_t digest_of(DType dtype, DType grad_dtype, MasterForm master_form, Moment
       slot.master_form = master_form;
       const Group group = group_of(flags, shift == 1);
       update_cpu(&slot, 1, &group, use_fma, nothing, nothing, isa);
+      for (Stream* stream : {&param, &grad, &buffer, &master, &rest})
+        if (!stream->intact()) std::exit(2);
       const auto add_sum = [&](double inv_scale) {
         double sum = 0;
         square_sums_cpu(&slot, 1, inv_scale, &sum, isa);
@@ -244,7 +258,7 @@ void every_update() {
 }
 
 // Print nanoseconds an element of a later step with momentum and decay, and of a norm: the best.
-void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds) {
+void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds, const Isa& isa) {
   Random random{3};
   const DType wide = master_form == MasterForm::none ? dtype : DType::float32;
   Stream param(dtype, numel, 0, &random), grad(dtype, numel, 0, &random);
@@ -267,9 +281,9 @@ void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds) {
   double best = INFINITY, norm = INFINITY, sum = 0;
   for (int round = 0; round < rounds; ++round) {
     const auto begin = std::chrono::steady_clock::now();
-    update_cpu(&slot, 1, &group, true, nothing, nothing);
+    update_cpu(&slot, 1, &group, true, nothing, nothing, isa);
     const auto middle = std::chrono::steady_clock::now();
-    square_sums_cpu(&slot, 1, 1.0, &sum);
+    square_sums_cpu(&slot, 1, 1.0, &sum, isa);
     const auto end = std::chrono::steady_clock::now();
     using Nanoseconds = std::chrono::duration<double, std::nano>;
     best = std::fmin(best, Nanoseconds(middle - begin).count());
@@ -279,13 +293,14 @@ void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds) {
               best / numel, norm / numel);
 }
 
-void time_all() {
-  const auto time_each = [](int64_t numel, int rounds) {
+void time_all(const Isa& isa) {
+  const auto time_each = [&](int64_t numel, int rounds) {
     std::printf("%lld elements\n", static_cast<long long>(numel));
-    for (int dtype = 0; dtype < 4; ++dtype) time_one(DType(dtype), MasterForm::none, numel, rounds);
-    time_one(DType::bfloat16, MasterForm::whole, numel, rounds);
-    time_one(DType::float16, MasterForm::whole, numel, rounds);
-    time_one(DType::bfloat16, MasterForm::remainder, numel, rounds);
+    for (int dtype = 0; dtype < 4; ++dtype)
+      time_one(DType(dtype), MasterForm::none, numel, rounds, isa);
+    time_one(DType::bfloat16, MasterForm::whole, numel, rounds, isa);
+    time_one(DType::float16, MasterForm::whole, numel, rounds, isa);
+    time_one(DType::bfloat16, MasterForm::remainder, numel, rounds, isa);
   };
   time_each(16384, 2000);  // in the second cache
   time_each(8 << 20, 20);  // in memory
@@ -295,7 +310,11 @@ void time_all() {
 
 int main(int count, char**) {
   if (count > 1) {
-    time_all();
+    const auto isas = all_isas();
+    for (size_t i = 0; i < isas.size(); ++i) {
+      std::printf("instruction set %zu of %zu, the best first\n", i + 1, isas.size());
+      time_all(*isas[i]);
+    }
     return 0;
   }
   conversions();
