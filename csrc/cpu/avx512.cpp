@@ -19,7 +19,7 @@
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
 #endif
 
-#if !defined(__clang__)  // gcc before 13 warns of its own headers
+#if !defined(__clang__)  // gcc 12 warns of its own headers
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
