@@ -76,23 +76,33 @@ def test_aarch64_agrees(expected, tmp_path):
     assert run(QEMU, tmp_path / "loops").splitlines() == expected
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="it looks at AVX2's registers")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="it looks at x86's registers")
+@pytest.mark.parametrize(
+    ("isa", "register", "elements"),
+    [("avx2", "ymm", ["f", "d", "NS_8bfloat16E", "NS_7float16E"]),
+     ("avx512", "zmm", ["NS_8bfloat16E", "NS_7float16E"])],
+)  # fmt: skip
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_the_loops_are_vectors(compiler, tmp_path):
-    path = tmp_path / "avx2.s"
-    run(compiler, *FLAGS, *TUNED, "-std=c++17", "-S", ROOT / "csrc/cpu/avx2.cpp", "-o", path)
+def test_the_loops_are_vectors(compiler, isa, register, elements, tmp_path):
+    path = tmp_path / "loops.s"
+    run(compiler, *FLAGS, *TUNED, "-std=c++17", "-S", ROOT / f"csrc/cpu/{isa}.cpp", "-o", path)
     parts = re.split(r"^(_Z\w+):", path.read_text(), flags=re.MULTILINE)
     updates = {
         name: text
         for name, text in zip(parts[1::2], parts[2::2], strict=True)
-        if re.search(r"4avx24LoopI\w+E6updateI", name)
+        if re.search(rf"{len(isa)}{isa}4LoopI\w+E6updateI", name)
     }
-    assert len(updates) == 2 * (2 + 2 * 2) * 10  # 16 bits also without a scale
+    found = {re.search(r"4LoopI(\w+?)E6updateI", name)[1] for name in updates}
+    assert found == set(elements)
+    # Those of 16 bits are there also without a scale.
+    assert len(updates) == sum(20 if len(e) > 1 else 10 for e in elements) * 2
     for name, text in updates.items():
         element = "pd" if "LoopIdE" in name else "ps"
         fused = re.search(r"ELb(\d)EEEvPv", name)[1] == "1"
         instruction = r"vfn?m(add|sub)\d+" if fused else r"v(add|sub)"
-        assert re.search(rf"{instruction}{element}\s.*%ymm", text), name
+        assert re.search(rf"{instruction}{element}\s.*%{register}", text), name
+        if not fused:
+            assert not re.search(r"vfn?m(add|sub)\d+", text), name
 
 
 def test_clang_builds_the_extension(tmp_path):

@@ -15,19 +15,26 @@ bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
 }
-#endif
-
-const Isa& detect() {
-#if defined(__x86_64__)
-  if (has_avx2()) return avx2::isa;
-#endif
-  return baseline::isa;
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+#endif
 
 }  // namespace
 
+std::vector<const Isa*> all_isas() {
+  std::vector<const Isa*> isas;
+#if defined(__x86_64__)
+  if (has_avx512()) isas.push_back(&avx512::isa);
+  if (has_avx2()) isas.push_back(&avx2::isa);
+#endif
+  isas.push_back(&baseline::isa);
+  return isas;
+}
+
 const Isa& best_isa() {
-  static const Isa& best = detect();
+  static const Isa& best = *all_isas().front();
   return best;
 }
 

@@ -1,9 +1,11 @@
 // Instruction sets: the loops of each, and the choice of the best that the CPU has.
 //
 // The loops, in update.inc and square_sum.inc, and the choice among them, in dispatch.inc, are
-// compiled once for each instruction set, in a file and a namespace of its own: baseline.cpp and
-// avx2.cpp. isa.cpp detects and chooses. Results do not depend on the choice.
+// compiled once for each instruction set, in a file and a namespace of its own: baseline.cpp,
+// avx2.cpp and avx512.cpp. isa.cpp detects and chooses. Results do not depend on the choice.
 #pragma once
+
+#include <vector>
 
 #include "../slot.h"
 
@@ -30,10 +32,18 @@ extern const Isa isa;
 }
 
 #if defined(__x86_64__)
-namespace avx2 {  // with FMA and F16C; wider vectors gain nothing in loops that wait for memory
+namespace avx2 {  // with FMA and F16C
+extern const Isa isa;
+}
+// With F, BW, DQ and VL. Loops over fp32 and fp64 wait for memory, and are AVX2's; those over bf16
+// and fp16 are bound by the instructions that round.
+namespace avx512 {
 extern const Isa isa;
 }
 #endif
+
+// Return those that the CPU has, the best first.
+std::vector<const Isa*> all_isas();
 
 // Return the best that the CPU has.
 const Isa& best_isa();

@@ -1,6 +1,7 @@
 // Runs csrc/cpu's loops and csrc's schedules without torch, and prints a digest of every result.
 // The lines are the same with every compiler, processor and instruction set. With an argument it
 // times the loops.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -56,17 +57,35 @@ struct Random {  // xorshift64*
 
 // A stream of elements that begins `shift` elements behind an aligned address.
 struct Stream {
+  static constexpr int64_t kBehind = 256;
+  static constexpr char kUntouched = 0x5a;
   std::vector<char> bytes;
   DType dtype;
-  int64_t shift;
+  int64_t numel, shift;
 
   Stream(DType dtype, int64_t numel, int64_t shift, Random* random)
-      : bytes(size_t((numel + shift) * itemsize(dtype) + 64)), dtype(dtype), shift(shift) {
-    for (int64_t i = 0; random && i < numel; ++i) set(i, random->number());
+      : bytes(size_t((numel + shift) * itemsize(dtype) + 64 + kBehind), kUntouched),
+        dtype(dtype),
+        numel(numel),
+        shift(shift) {
+    for (int64_t i = 0; random && i < numel; ++i) {
+      set(i, random->number());
+      // Any bits: NaNs of every sign and payload, subnormal numbers, the largest ones.
+      if (random->next() % 97 == 0) {
+        const uint64_t bits = random->next();
+        memcpy(at(i), &bits, size_t(itemsize(dtype)));
+      }
+    }
   }
   char* at(int64_t i) {
     const uintptr_t first = (reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64;
     return reinterpret_cast<char*>(first) + (i + shift) * itemsize(dtype);
+  }
+  // Return whether nothing was written before the first element or behind the last.
+  bool intact() {
+    const auto untouched = [](char c) { return c == kUntouched; };
+    return std::all_of(bytes.data(), at(0), untouched) &&
+           std::all_of(at(numel), at(numel) + kBehind, untouched);
   }
   template <class T>
   void put(int64_t i, T x) {
@@ -92,15 +111,17 @@ struct Stream {
   }
 };
 
+// `ties`: powers of two, with which the results are often halfway between two numbers.
 template <class M>
-Hyper<M> hyper(bool scale, bool decay, double clip) {
+Hyper<M> hyper(bool scale, bool decay, double clip, bool ties) {
+  if (ties) return {M(scale ? -0.5 : 1), M(decay ? 0.25 : 0), M(0.5), M(1), M(-0.125), M(clip)};
   return {M(scale ? -1.0 / 3 : 1), M(decay ? 0.0123 : 0), M(0.9), M(0.95), M(-0.137), M(clip)};
 }
 
-Group group_of(int flags) {
+Group group_of(int flags, bool ties) {
   const bool scale = flags & 1, decay = flags & 2, nesterov = flags & 4;
-  const double clip = scale ? 0.7 : 1;
-  return {{hyper<float>(scale, decay, clip), hyper<double>(scale, decay, clip)},
+  const double clip = !scale ? 1 : ties ? 0.5 : 0.7;
+  return {{hyper<float>(scale, decay, clip, ties), hyper<double>(scale, decay, clip, ties)},
           scale,
           decay,
           true,
@@ -118,7 +139,8 @@ uint64_t digest_of(DType dtype, DType grad_dtype, MasterForm master_form, Moment
                    int flags, bool use_fma, const Isa& isa) {
   Digest digest;
   Random random{uint64_t(1 + flags)};
-  for (const int64_t numel : {0, 1, 7, 8, 9, 31, 33, 1023, 1024, 1025, 16385}) {
+  for (const int64_t numel : {0,  1,  7,  8,  9,   15,  16,  17,   31,   32,   33,
+                              63, 64, 65, 95, 127, 128, 129, 1023, 1024, 1025, 16385}) {
     for (const int64_t shift : {0, 1, 3}) {
       const DType wide = master_form == MasterForm::none ? dtype : DType::float32;
       Stream param(dtype, numel, shift, &random), grad(grad_dtype, numel, 2 * shift, &random);
@@ -138,11 +160,19 @@ uint64_t digest_of(DType dtype, DType grad_dtype, MasterForm master_form, Moment
       slot.grad_dtype = grad_dtype;
       slot.mode = mode;
       slot.master_form = master_form;
-      const Group group = group_of(flags);
+      const Group group = group_of(flags, shift == 1);
       update_cpu(&slot, 1, &group, use_fma, nothing, nothing, isa);
-      double sum = 0;
-      square_sums_cpu(&slot, 1, 1.0 / 3, &sum, isa);
-      digest.add(sum);
+      for (Stream* stream : {&param, &grad, &buffer, &master, &rest})
+        if (!stream->intact()) std::exit(2);
+      const auto add_sum = [&](double inv_scale) {
+        double sum = 0;
+        square_sums_cpu(&slot, 1, inv_scale, &sum, isa);
+        digest.add(sum);
+      };
+      add_sum(1);
+      for (int64_t i = 0; i < numel; ++i)
+        if (!std::isfinite(grad.value(i))) grad.set(i, 0.25);
+      for (const double inv_scale : {1.0, 1.0 / 3, double(INFINITY)}) add_sum(inv_scale);
       for (int64_t i = 0; i < numel; ++i) {
         digest.add(param.value(i));
         if (mode != MomentumMode::none) digest.add(buffer.value(i));
@@ -159,15 +189,19 @@ uint64_t digest_of(DType dtype, DType grad_dtype, MasterForm master_form, Moment
 // Print the digest, which is the same whatever the instruction set.
 void updates(DType dtype, DType grad_dtype, MasterForm master_form, MomentumMode mode, int flags,
              bool use_fma) {
-  const uint64_t digest =
-      digest_of(dtype, grad_dtype, master_form, mode, flags, use_fma, best_isa());
-  const bool same =
-      digest == digest_of(dtype, grad_dtype, master_form, mode, flags, use_fma, baseline::isa);
-  std::printf("%s grad %s %s %s flags %d %s: %016llx%s\n", kNames[int(dtype)],
+  const auto digest = [&](const Isa& isa) {
+    return digest_of(dtype, grad_dtype, master_form, mode, flags, use_fma, isa);
+  };
+  const uint64_t expected = digest(baseline::isa);
+  std::printf("%s grad %s %s %s flags %d %s: %016llx\n", kNames[int(dtype)],
               kNames[int(grad_dtype)], kMasters[int(master_form)], kModes[int(mode)], flags,
-              use_fma ? "fused" : "unfused", static_cast<unsigned long long>(digest),
-              same ? "" : ", and another in the baseline's instructions");
-  if (!same) std::exit(1);
+              use_fma ? "fused" : "unfused", static_cast<unsigned long long>(expected));
+  const auto isas = all_isas();  // the baseline is the last
+  for (size_t i = 0; i + 1 < isas.size(); ++i)
+    if (digest(*isas[i]) != expected) {
+      std::printf("another digest in instruction set %zu of %zu\n", i, isas.size());
+      std::exit(1);
+    }
 }
 
 void conversions() {
@@ -224,7 +258,7 @@ void every_update() {
 }
 
 // Print nanoseconds an element of a later step with momentum and decay, and of a norm: the best.
-void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds) {
+void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds, const Isa& isa) {
   Random random{3};
   const DType wide = master_form == MasterForm::none ? dtype : DType::float32;
   Stream param(dtype, numel, 0, &random), grad(dtype, numel, 0, &random);
@@ -243,13 +277,13 @@ void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds) {
   slot.dtype = slot.grad_dtype = dtype;
   slot.mode = MomentumMode::next;
   slot.master_form = master_form;
-  const Group group = group_of(2);
+  const Group group = group_of(2, false);
   double best = INFINITY, norm = INFINITY, sum = 0;
   for (int round = 0; round < rounds; ++round) {
     const auto begin = std::chrono::steady_clock::now();
-    update_cpu(&slot, 1, &group, true, nothing, nothing);
+    update_cpu(&slot, 1, &group, true, nothing, nothing, isa);
     const auto middle = std::chrono::steady_clock::now();
-    square_sums_cpu(&slot, 1, 1.0, &sum);
+    square_sums_cpu(&slot, 1, 1.0, &sum, isa);
     const auto end = std::chrono::steady_clock::now();
     using Nanoseconds = std::chrono::duration<double, std::nano>;
     best = std::fmin(best, Nanoseconds(middle - begin).count());
@@ -259,13 +293,14 @@ void time_one(DType dtype, MasterForm master_form, int64_t numel, int rounds) {
               best / numel, norm / numel);
 }
 
-void time_all() {
-  const auto time_each = [](int64_t numel, int rounds) {
+void time_all(const Isa& isa) {
+  const auto time_each = [&](int64_t numel, int rounds) {
     std::printf("%lld elements\n", static_cast<long long>(numel));
-    for (int dtype = 0; dtype < 4; ++dtype) time_one(DType(dtype), MasterForm::none, numel, rounds);
-    time_one(DType::bfloat16, MasterForm::whole, numel, rounds);
-    time_one(DType::float16, MasterForm::whole, numel, rounds);
-    time_one(DType::bfloat16, MasterForm::remainder, numel, rounds);
+    for (int dtype = 0; dtype < 4; ++dtype)
+      time_one(DType(dtype), MasterForm::none, numel, rounds, isa);
+    time_one(DType::bfloat16, MasterForm::whole, numel, rounds, isa);
+    time_one(DType::float16, MasterForm::whole, numel, rounds, isa);
+    time_one(DType::bfloat16, MasterForm::remainder, numel, rounds, isa);
   };
   time_each(16384, 2000);  // in the second cache
   time_each(8 << 20, 20);  // in memory
@@ -275,7 +310,11 @@ void time_all() {
 
 int main(int count, char**) {
   if (count > 1) {
-    time_all();
+    const auto isas = all_isas();
+    for (size_t i = 0; i < isas.size(); ++i) {
+      std::printf("instruction set %zu of %zu, the best first\n", i + 1, isas.size());
+      time_all(*isas[i]);
+    }
     return 0;
   }
   conversions();
