@@ -8,6 +8,7 @@
 #include "cuda/items.h"
 #include "gathered.h"
 #include "gpu/step.h"
+#include "images.h"
 #include "program.h"
 #ifndef LRFUSED_CUDA
 #include "cuda/emulated.h"
@@ -66,7 +67,8 @@ std::tuple<std::string, int, int> describe(int device) {
 void bind_device(py::module_& m) {
   py::class_<DeviceState>(m, "DeviceState")
       .def(py::init<int64_t, int>(), py::arg("index"), py::arg("driver"))
-      .def("bind", &DeviceState::bind, py::arg("tensors"), py::arg("groups"), py::arg("length"))
+      .def("bind", &DeviceState::bind, py::arg("tensors"), py::arg("momentum_cells"),
+           py::arg("length"))
       .def("reserve", &DeviceState::reserve, py::arg("numels"))
       .def("advance", &DeviceState::advance, py::arg("stream"))
       .def("observe", &DeviceState::observe, py::arg("metric"), py::arg("stream"));
@@ -82,9 +84,8 @@ void bind_device(py::module_& m) {
       .def("norm", &DeviceStep::norm, py::arg("device"), py::arg("stream"), py::arg("max_norm"),
            py::arg("recording"))
       .def("create", &DeviceStep::create)
-      .def("launch", &DeviceStep::launch, py::arg("device"), py::arg("stream"),
-           py::arg("momentum_cells"), py::arg("advances"), py::arg("always"), py::arg("finite"),
-           py::arg("recording"))
+      .def("launch", &DeviceStep::launch, py::arg("device"), py::arg("stream"), py::arg("advances"),
+           py::arg("always"), py::arg("finite"), py::arg("recording"))
       .def("finish", &DeviceStep::finish, py::arg("state"));
   m.def("on_gpu", &cuda::on_gpu);
   m.def("driver_version", &cuda::driver_version);
@@ -156,6 +157,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       },
       py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("master_form"),
       py::arg("device_type"));
+  py::class_<Images>(m, "Images")
+      .def(py::init<>())
+      .def("watch", &Images::watch, py::arg("tensors"), py::arg("anew"))
+      .def("unchanged", &Images::unchanged)
+      .def("changed", &Images::changed)
+      .def("note", &Images::note, py::arg("i"))
+      .def("note_moved", &Images::note_moved);
   m.def("has_observers", &at::hasCallbacks);
   m.def("units_of", &units_of, py::arg("numels"));
   bind_device(m);

@@ -27,36 +27,28 @@ class C10_HIDDEN DeviceStep {
   py::list odd() const { return gathered_.odd(); }
   std::vector<int64_t> devices() const;  // the indices of the slots' devices
 
-  // Multiply gradients by 1 / grad_scale, or by inv_scale where it is None; make no update where
-  // found_inf is not 0. Both tensors are fp32 of one element, on the device.
+  // Set state.h's Scaling.
   void scale(double inv_scale, std::optional<at::Tensor> grad_scale,
              std::optional<at::Tensor> found_inf);
 
-  // Take the norm of all gradients, which `launch` then clips to max_norm. Returns fp64 of two
-  // elements on the device, the norm and the coefficient; while `recording`, always the same tensor
-  // of the device's state.
+  // Take the norm of all gradients, to which `launch` then clips: DeviceState::norm.
   at::Tensor norm(DeviceState& device, int64_t stream, double max_norm, bool recording);
 
   // Create momentum buffers and masters. The state has none of them before `finish`.
   void create();
 
-  // Update the slots of one device. `momentum_cells` names each group's cell of a momentum that a
-  // schedule moves, or is -1. With `finite` no update is made of an infinite norm; with `always` a
-  // step that makes none advances the schedule too. While `recording` into a graph nothing is
-  // uploaded.
-  void launch(DeviceState& device, int64_t stream, const std::vector<int32_t>& momentum_cells,
-              bool advances, bool always, bool finite, bool recording);
+  // Update the slots of one device: DeviceState::update.
+  void launch(DeviceState& device, int64_t stream, bool advances, bool always, bool finite,
+              bool recording);
 
   // Put the created tensors into the state.
   void finish(const py::dict& state);
 
  private:
-  cuda::Scaler scaler_on(const DeviceState& device) const;
-
   Gathered gathered_;
   std::vector<at::Tensor> created_;
-  double inv_scale_ = 1;
-  at::Tensor grad_scale_, found_inf_, clip_;
+  Scaling scaling_;
+  at::Tensor clip_;
 };
 
 }  // namespace lrfused

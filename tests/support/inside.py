@@ -34,8 +34,7 @@ def copies_on_devices(program: Any) -> dict[torch.device, dict[str, torch.Tensor
 
 def copy_on_the_host(program: Any) -> dict[str, torch.Tensor]:
     """Return the host's copy of the same tensors, in the order of the devices' copies."""
-    order = {"plateau states": program._order}
-    return {name: host[order.get(name, ...)] for name, host in program._moving.items()}
+    return {name: program._as_there(name) for name in program._moving}
 
 
 def forget_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
