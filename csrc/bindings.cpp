@@ -87,6 +87,10 @@ void bind_device(py::module_& m) {
       .def("launch", &DeviceStep::launch, py::arg("device"), py::arg("stream"), py::arg("advances"),
            py::arg("always"), py::arg("finite"), py::arg("recording"))
       .def("finish", &DeviceStep::finish, py::arg("state"));
+  m.def("step_at_once", &step_at_once, py::arg("groups"), py::arg("state"), py::arg("program"),
+        py::arg("device"), py::arg("images"), py::arg("master_form"), py::arg("grad_scale"),
+        py::arg("found_inf"), py::arg("max_norm"), py::arg("stream"), py::arg("advance"),
+        py::arg("settled"));
   m.def("on_gpu", &cuda::on_gpu);
   m.def("driver_version", &cuda::driver_version);
   m.def("touches_of", &touches_of, py::arg("addresses"), py::arg("numel"), py::arg("sizes"));

@@ -131,6 +131,21 @@ class Images:
     def note(self, i: int) -> None: ...
     def note_moved(self) -> None: ...
 
+def step_at_once(
+    groups: list[dict[str, Any]],
+    state: dict[Tensor, dict[str, Any]],
+    program: Program,
+    device: DeviceState,
+    images: Images,
+    master_form: Master,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+    max_norm: float | None,
+    stream: int,
+    advance: bool,
+    settled: bool,
+) -> tuple[bool, Tensor | None]: ...
+
 class Tape:  # where there is no GPU
     def __len__(self) -> int: ...
     def replay(self) -> None: ...

@@ -124,6 +124,12 @@ bool DeviceState::has(const Slot& slot) const {
   return device_.is_cpu() || slot.device == device_.index();
 }
 
+bool DeviceState::has_all(const Found& found) const {
+  for (const Slot& slot : found.slots)
+    if (!has(slot)) return false;
+  return !found.slots.empty();
+}
+
 at::Tensor DeviceState::norm(const Found& found, int64_t stream, const Scaling& scaling,
                              double max_norm, bool recording) {
   const int64_t places = found.places;

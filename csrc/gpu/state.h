@@ -57,6 +57,9 @@ class DeviceState {
   void update(const Found& found, int64_t stream, const Scaling& scaling, const at::Tensor& clip,
               bool advances, bool always, bool finite, bool recording);
 
+  // Return whether all slots are on this device, and there are any.
+  bool has_all(const Found& found) const;
+
   void advance(int64_t stream);                            // one schedule step of every group
   void observe(const at::Tensor& metric, int64_t stream);  // fp64 of one element
 

@@ -44,4 +44,36 @@ void DeviceStep::finish(const py::dict& state) {
   put(gathered_.found, created_, state);
 }
 
+std::pair<bool, std::optional<at::Tensor>> step_at_once(
+    const py::list& groups, const py::dict& state, Program& program, DeviceState& device,
+    Images& images, MasterForm master_form, std::optional<at::Tensor> grad_scale,
+    std::optional<at::Tensor> found_inf, std::optional<double> max_norm, int64_t stream,
+    bool advance, bool settled) {
+  TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
+                    "the program was compiled for ", program.groups(), " groups, not ",
+                    groups.size());
+  if (!images.unchanged()) return {false, std::nullopt};
+  static thread_local Found found;  // its memory serves every step
+  found.aligned = true;
+  gather(groups, state, program.cells(), 1.0, device_type(), master_form, found);
+  if (!found.valid || !found.odd.empty() || found.firsts > 0 || !device.has_all(found))
+    return {false, std::nullopt};
+
+  // Take the norm, and update.
+  const bool scaled = grad_scale || found_inf;
+  const Scaling scaling{1, grad_scale.value_or(at::Tensor()), found_inf.value_or(at::Tensor())};
+  std::optional<at::Tensor> clip;
+  if (max_norm) clip = device.norm(found, stream, scaling, *max_norm, /*recording=*/false);
+  device.update(found, stream, scaling, clip.value_or(at::Tensor()), advance, /*always=*/true,
+                /*finite=*/scaled, /*recording=*/false);
+  if (settled) program.use();
+  for (const Tensors& t : found.tensors) t.param->bump_version();
+
+  // Advance and show.
+  if (settled && advance) program.advance();
+  if (settled) images.note_moved();
+  if (settled && advance) program.show(groups);
+  return {true, clip};
+}
+
 }  // namespace lrfused

@@ -7,12 +7,17 @@
 //     create()          create momentum buffers and masters for first steps
 //     launch(...)       on each device: update, note the rates used, advance
 //     finish(...)       put the state
+//
+// In the common step Python has nothing to decide between them: step_at_once makes it whole.
 #pragma once
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "../gathered.h"
+#include "../images.h"
+#include "../program.h"
 #include "state.h"
 
 namespace lrfused {
@@ -50,5 +55,18 @@ class C10_HIDDEN DeviceStep {
   Scaling scaling_;
   at::Tensor clip_;
 };
+
+// Make a step outside of a capture, of plain tensors that are all on one device and have their
+// state, if the device has the host's numbers: `images`. Return whether it was made, and what
+// DeviceState::norm returns if there is a max_norm; for every other step do nothing.
+//
+// What GradScaler found is read on the device. `settled`: whether no decision of the device is in
+// flight; the host's program, too, notes the rates used, advances if `advance`, and shows its
+// rates. Else the caller keeps that for later.
+std::pair<bool, std::optional<at::Tensor>> step_at_once(
+    const py::list& groups, const py::dict& state, Program& program, DeviceState& device,
+    Images& images, MasterForm master_form, std::optional<at::Tensor> grad_scale,
+    std::optional<at::Tensor> found_inf, std::optional<double> max_norm, int64_t stream,
+    bool advance, bool settled);
 
 }  // namespace lrfused

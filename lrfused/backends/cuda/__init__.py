@@ -44,6 +44,8 @@ class Cuda(DeviceBackend):
         self, groups: Groups, state: State, program: Any, advance: bool, scaling: GradientScaling
     ) -> bool:
         """Make a step, after which the masters that it used are no longer prepared ones."""
+        if program.step_at_once(groups, state, advance, scaling):
+            return True
         updated = super().step(groups, state, program, advance, scaling)
         if updated and program.prepared:
             prepared.forget_used(groups, program.prepared)
