@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include "cpu/direct.h"
 #include "cpu/step.h"
 #include "cpu/units.h"
 #include "cuda/items.h"
@@ -10,6 +11,7 @@
 #include "gpu/step.h"
 #include "images.h"
 #include "program.h"
+#include "zero_grad.h"
 #ifndef LRFUSED_CUDA
 #include "cuda/emulated.h"
 #endif
@@ -120,13 +122,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<Program>(m, "Program")
       .def(py::init([](const std::array<at::Tensor, 7>& moved,
                        const std::array<at::Tensor, 5>& compiled,
-                       const std::array<py::list, 5>& shown, int64_t steps) {
+                       const std::array<py::list, 6>& shown, int64_t steps) {
              const auto& [cells, epochs, used, history, recorded, plateau_states, observed] = moved;
              const auto& [segments, constants, tables, plateau_cells, plateaus] = compiled;
-             const auto& [groups, rates, momenta, templates, places] = shown;
+             const auto& [groups, rates, momenta, templates, places, kept] = shown;
              return Program({cells, epochs, used, history, recorded, plateau_states, observed},
                             {segments, constants, tables, plateau_cells, plateaus},
-                            {groups, rates, momenta, templates, places}, steps);
+                            {groups, rates, momenta, templates, places, kept}, steps);
            }),
            py::arg("moved"), py::arg("compiled"), py::arg("shown"), py::arg("steps"))
       .def_readwrite("left", &Program::left)
@@ -139,12 +141,24 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
           },
           py::arg("groups") = py::none())
       .def("feed", &Program::feed, py::arg("metric"))
+      .def("note_states", &Program::note_states, py::arg("metrics"))
+      .def("keep", &Program::keep)
       .def("cells", &Program::current_cells)
       .def("show", &Program::show, py::arg("groups"))
       .def("shows", &Program::shows, py::arg("groups"));
   m.def("step", &step, py::arg("groups"), py::arg("state"), py::arg("program"),
         py::arg("inv_scale"), py::arg("max_norm"), py::arg("skip"), py::arg("master_form"),
         py::arg("advance"), py::arg("use_fma"), py::arg("odd"));
+  m.def(
+      "direct",
+      [](const py::object& program, const py::list& read, MasterForm master_form, bool use_fma,
+         bool advance, bool by_hand, bool may_warn, const py::list& hooks) {
+        return functions({program, program.cast<Program&>(), read, master_form, use_fma, advance,
+                          by_hand, may_warn, hooks});
+      },
+      py::arg("program"), py::arg("read"), py::arg("master_form"), py::arg("use_fma"),
+      py::arg("advance"), py::arg("by_hand"), py::arg("may_warn"), py::arg("hooks"));
+  m.def("zero_grad", &zero_grad, py::arg("groups"), py::arg("set_to_none"));
   py::class_<Gathered>(m, "Gathered")
       .def_property_readonly("valid", &Gathered::valid)
       .def_property_readonly("firsts", &Gathered::firsts)
@@ -169,6 +183,21 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("note", &Images::note, py::arg("i"))
       .def("note_moved", &Images::note_moved);
   m.def("has_observers", &at::hasCallbacks);
+  py::class_<Pace>(m, "Pace")
+      .def(py::init<>())
+      .def(
+          "choose",
+          [](Pace& pace, int64_t cost, int64_t threads) {
+            const Pace::Run run = pace.choose(cost, threads);
+            return std::pair(run.threads, run.retry);
+          },
+          py::arg("cost"), py::arg("threads"))
+      .def(
+          "note",
+          [](Pace& pace, int64_t cost, std::pair<bool, bool> run, int64_t nanoseconds) {
+            pace.note(cost, {run.first, run.second}, nanoseconds);
+          },
+          py::arg("cost"), py::arg("run"), py::arg("nanoseconds"));
   m.def("units_of", &units_of, py::arg("numels"));
   bind_device(m);
 }

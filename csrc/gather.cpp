@@ -22,21 +22,17 @@
 // writes.
 #include "gather.h"
 
-#include <ATen/ops/empty.h>
-#include <c10/core/InferenceMode.h>
-#include <c10/core/impl/COWDeleter.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/irange.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <atomic>
 #include <cstddef>
-#include <map>
 
-#include "cpu/parallel.h"
+#include "cpu/units.h"
 #include "cuda/items.h"
 #include "groups.h"
 #include "parameters.h"
+#include "plain.h"
 #include "prefetch.h"
 
 namespace lrfused {
@@ -44,7 +40,7 @@ namespace {
 
 constexpr int64_t kAhead = 6;    // parameters at each stage
 constexpr int64_t kRing = 32;    // more than five stages' and the one at the first
-constexpr int64_t kGrain = 512;  // parameters that are worth waking a thread for
+constexpr int64_t kShare = 512;  // parameters that a thread takes at a time
 
 enum class Kind : uint8_t { plain, skip, odd };
 
@@ -71,19 +67,6 @@ bool dtype_of(const c10::TensorImpl* t, DType& dtype) {
   }
 }
 
-// Return the dispatch keys of a plain tensor of a device type. Subclasses, sparse, lazy and
-// conjugated tensors and tensors on other devices have other keys.
-c10::DispatchKeySet plain_keys(c10::DeviceType device) {
-  static std::map<c10::DeviceType, c10::DispatchKeySet> known;  // guarded by the GIL
-  const auto found = known.find(device);
-  if (found != known.end()) return found->second;
-  // The caller's modes, such as inference mode, would give the tensor other keys.
-  const c10::InferenceMode normal(false);
-  const c10::impl::ExcludeDispatchKeyGuard plain(
-      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
-  return known[device] = at::empty({0}, at::TensorOptions().device(device)).key_set();
-}
-
 constexpr const char* kBufferKey = "momentum_buffer";
 const char* master_name(MasterForm master_form) {
   return master_form == MasterForm::whole ? "master" : "master_remainder";
@@ -104,14 +87,6 @@ bool is_key(PyObject* key, PyObject* interned, const char* name) {
 bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
   if (a->is_contiguous() && b->is_contiguous()) return true;
   return a->is_non_overlapping_and_dense() && a->strides() == b->strides();
-}
-
-// Return the first element's address, or null if there is no memory, or it is copied on write.
-void* address_of(const c10::TensorImpl* t) {
-  const at::DataPtr& data =
-      t->unsafe_storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks();
-  if (data.get() == nullptr || data.get_deleter() == c10::impl::cow::cow_deleter) return nullptr;
-  return static_cast<char*>(data.get()) + t->storage_offset() * t->itemsize();
 }
 
 // One parameter's chain, as far as it has been followed.
@@ -361,15 +336,14 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
   Kind* kind = kinds.data();  // threads see their own thread_locals
   std::atomic<int64_t> numel, firsts, others, next;
   std::atomic<bool> in_order;
-  const int64_t threads = count <= kGrain ? 1 : std::min(thread_count(), 1 + (count - 1) / kGrain);
-  const int64_t share = 1 + (count - 1) / threads;
+  static thread_local Pace pace;
   const auto read = [&] {
     numel = firsts = others = next = 0;
     in_order = true;
-    parallel(threads > 1, [&] {
-      for (int64_t begin; (begin = share * next++) < count;) {
+    parallel(count > kShare, count * kTensorCost, pace, [&] {
+      for (int64_t begin; (begin = kShare * next++) < count;) {
         Reader reader(params, found.groups, master_form, found, kind);
-        if (!reader.read(begin, std::min(begin + share, count))) in_order = false;
+        if (!reader.read(begin, std::min(begin + kShare, count))) in_order = false;
         numel += reader.numel;
         firsts += reader.firsts;
         others += reader.others;
@@ -388,8 +362,8 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
   if (!found.valid) found.numel = found.firsts = 0;
 }
 
-std::vector<c10::intrusive_ptr<c10::TensorImpl>> hold(const Found& found) {
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
+Held hold(const Found& found) {
+  Held held;
   for (const Tensors& t : found.tensors)
     for (c10::TensorImpl* impl : {t.param, t.grad, t.buffer, t.master})
       if (impl) held.push_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl));

@@ -54,7 +54,8 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
             c10::DeviceType device, MasterForm master_form, Found& found);
 
 // Return references to all tensors of the slots: other Python code may drop a gradient.
-std::vector<c10::intrusive_ptr<c10::TensorImpl>> hold(const Found& found);
+using Held = std::vector<c10::intrusive_ptr<c10::TensorImpl>>;
+Held hold(const Found& found);
 
 // Return the odd parameters as [(group, param)].
 py::list odd_params(const Found& found);

@@ -25,7 +25,7 @@ class C10_HIDDEN Gathered {
   Found found;
 
  private:
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held_;
+  Held held_;
   py::list odd_;
 };
 

@@ -9,15 +9,20 @@
 namespace lrfused {
 
 namespace keys {
+PyObject* const params = PyUnicode_InternFromString("params");
 PyObject* const lr = PyUnicode_InternFromString("lr");
 PyObject* const momentum = PyUnicode_InternFromString("momentum");
+PyObject* const dampening = PyUnicode_InternFromString("dampening");
+PyObject* const weight_decay = PyUnicode_InternFromString("weight_decay");
+PyObject* const nesterov = PyUnicode_InternFromString("nesterov");
+PyObject* const maximize = PyUnicode_InternFromString("maximize");
 PyObject* const schedule = PyUnicode_InternFromString("schedule");
 }  // namespace keys
 
 namespace {
 
-double number(PyObject* dict, const char* name, bool& valid) {
-  const double value = PyFloat_AsDouble(item(dict, name));
+double number(PyObject* dict, PyObject* key, bool& valid) {
+  const double value = PyFloat_AsDouble(item(dict, key));
   if (value == -1.0 && PyErr_Occurred()) {
     PyErr_Clear();
     valid = false;
@@ -25,8 +30,8 @@ double number(PyObject* dict, const char* name, bool& valid) {
   return value;
 }
 
-bool truth(PyObject* dict, const char* name) {
-  const int value = PyObject_IsTrue(item(dict, name));
+bool truth(PyObject* dict, PyObject* key) {
+  const int value = PyObject_IsTrue(item(dict, key));
   if (value < 0) throw py::error_already_set();
   return value != 0;
 }
@@ -57,19 +62,20 @@ void show(PyObject* group, PyObject* key, PyObject* list, size_t g, py::object v
 
 }  // namespace
 
-PyObject* item(PyObject* dict, const char* name) {
-  PyObject* value = PyDict_GetItemString(dict, name);
-  if (value == nullptr) throw py::key_error(name);
-  return value;
+PyObject* item(PyObject* dict, PyObject* key) {
+  PyObject* value = PyDict_GetItemWithError(dict, key);
+  if (value != nullptr) return value;
+  if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, key);
+  throw py::error_already_set();
 }
 
 Group read_group(PyObject* dict, double rate, double inv_scale, bool& valid) {
-  const double momentum = number(dict, "momentum", valid);
-  const double decay = number(dict, "weight_decay", valid);
-  const double dampening = number(dict, "dampening", valid);
-  const Hyper<double> h{truth(dict, "maximize") ? -inv_scale : inv_scale, decay, momentum,
+  const double momentum = number(dict, keys::momentum, valid);
+  const double decay = number(dict, keys::weight_decay, valid);
+  const double dampening = number(dict, keys::dampening, valid);
+  const Hyper<double> h{truth(dict, keys::maximize) ? -inv_scale : inv_scale, decay, momentum,
                         1 - dampening, -rate};
-  const bool nesterov = truth(dict, "nesterov");
+  const bool nesterov = truth(dict, keys::nesterov);
   // Momentum without nesterov may be infinite in float32: in torch it only multiplies.
   for (const double x : {decay, nesterov ? momentum : 0, dampening, rate})
     if (std::isfinite(x) && std::isinf(float(x))) valid = false;
@@ -129,6 +135,29 @@ void show_places(const py::list& groups, py::handle templates, py::handle places
       throw py::error_already_set();
     show(groups[g].ptr(), keys::schedule, places.ptr(), g, std::move(place));
   }
+}
+
+void note_plateaus(const py::list& templates, int64_t group, int64_t metrics,
+                   const py::list& states) {
+  PyObject* before = PyList_GetItem(templates.ptr(), static_cast<Py_ssize_t>(group));
+  if (before == nullptr) throw py::error_already_set();
+  auto now = before == Py_None ? py::dict() : py::reinterpret_steal<py::dict>(PyDict_Copy(before));
+  now["metrics"] = metrics;
+  now["plateaus"] = states;
+  if (PyList_SetItem(templates.ptr(), static_cast<Py_ssize_t>(group), now.release().ptr()) < 0)
+    throw py::error_already_set();
+}
+
+py::object copy(const py::list& list) {
+  auto same = py::reinterpret_steal<py::object>(
+      PyList_GetSlice(list.ptr(), 0, PyList_GET_SIZE(list.ptr())));
+  if (!same) throw py::error_already_set();
+  return same;
+}
+
+void clear(const py::list& list) {
+  if (PyList_SetSlice(list.ptr(), 0, PyList_GET_SIZE(list.ptr()), nullptr) < 0)
+    throw py::error_already_set();
 }
 
 }  // namespace lrfused

@@ -11,13 +11,18 @@ namespace lrfused {
 
 // Interned keys of a group's dict.
 namespace keys {
+extern PyObject* const params;
 extern PyObject* const lr;
 extern PyObject* const momentum;
+extern PyObject* const dampening;
+extern PyObject* const weight_decay;
+extern PyObject* const nesterov;
+extern PyObject* const maximize;
 extern PyObject* const schedule;
 }  // namespace keys
 
 // A dict's value, borrowed; a KeyError if there is none.
-PyObject* item(PyObject* dict, const char* name);
+PyObject* item(PyObject* dict, PyObject* key);
 
 // Read a group. Clears `valid` for a value that is not a number or not in float32's range; Python
 // then raises the error.
@@ -40,5 +45,15 @@ void show_momenta(const py::list& groups, py::handle momenta, const double* cell
 // into the list `places`, the same object, where `templates` is not None.
 void show_places(const py::list& groups, py::handle templates, py::handle places,
                  const int64_t* epochs);
+
+// Replace a group's template by a copy with other states of its plateaus.
+void note_plateaus(const py::list& templates, int64_t group, int64_t metrics,
+                   const py::list& states);
+
+// Return a list of the same objects.
+py::object copy(const py::list& list);
+
+// Remove all objects of a list.
+void clear(const py::list& list);
 
 }  // namespace lrfused

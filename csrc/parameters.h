@@ -16,7 +16,7 @@ class Parameters {
  public:
   Parameters(const py::list& groups, PyObject* state) : state_(state) {
     for (const auto g : c10::irange(groups.size())) {
-      PyObject* params = item(groups[g].ptr(), "params");
+      PyObject* params = item(groups[g].ptr(), keys::params);
       if (!PyList_Check(params)) throw py::type_error("param_groups[...]['params'] must be a list");
       first_.push_back(count_);
       lists_.push_back(PySequence_Fast_ITEMS(params));

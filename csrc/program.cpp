@@ -2,10 +2,15 @@
 
 #include <c10/util/irange.h>
 
+#include <map>
+
 #include "groups.h"
+#include "plateau.h"
 
 namespace lrfused {
 namespace {
+
+constexpr int64_t kPlateauState = sizeof(PlateauState) / sizeof(double);
 
 void check(const char* name, const at::Tensor& t, at::ScalarType dtype, int64_t rows,
            int64_t columns) {
@@ -95,7 +100,7 @@ bool Program::feed(double metric) {
 }
 
 void Program::show(const py::list& groups) const {
-  const auto& [known, rates, momenta, templates, places] = shown_;
+  const auto& [known, rates, momenta, templates, places, kept] = shown_;
   const auto fits = [&](const py::list& list) { return list.size() == size_t(this->groups()); };
   TORCH_CHECK_VALUE(fits(groups) && fits(rates) && (momenta.empty() || fits(momenta)) &&
                         fits(templates) && fits(places),
@@ -107,8 +112,31 @@ void Program::show(const py::list& groups) const {
   show_places(groups, templates, places, moved_.epochs.const_data_ptr<int64_t>());
 }
 
+void Program::note_states(int64_t metrics) const {
+  const int64_t* cell = compiled_.plateau_cells.const_data_ptr<int64_t>();
+  const double* state = moved_.plateau_states.const_data_ptr<double>();
+  std::map<int64_t, py::list> states;  // by group
+  for (int64_t i = 0; i < compiled_.plateau_cells.numel(); ++i, state += kPlateauState) {
+    py::list numbers;
+    for (int64_t j = 0; j < kPlateauState; ++j) numbers.append(state[j]);
+    states[cell[i] / 2].append(std::move(numbers));
+  }
+  for (const auto& [g, own] : states) note_plateaus(shown_.templates, g, metrics, own);
+}
+
+void Program::keep() const {
+  py::list kept = shown_.kept;
+  if (!kept.empty()) return;
+  for (const py::list& shown : {shown_.rates, shown_.momenta, shown_.places})
+    kept.append(copy(shown));
+}
+
+void Program::forget() const {
+  if (!shown_.kept.empty()) clear(shown_.kept);
+}
+
 bool Program::shows(const py::list& groups) const {
-  const auto& [known, rates, momenta, templates, places] = shown_;
+  const auto& [known, rates, momenta, templates, places, kept] = shown_;
   return is_same(groups, known) && have(groups, keys::lr, rates) &&
          have(groups, keys::schedule, places) &&
          (momenta.empty() || have(groups, keys::momentum, momenta, /*none_is_any=*/true));

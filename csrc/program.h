@@ -40,6 +40,7 @@ struct C10_HIDDEN Shown {
   py::list momenta;    // empty, or each group's momentum, None where no schedule cycles it
   py::list templates;  // each group's place without its epoch, None where it has no schedule
   py::list places;     // each group's place, or None
+  py::list kept;       // empty, or rates, momenta and places as the last optimizer step showed them
 };
 
 class C10_HIDDEN Program {
@@ -50,6 +51,10 @@ class C10_HIDDEN Program {
   void use();                // note the rates used by this step
   void advance();            // one schedule step of every group
   bool feed(double metric);  // one metric for every plateau; whether any cut its rate
+  // Put the plateaus' states, and how many metrics were fed, into the templates.
+  void note_states(int64_t metrics) const;
+  void keep() const;                         // keep what is shown now, if nothing is kept
+  void forget() const;                       // keep nothing
   void show(const py::list& groups) const;   // put rates, momenta, places into groups and lists
   bool shows(const py::list& groups) const;  // whether these groups have what was put there
   std::vector<double> current_cells() const;

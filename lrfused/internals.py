@@ -63,8 +63,21 @@ class Internals:
         self.backend = self.trusted_backend(groups)
         self.device = first_device(groups)
         if self.rates is not None:
+            self.rates.direct = None
             self.rates.use(groups, self.backend.Program)
             self.rates.regrouped = False
+
+    def open_direct(self) -> None:
+        """Let the next steps be made in one call, if nothing was unusual about the last one."""
+        rates, scaling = self.rates, self.scaling
+        if (
+            rates.direct is None
+            and self.clock.every in (None, 1)
+            and scaling.max_grad_norm is None
+            and not self.initial.made
+            and not (rates.shown.followed or rates.watched or rates.returned)
+        ):
+            rates.direct = self.backend.direct(rates, scaling, not self.warned_of_attached)
 
     def prepare_capture(self, groups: Groups, state: State) -> None:
         """Make what a captured first step could not make, if the optimizer is capturable."""

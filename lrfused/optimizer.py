@@ -28,6 +28,7 @@ from .checks.refusals import (
 )
 from .checks.warned import warnings_of_the_caller
 from .integrations.step_hooks import warn_of_attached, wrap_step
+from .integrations.zero_grad import zero_grad
 from .internals import Internals, first_device
 from .rates import binding, places
 from .rates.bound import BoundSchedules
@@ -132,7 +133,7 @@ class FusedDecaySGD(SGD):
             "master_weights": master_weights,
             "backend": backend,
         }
-        wrap_step(type(self))
+        wrap_step(type(self), FusedDecaySGD.step)
         try:
             super(SGD, self).__init__(params, defaults)  # SGD's own would drop our defaults
             self._internals.choose_backend(self.param_groups)
@@ -206,6 +207,7 @@ class FusedDecaySGD(SGD):
         parts, groups = self._internals, self.param_groups
         rates, clock, scaling, initial = parts.rates, parts.clock, parts.scaling, parts.initial
         if (initial.made or not self.state) and initial.make(groups, self.state, scaling.master):
+            rates.direct = None
             return loss
         if first_device(groups) != parts.device:  # the model was moved
             parts.choose_backend(groups)
@@ -227,7 +229,12 @@ class FusedDecaySGD(SGD):
         updated = parts.backend.step(groups, self.state, rates.program, due, scaling)
         if counts and (updated or not scaling.on_update):
             rates.count(groups)
+        parts.open_direct()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients of all parameters: drop them or, as torch does, fill them with 0."""
+        zero_grad(self, set_to_none)
 
     @property
     def lr_used(self) -> list[float]:
@@ -245,6 +252,7 @@ class FusedDecaySGD(SGD):
     @max_grad_norm.setter
     def max_grad_norm(self, value: float | None) -> None:
         self._internals.scaling.max_grad_norm = check_max_grad_norm(value)
+        self._internals.rates.direct = None
 
     @property
     def grad_norm(self) -> Tensor:
@@ -352,7 +360,7 @@ class FusedDecaySGD(SGD):
 
     def _unpickle(self, state: dict[str, Any]) -> None:
         plain = state.pop("_internals")
-        wrap_step(type(self))
+        wrap_step(type(self), FusedDecaySGD.step)
         super().__setstate__(state)
         self._internals = parts = Internals.of_plain(plain)
         parts.choose_backend(self.param_groups)

@@ -26,10 +26,13 @@ void square_sums_cpu(const Slot* slots, int64_t count, double inv_scale, double*
           sum(static_cast<const char*>(s.grad) + begin * itemsize(s.grad_dtype),
               std::min(kPiece, end - begin), inv_scale);
   };
-  for_each_unit(slots, count, [&](const Unit& u) {
-    if (u.last == u.first + 1) return run(u.first, u.begin, u.end);
-    for (int64_t i = u.first; i < u.last; ++i) run(i, 0, slots[i].numel);
-  });
+  static thread_local Pace pace;
+  for_each_unit(
+      count, [&](int64_t i) { return slots[i].numel; }, pace,
+      [&](const Unit& u) {
+        if (u.last == u.first + 1) return run(u.first, u.begin, u.end);
+        for (int64_t i = u.first; i < u.last; ++i) run(i, 0, slots[i].numel);
+      });
   for (int64_t i = 0; i < count; ++i)
     sums[slots[i].place] = ordered_sum(pieces.data() + first[i], first[i + 1] - first[i]);
 }

@@ -15,14 +15,11 @@
 namespace lrfused {
 namespace {
 
-// Elements from which on a step lets other Python threads run.
-constexpr int64_t kReleaseGilFrom = 1 << 20;
-
 // Lets other Python threads run, while it lives, if the step is a long one.
 class ReleaseGil {
  public:
   explicit ReleaseGil(const Found& found) {
-    if (found.numel >= kReleaseGilFrom) released_.emplace();
+    if (releases_gil(found)) released_.emplace();
   }
 
  private:
@@ -51,6 +48,10 @@ void clip(std::vector<Group>& groups, double coefficient) {
   }
 }
 
+}  // namespace
+
+bool releases_gil(const Found& found) { return found.numel >= 1 << 20; }
+
 void update(const Found& found, bool use_fma) {
   const ReleaseGil released(found);
   const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
@@ -59,8 +60,6 @@ void update(const Found& found, bool use_fma) {
       [=](int64_t i) { prefetch_version(tensors[i].param, tensors[i].version); },
       [=](int64_t i) { tensors[i].param->bump_version(); });
 }
-
-}  // namespace
 
 StepResult step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,
                 std::optional<double> max_norm, bool skip, MasterForm master_form, bool advance,
@@ -74,8 +73,7 @@ StepResult step(const py::list& groups, const py::dict& state, Program& program,
   const bool has_odd = !found.odd.empty() || !found.valid;
 
   // Hold references where other Python code may run before the update, and drop a gradient.
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> held;
-  if (has_odd || found.numel >= kReleaseGilFrom) held = hold(found);
+  const auto held = has_odd || releases_gil(found) ? hold(found) : Held();
 
   // Check the odd parameters.
   py::object update_odd = py::none();

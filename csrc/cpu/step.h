@@ -24,4 +24,10 @@ StepResult step(const py::list& groups, const py::dict& state, Program& program,
                 std::optional<double> max_norm, bool skip, MasterForm master_form, bool advance,
                 bool use_fma, const py::function& odd);
 
+// Return whether an update lets other Python threads run: they may drop tensors that are not held.
+bool releases_gil(const Found& found);
+
+// Update every parameter that was found to be plain.
+void update(const Found& found, bool use_fma);
+
 }  // namespace lrfused

@@ -21,11 +21,11 @@ struct Unit {
 };
 
 // Cut tensors of numel(i) elements, i in [0, count), into units in order, covering each element
-// once.
+// once. Return the cost of all.
 template <class Numel>
-void cut(int64_t count, Numel numel, std::vector<Unit>& units) {
+int64_t cut(int64_t count, Numel numel, std::vector<Unit>& units) {
   units.clear();
-  int64_t first = 0, cost = 0;
+  int64_t first = 0, cost = 0, all = count * kTensorCost;
   const auto close = [&](int64_t last) {
     if (last > first) units.push_back({first, last, 0, last == first + 1 ? numel(first) : 0});
     first = last;
@@ -33,6 +33,7 @@ void cut(int64_t count, Numel numel, std::vector<Unit>& units) {
   };
   for (int64_t i = 0; i < count; ++i) {
     const int64_t n = numel(i);
+    all += n;
     if (n > kUnit) {
       close(i);
       for (int64_t begin = 0; begin < n; begin += kUnit)
@@ -44,22 +45,22 @@ void cut(int64_t count, Numel numel, std::vector<Unit>& units) {
     }
   }
   close(count);
+  return all;
 }
 
-constexpr int64_t kSerial = 32768;  // elements below which waking threads costs more than it saves
-
-// Each thread takes the next free unit, so that a slow core takes fewer.
-template <class Run>
-void for_each_unit(const Slot* slots, int64_t count, Run run) {
+// Do all units of tensors of numel(i) elements. Each thread takes the next free unit, so that a
+// slow core takes fewer.
+template <class Numel, class Run>
+void for_each_unit(int64_t count, Numel numel, Pace& pace, Run run) {
   static thread_local std::vector<Unit> units;
-  cut(count, [&](int64_t i) { return slots[i].numel; }, units);
+  const int64_t cost = cut(count, numel, units);
   const int64_t total = static_cast<int64_t>(units.size());
   const Unit* first = units.data();  // not `units`: each thread would see its own
   std::atomic<int64_t> next{0};
   const auto work = [&] {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;) run(first[i]);
   };
-  parallel(total > 1 && total * kUnit > kSerial && thread_count() > 1, work);
+  parallel(total > 1, cost, pace, work);
 }
 
 }  // namespace lrfused

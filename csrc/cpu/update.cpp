@@ -21,21 +21,24 @@ void update_cpu(const Slot* slots, int64_t count, const Group* groups, bool use_
     }
     if (begin == 0) written(i);
   };
-  for_each_unit(slots, count, [&](const Unit& u) {
-    if (u.last == u.first + 1) return run(u.first, u.begin, u.end);
-    for (int64_t i = u.first; i < u.last; ++i) {
-      // The hardware prefetcher cannot predict the next small tensor.
-      const int64_t next = std::min(i + 3, u.last - 1);
-      const Slot& ahead = slots[next];
-      soon(next);
-      for (int64_t byte = 0; byte < 256; byte += 64) {
-        __builtin_prefetch(static_cast<const char*>(ahead.param) + byte, 1);
-        __builtin_prefetch(static_cast<const char*>(ahead.grad) + byte, 0);
-        __builtin_prefetch(static_cast<const char*>(ahead.buffer) + byte, 1);
-      }
-      run(i, 0, slots[i].numel);
-    }
-  });
+  static thread_local Pace pace;
+  for_each_unit(
+      count, [&](int64_t i) { return slots[i].numel; }, pace,
+      [&](const Unit& u) {
+        if (u.last == u.first + 1) return run(u.first, u.begin, u.end);
+        for (int64_t i = u.first; i < u.last; ++i) {
+          // The hardware prefetcher cannot predict the next small tensor.
+          const int64_t next = std::min(i + 3, u.last - 1);
+          const Slot& ahead = slots[next];
+          soon(next);
+          for (int64_t byte = 0; byte < 256; byte += 64) {
+            __builtin_prefetch(static_cast<const char*>(ahead.param) + byte, 1);
+            __builtin_prefetch(static_cast<const char*>(ahead.grad) + byte, 0);
+            __builtin_prefetch(static_cast<const char*>(ahead.buffer) + byte, 1);
+          }
+          run(i, 0, slots[i].numel);
+        }
+      });
 }
 
 }  // namespace lrfused

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch import device as Device
 
 from ..arithmetic.gradient_scaling import GradientScaling
-from ..rates import program
+from ..rates import Rates, program
+from ..rates.direct import Direct
 
 Groups = list[dict[str, Any]]
 State = dict[Tensor, dict[str, Any]]
@@ -60,6 +61,14 @@ class Backend(ABC):
     def unavailable_on(self, device: Device) -> str | None:
         """Return the reason why the kernels cannot run on a device of theirs, or None."""
         return None
+
+    def direct(  # noqa: B027
+        self, rates: Rates, scaling: GradientScaling, may_warn: bool
+    ) -> Direct | None:
+        """Return functions that make ordinary steps in one call, or None.
+
+        may_warn: whether a torch scheduler that has wrapped the step is still to be warned of.
+        """
 
     def prepare(  # noqa: B027
         self, groups: Groups, state: State, program: Any, scaling: GradientScaling

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import optimizer as torchs
 
 from ..arithmetic.gradient_scaling import GradientScaling
 from ..extension.load import _C, MASTERS
 from ..outside_modes import tensor
 from ..program import ProgramTables
+from ..rates import Rates
+from ..rates.direct import Direct
 from ..rates.moved import Moved
 from ..rates.program import HostProgram
 from ..rates.shown import Shown
@@ -26,8 +29,14 @@ class Program(_C.Program, HostProgram):
         self, moved: Moved, packed: ProgramTables, shown: Shown, steps: int, **_device_only: Any
     ) -> None:
         self.moved, self.shown = moved, shown
-        lists = (shown.groups, shown.rates, shown.momenta, shown.templates, shown.places)
-        super().__init__(moved, packed, lists, steps)
+        lists = (shown.groups, shown.rates, shown.momenta)
+        places = (shown.templates, shown.places, shown.kept)
+        super().__init__(moved, packed, (*lists, *places), steps)
+
+    def note_states(self) -> None:
+        """Put the states of the plateaus into the templates of the places."""
+        metrics = int(self.moved.observed) - self.shown.observed_before
+        super().note_states(metrics)
 
     @staticmethod
     def runs_on(device: torch.device) -> bool:
@@ -84,6 +93,17 @@ class Compiled(Backend):
         if created:
             _order(groups, state)
         return updated
+
+
+    def direct(self, rates: Rates, scaling: GradientScaling, may_warn: bool) -> Direct | None:
+        """Return functions that make ordinary steps in one call."""
+        hooks = [torchs._global_optimizer_pre_hooks, torchs._global_optimizer_post_hooks]
+        by_hand = rates.clock.every is None
+        form, advance = MASTERS[scaling.master], rates.stepped and not by_hand
+        return Direct(*_C.direct(
+            rates.program, rates.read, form, USE_FMA, advance, rates.stepped and by_hand,
+            may_warn and bool(rates.bound), hooks,
+        ))  # fmt: skip
 
 
 backend = Compiled()

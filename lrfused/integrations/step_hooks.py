@@ -11,25 +11,33 @@ import torch
 from torch.optim import Optimizer
 from torch.optim import optimizer as base
 
+from ..extension.optional import extension
 
-def wrap_step(cls: Any) -> None:
+
+def wrap_step(cls: Any, own: Any) -> None:
     """Wrap a class's `step` for hooks and the profiler, as torch's constructor would.
 
     torch's wrapper opens a profiler range at every step, which costs more than a small step: it is
     skipped where no profiler is active and there are no hooks. In a compiled function the step is
-    one graph break: its bookkeeping cannot be traced.
+    one graph break: its bookkeeping cannot be traced. own: FusedDecaySGD's `step`, which alone may
+    be made in one call of the extension; a subclass may have another.
     """
     plain = cls.step
     if getattr(plain, "hooked", False):
         return
     has_observers = _has_observers()
     observed = Optimizer.profile_hook_step(plain)
+    may_be_direct = plain is own
     untraced = torch.compiler.disable(observed, reason="the step is one kernel already")
 
     @functools.wraps(plain)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():  # elsewhere `disable` would only cost time
             return untraced(self, *args, **kwargs)
+        if may_be_direct and not args and not kwargs:
+            direct = self._internals.rates.direct
+            if direct is not None and direct.step(self):
+                return None
         if (
             has_observers()
             or self._optimizer_step_pre_hooks
@@ -63,8 +71,5 @@ def warn_of_attached(step: Any, own: Iterable[Any]) -> bool:
 
 def _has_observers() -> Callable[[], bool]:
     """Return a function that tells whether a profiler is active; True without the extension."""
-    try:
-        from ..extension.load import _C
-    except ImportError:
-        return lambda: True
-    return _C.has_observers
+    native = extension()
+    return (lambda: True) if native is None else native.has_observers

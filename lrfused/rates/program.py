@@ -117,11 +117,15 @@ class HostProgram:
         def show(self, groups: Groups) -> None:
             """Put what each group shows into its dict and into `Shown`."""
 
+    def note_states(self) -> None:
+        """Put the states of the plateaus into the templates of the places."""
+        self.shown.note_states(self.moved)
+
     def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
         """Feed every plateau one metric, show the rates, and call `announce`."""
         before = self.cells() if announce else []
         self.feed(float(metric))
-        self.shown.note_states(self.moved)
+        self.note_states()
         self.show(groups)
         if announce:
             announce(before, self.cells())

@@ -18,6 +18,7 @@ from . import binding, edits, places, written
 from .bound import BoundSchedules
 from .clock import Clock
 from .moved import Moved
+from .direct import Direct
 from .places import Kept
 from .plateaus import Plateaus
 from .program import Groups, Program
@@ -74,13 +75,22 @@ class Rates:
         # The rates and momenta given to the constructor. None after the first optimizer step.
         momenta = [group["momentum"] for group in groups]
         self.given: Kept | None = Kept(list(self.shown.rates), momenta, [None] * len(groups))
-        self.kept: Kept | None = None  # what they showed after the last one, if that has changed
+        self.direct: Direct | None = None  # until something unusual happens
         if restored is None:
             schedules = {i: as_schedules(group["schedule"]) for i, group in enumerate(groups)}
             binding.add(self, groups, binding.make(self, groups, schedules))
         else:
             binding.add(self, groups, restored, fresh=False)
         self.restart(groups)
+
+    @property
+    def kept(self) -> Kept | None:
+        """Return what the groups showed after the last optimizer step, if that has changed."""
+        return Kept(*self.shown.kept) if self.shown.kept else None
+
+    @kept.setter
+    def kept(self, kept: Kept | None) -> None:
+        self.shown.kept[:] = kept or ()
 
     # -- groups ------------------------------------------------------------------------------
 
@@ -166,6 +176,7 @@ class Rates:
 
     @outside_modes
     def _compile(self) -> None:
+        self.direct = None
         count = len(self.shown.rates)
         replayed = self.shown.live and self._make_program.on_device
         rows: dict[int, list[Any]] = {}
@@ -208,6 +219,7 @@ class Rates:
         program = self.program
         filled = self.shown.followed and self.shown.is_filled()
         if program.captured or filled or not (program.is_shown and program.shows(groups)):
+            self.direct = None
             if not self.shown.are_known(groups):
                 self.regroup(groups)
             written.take(self, groups)
@@ -227,8 +239,9 @@ class Rates:
 
     def keep(self) -> None:
         """Keep what the groups show: it changes between two optimizer steps."""
-        if self.kept is None:
-            self.kept = Kept(*map(list, (self.shown.rates, self.shown.momenta, self.shown.places)))
+        shown = self.shown
+        if not shown.kept:
+            shown.kept[:] = list(shown.rates), list(shown.momenta), list(shown.places)
 
     def changes(self) -> int:
         """Return a number that grows with each schedule step and each metric."""

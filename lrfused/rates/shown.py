@@ -55,7 +55,8 @@ class Shown:
     the user gave, which is filled with the rate, and sets it where the user fills it. momenta: of
     each a float where a schedule cycles the momentum, else None; empty if none does. places: of
     each a dict where it has a schedule, else None. templates: likewise, what a place has besides
-    its epoch. A program's `show` writes these lists and the dicts.
+    its epoch. kept: empty, or `rates`, `momenta` and `places` as the last optimizer step left them,
+    where they have changed since. A program writes these lists and the dicts.
     """
 
     def __init__(self, live: bool) -> None:
@@ -65,8 +66,9 @@ class Shown:
         self.momenta: list[float | None] = []
         self.places: list[dict[str, Any] | None] = []
         self.templates: list[dict[str, Any] | None] = []
+        self.kept: list[list[Any]] = []
         self._plateaus: dict[int, list[int]] = {}  # by group, its rows of the plateaus' states
-        self._observed_before = 0
+        self.observed_before = 0  # metrics fed before these plateaus were loaded
         self._cells: list[Tensor] = []  # that are shown, if `live`
         self.followed: dict[int, float] = {}  # by group, the number last seen in the user's tensor
 
@@ -185,7 +187,7 @@ class Shown:
         """
         self.templates[:], self.places[:] = templates, [None] * len(templates)
         self._plateaus = plateaus
-        self._observed_before = int(moved.observed)
+        self.observed_before = int(moved.observed)
         self.note_states(moved)
         self.put_places(self.groups, moved.epochs.tolist())
 
@@ -194,7 +196,7 @@ class Shown:
         if not self._plateaus:
             return
         states = moved.plateau_states.tolist()
-        metrics = int(moved.observed) - self._observed_before
+        metrics = int(moved.observed) - self.observed_before
         for i, rows in self._plateaus.items():
             own = {"metrics": metrics, "plateaus": [states[row] for row in rows]}
             self.templates[i] = {**(self.templates[i] or {}), **own}

@@ -1,0 +1,143 @@
+// As in gather.cpp, the cost is cache misses, a chain of them for each gradient, and of freeing it
+// more than of finding it. So several gradients are at each stage of the chain at once, and each
+// stage prefetches what the next one reads.
+#include "zero_grad.h"
+
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <cstring>
+#include <vector>
+
+#include "cpu/units.h"
+#include "groups.h"
+#include "plain.h"
+#include "prefetch.h"
+
+namespace lrfused {
+namespace {
+
+using torch::autograd::AutogradMeta;
+
+constexpr size_t kAhead = 4;  // gradients at each stage
+
+// Run stages 0, 1, ... on each of `count` items, each stage kAhead items behind the one before it.
+template <class... Stage>
+void pipeline(size_t count, Stage... stage) {
+  for (size_t i = 0; i < count + kAhead * (sizeof...(stage) - 1); ++i) {
+    size_t behind = 0;
+    const auto run = [&](auto& one) {
+      if (i >= behind && i - behind < count) one(i - behind);
+      behind += kAhead;
+    };
+    (run(stage), ...);
+  }
+}
+
+// Find the parameters that have a gradient. Returns false if one is no leaf of torch's own classes.
+bool find(const py::list& groups, std::vector<AutogradMeta*>& found) {
+  std::vector<PyObject*> params;
+  for (const py::handle group : groups) {
+    PyObject* list = item(group.ptr(), keys::params);
+    if (!PyList_CheckExact(list)) return false;
+    params.insert(params.end(), PySequence_Fast_ITEMS(list),
+                  PySequence_Fast_ITEMS(list) + PyList_GET_SIZE(list));
+  }
+  bool plain = true;
+  const auto meta_of = [&](size_t i) {
+    return THPVariable_Unpack(params[i]).unsafeGetTensorImpl()->autograd_meta();
+  };
+  pipeline(
+      params.size(), [&](size_t i) { prefetch_tensor(params[i]); },
+      [&](size_t i) {
+        plain &= THPVariable_CheckExact(params[i]);
+        if (plain) prefetch_impl(THPVariable_Unpack(params[i]).unsafeGetTensorImpl());
+      },
+      [&](size_t i) {
+        if (plain) prefetch_meta(meta_of(i));
+      },
+      [&](size_t i) {
+        auto* meta = plain ? static_cast<AutogradMeta*>(meta_of(i)) : nullptr;
+        if (meta == nullptr || !meta->grad_.defined()) return;
+        plain &= !meta->grad_fn_;
+        found.push_back(meta);
+      });
+  return plain;
+}
+
+// Gradients that are freed may run Python code, so all of them are taken first.
+void drop(const std::vector<AutogradMeta*>& found) {
+  std::vector<at::Tensor> grads(found.size());
+  const auto storage = [&](size_t i) -> const c10::StorageImpl* {
+    const c10::TensorImpl* grad = grads[i].unsafeGetTensorImpl();
+    return grad->has_storage() ? grad->unsafe_storage().unsafeGetStorageImpl() : nullptr;
+  };
+  pipeline(
+      found.size(),
+      [&](size_t i) {
+        grads[i] = std::move(found[i]->grad_);
+        prefetch(grads[i].unsafeGetTensorImpl(), 0, sizeof(c10::TensorImpl));
+        prefetch(grads[i].unsafeGetTensorImpl(), 64, 128);
+      },
+      [&](size_t i) {
+        if (const auto* s = storage(i)) prefetch(s, 0, sizeof(*s));
+      },
+      // Before a block of memory is the allocator's own line.
+      [&](size_t i) {
+        const auto* s = storage(i);
+        if (s && s->device_type() == c10::kCPU)
+          __builtin_prefetch(static_cast<const char*>(s->data()) - 16, 1);
+      });
+  pipeline(found.size(), [&](size_t i) { grads[i].reset(); });
+}
+
+struct Bytes {
+  char* first;
+  int64_t count;
+};
+
+// Return whether a gradient's memory is one run of bytes that nobody else has to see change.
+bool is_plain(const at::Tensor& grad, c10::DispatchKeySet keys) {
+  const c10::TensorImpl* t = grad.unsafeGetTensorImpl();
+  return t->key_set() == keys && !grad.requires_grad() && t->is_non_overlapping_and_dense() &&
+         (t->numel() == 0 || address_of(t) != nullptr);
+}
+
+bool fill(const std::vector<AutogradMeta*>& found) {
+  const c10::DispatchKeySet keys = plain_keys(c10::kCPU);
+  std::vector<Bytes> bytes;
+  for (const AutogradMeta* meta : found) {
+    if (!is_plain(meta->grad_, keys)) return false;
+    const c10::TensorImpl* grad = meta->grad_.unsafeGetTensorImpl();
+    bytes.push_back(
+        {static_cast<char*>(address_of(grad)), grad->numel() * int64_t(grad->itemsize())});
+  }
+  for (const AutogradMeta* meta : found) meta->grad_.unsafeGetTensorImpl()->bump_version();
+  // Units are counted in elements of 4 bytes.
+  const auto numel = [&](int64_t i) { return (bytes[i].count + 3) / 4; };
+  static thread_local Pace pace;
+  for_each_unit(static_cast<int64_t>(bytes.size()), numel, pace, [&](const Unit& u) {
+    if (u.last == u.first + 1) {
+      const Bytes& b = bytes[u.first];
+      std::memset(b.first + 4 * u.begin, 0, std::min(4 * u.end, b.count) - 4 * u.begin);
+      return;
+    }
+    for (int64_t i = u.first; i < u.last; ++i) std::memset(bytes[i].first, 0, bytes[i].count);
+  });
+  return true;
+}
+
+}  // namespace
+
+bool zero_grad(const py::list& groups, bool set_to_none) {
+  if (at::impl::torch_function_mode_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set())
+    return false;
+  std::vector<AutogradMeta*> found;
+  if (!find(groups, found)) return false;
+  if (!set_to_none) return fill(found);
+  drop(found);
+  return true;
+}
+
+}  // namespace lrfused

@@ -1,0 +1,15 @@
+// The optimizer's zero_grad, for dense tensors of torch's own classes.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+namespace lrfused {
+
+// Drop the gradients of all parameters, or fill them with zeros. Returns false, having changed
+// nothing, where that takes torch's own zero_grad: under a mode, for a subclass or a non-leaf; to
+// fill them, also for a gradient that is sparse, on a device or part of a graph.
+bool zero_grad(const py::list& groups, bool set_to_none);
+
+}  // namespace lrfused

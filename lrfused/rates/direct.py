@@ -1,0 +1,17 @@
+"""Steps around which nothing is unusual, made in one call of the extension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Direct(NamedTuple):
+    """Functions of an optimizer that make its steps, of csrc/cpu/direct.h.
+
+    Each returns False, having changed nothing, if the step takes Python's. Whatever they do not
+    look at themselves must not change while `Rates` holds them.
+    """
+
+    step: Callable[[Any], bool]
+    step_schedule: Callable[[Any], bool]
