@@ -82,16 +82,28 @@ def step(
     odd: Callable[[list[tuple[int, Tensor]]], Odd],
 ) -> tuple[bool, bool, float]: ...
 
-# Two functions of an optimizer: csrc/cpu/direct.h.
+# Two functions of an optimizer: csrc/direct.h.
 def direct(
     program: Program,
     read: list[tuple[int, str, Any]],
-    master_form: Master,
-    use_fma: bool,
     advance: bool,
     by_hand: bool,
     may_warn: bool,
     hooks: list[dict[int, Any]],
+    master_form: Master,
+    use_fma: bool,
+) -> tuple[Callable[[Any], bool], Callable[[Any], bool]]: ...
+def direct_on_gpu(
+    program: Program,
+    read: list[tuple[int, str, Any]],
+    advance: bool,
+    by_hand: bool,
+    may_warn: bool,
+    hooks: list[dict[int, Any]],
+    master_form: Master,
+    device: DeviceState,
+    images: Images,
+    ready: Callable[[], int | None],
 ) -> tuple[Callable[[Any], bool], Callable[[Any], bool]]: ...
 def zero_grad(groups: list[dict[str, Any]], set_to_none: bool) -> bool: ...
 

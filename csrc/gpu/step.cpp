@@ -48,7 +48,7 @@ std::pair<bool, std::optional<at::Tensor>> step_at_once(
     const py::list& groups, const py::dict& state, Program& program, DeviceState& device,
     Images& images, MasterForm master_form, std::optional<at::Tensor> grad_scale,
     std::optional<at::Tensor> found_inf, std::optional<double> max_norm, int64_t stream,
-    bool advance, bool settled) {
+    bool advance, bool settled, bool* has_odd) {
   TORCH_CHECK_VALUE(static_cast<int64_t>(groups.size()) == program.groups(),
                     "the program was compiled for ", program.groups(), " groups, not ",
                     groups.size());
@@ -56,8 +56,9 @@ std::pair<bool, std::optional<at::Tensor>> step_at_once(
   static thread_local Found found;  // its memory serves every step
   found.aligned = true;
   gather(groups, state, program.cells(), 1.0, device_type(), master_form, found);
-  if (!found.valid || !found.odd.empty() || found.firsts > 0 || !device.has_all(found))
-    return {false, std::nullopt};
+  const bool odd = !found.valid || !found.odd.empty();
+  if (has_odd) *has_odd = odd;
+  if (odd || found.firsts > 0 || !device.has_all(found)) return {false, std::nullopt};
 
   // Take the norm, and update.
   const bool scaled = grad_scale || found_inf;

@@ -62,11 +62,11 @@ class C10_HIDDEN DeviceStep {
 //
 // What GradScaler found is read on the device. `settled`: whether no decision of the device is in
 // flight; the host's program, too, notes the rates used, advances if `advance`, and shows its
-// rates. Else the caller keeps that for later.
+// rates. Else the caller keeps that for later. `has_odd` is told of parameters that are not plain.
 std::pair<bool, std::optional<at::Tensor>> step_at_once(
     const py::list& groups, const py::dict& state, Program& program, DeviceState& device,
     Images& images, MasterForm master_form, std::optional<at::Tensor> grad_scale,
     std::optional<at::Tensor> found_inf, std::optional<double> max_norm, int64_t stream,
-    bool advance, bool settled);
+    bool advance, bool settled, bool* has_odd = nullptr);
 
 }  // namespace lrfused

@@ -17,6 +17,12 @@ def program_of(optimizer: FusedDecaySGD) -> Any:
     return optimizer._internals.rates.program
 
 
+def end_the_window(optimizer: FusedDecaySGD) -> None:
+    """Let the program of an optimizer have one schedule step left."""
+    program = program_of(optimizer)
+    getattr(program, "_host_program", program).left = 1
+
+
 def advance_of(optimizer: FusedDecaySGD) -> Any:
     """Return the call that scheduler.step() makes, for millions of them."""
     return optimizer._internals.rates.advance

@@ -63,7 +63,8 @@ class Program(ABC):
         may_capture: bool = True,
     ) -> None:
         self._host_program = HostProgram(moved, packed, shown, steps)
-        self._moved, self._shown, self.left = moved, shown, steps
+        self._moved, self._shown = moved, shown
+        self._later = 0  # schedule steps that the host makes when a metric has landed
         # By group, the cell of a momentum that a schedule cycles.
         self.momentum_cells = shown.momentum_cells
         self._moving = {
@@ -168,13 +169,28 @@ class Program(ABC):
         if recording:
             self.captured = True
             return
-        self.left -= 1
         if self._pending:
-            self._pending.append(self._host_program.advance)
+            self._advance_later()
         else:
             self._host_program.advance()
             self._agree()
         self.show(groups)
+
+    @property
+    def left(self) -> int:
+        """Return how many schedule steps can still be made; negative after more were replayed."""
+        left: int = self._host_program.left
+        return left - self._later
+
+    def _advance_later(self) -> None:
+        """Let the host make a schedule step when a metric has landed."""
+
+        def advance() -> None:
+            self._later -= 1
+            self._host_program.advance()
+
+        self._later += 1
+        self._pending.append(advance)
 
     def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
         """Feed every plateau one metric; `announce` and the groups have the result when it is here.
@@ -216,7 +232,7 @@ class Program(ABC):
             self.captured = True
             return
         self._pending.append((Flight(number), announce))
-        self._drain(wait=False)
+        self._land(wait=False)
 
     def cells(self) -> list[float]:
         """Return each group's rate and momentum, as far as the host has them."""
@@ -246,8 +262,8 @@ class Program(ABC):
             return False
         before = int(self._moved.epochs[0])
         self._fetch(next(iter(self._copies.values())))
-        self.left -= int(self._moved.epochs[0]) - before
-        self._shown.note_states(self._moved)
+        self._host_program.left -= int(self._moved.epochs[0]) - before
+        self._host_program.note_states()
         self.is_shown = False
         self.push()
         return True
@@ -286,8 +302,11 @@ class Program(ABC):
         return any(map(transfer.capturing, self._copies))
 
     def _drain(self, wait: bool) -> None:
-        if not self._pending or self.recording:
-            return
+        if self._pending and not self.recording:
+            self._land(wait)
+
+    def _land(self, wait: bool) -> None:
+        """Make the moves for which metrics have landed; if `wait`, those of all."""
         moved = False
         while self._pending:
             first = self._pending[0]
@@ -304,7 +323,7 @@ class Program(ABC):
             self._pending.popleft()
             moved = True
         if moved:
-            self._shown.note_states(self._moved)
+            self._host_program.note_states()
             self._agree()
             self.is_shown = False
 

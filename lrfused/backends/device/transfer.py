@@ -13,13 +13,13 @@ from torch import device as Device
 
 def capturing(device: Device) -> bool:
     """Return whether what this thread launches now is recorded into a graph instead of run."""
-    return bool(_query(device.type)())
+    return _query(device)()
 
 
 @functools.cache
-def _query(device_type: str) -> Callable[[], bool]:
-    """Return the function that tells whether a type of device records launches into a graph."""
-    module = torch.get_device_module(device_type)
+def _query(device: Device) -> Callable[[], bool]:
+    """Return the function that tells whether launches are recorded into a graph."""
+    module = torch.get_device_module(device)
     return getattr(module, "is_current_stream_capturing", lambda: False)
 
 
