@@ -31,6 +31,7 @@ def advance_of(optimizer: FusedDecaySGD) -> Any:
 def pretend_it_was_on(optimizer: FusedDecaySGD, device: str) -> None:
     """Let an optimizer find at its next step that its model came from another device."""
     optimizer._internals.device = torch.device(device)
+    optimizer._internals.rates.direct = None  # it would find parameters that it cannot take
 
 
 def copies_on_devices(program: Any) -> dict[torch.device, dict[str, torch.Tensor]]:
