@@ -15,7 +15,7 @@ OURS, THEIRS, LIMIT = "#3f51b5", "#b0bec5", "#d32f2f"
 def wanted(found: dict[str, Any]) -> set[str]:
     """Name the pictures that there should be."""
     names = {f"steps-{step['threads']}-threads.svg" for step in found["steps"]}
-    return names | {f"{key}.svg" for key in ("growth", "schedule", "memory") if found.get(key)}
+    return names | {f"{key}.svg" for key in DRAWERS if found.get(key)}
 
 
 def steps(axes_of: Any, found: dict[str, Any], threads: int) -> Any:
@@ -50,7 +50,59 @@ def growth(axes_of: Any, found: dict[str, Any]) -> Any:
     for name, points in lines.items():
         colour = {"color": OURS, "linewidth": 2.5} if name == "lrfused" else {}
         axes.loglog(*zip(*points, strict=True), marker="o", markersize=4, label=name, **colour)
-    axes.set(xlabel="tensors of 64 elements", ylabel="ms a step")
+    zeroed = all(step.get("zero_grad") for step in found["growth"])
+    axes.set(xlabel="tensors of 64 elements", ylabel=f"ms a step{' and its zero_grad' * zeroed}")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def counted(threads: int) -> str:
+    """Return a number of threads in words."""
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+def loop(axes_of: Any, found: dict[str, Any]) -> Any:
+    """Draw one panel per model and threads: bars of zero_grad and of the step, stacked."""
+    figure, panels = axes_of(len(found["loop"]))
+    for axes, training in zip(panels, found["loop"], strict=True):
+        rates = report.loop_rates(training)
+        names = sorted(rates, key=lambda name: -rates[name]["both_us"])
+        steps = [rates[name]["step_us"] for name in names]
+        zeros = [rates[name]["zero_grad_us"] for name in names]
+        colours = [OURS if name == "lrfused" else THEIRS for name in names]
+        axes.barh(names, steps, color=colours)
+        bars = axes.barh(names, zeros, left=steps, color=colours, alpha=0.6)
+        labels = [
+            f" {rates[name]['both_us']:,.1f}, {rates[name]['share_of_iteration']:.0%}"
+            for name in names
+        ]
+        axes.bar_label(bars, labels, fontsize=8)
+        axes.set_title(
+            f"{training['title']}, {counted(training['threads'])}", loc="left", fontsize=10
+        )
+        axes.margins(x=0.25)
+    figure.suptitle(
+        "Training: a step with its schedule (dark) and zero_grad (light), median us, and the share "
+        "of an iteration",
+        fontsize=11,
+    )
+    return figure
+
+
+def threads(axes_of: Any, found: dict[str, Any]) -> Any:
+    """Draw one line per competitor and number of threads: the time of a step over elements."""
+    figure, (axes,) = axes_of(1)
+    cases = found["threads"]
+    for index, row in enumerate(cases[0]["rows"]):
+        colour = OURS if row["name"] == "lrfused" else THEIRS
+        for key, number, line in (("one", 1, "--"), ("all", cases[0]["threads"], "-")):
+            axes.loglog(
+                [case["elements"] for case in cases],
+                [1e3 * case["rows"][index][key]["median"] for case in cases],
+                line, color=colour, marker="o", markersize=4,
+                label=f"{row['name']}, {counted(number)}",
+            )  # fmt: skip
+    axes.set(xlabel="elements", ylabel="us a step")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -94,6 +146,11 @@ def memory(axes_of: Any, found: dict[str, Any]) -> Any:
     return figure
 
 
+DRAWERS = {
+    "loop": loop, "threads": threads, "growth": growth, "schedule": schedule, "memory": memory
+}  # fmt: skip
+
+
 def draw(folder: Path = RESULTS) -> None:
     """Draw all pictures of the newest results in a folder, and remove other pictures."""
     import matplotlib
@@ -127,9 +184,7 @@ def draw(folder: Path = RESULTS) -> None:
             if kind == "steps":
                 figure = steps(axes_of, found, int(rest[0]))
             else:
-                figure = {"growth": growth, "schedule": schedule, "memory": memory}[kind](
-                    axes_of, found
-                )
+                figure = DRAWERS[kind](axes_of, found)
             # No date: the same results give the same picture.
             figure.savefig(folder / name, metadata={"Date": None, "Source": f"sha256:{digest}"})
             pyplot.close(figure)

@@ -68,20 +68,48 @@ def table() -> str:
         "in-place pass: `x.mul_(c)`\nover one tensor, timed in the same rounds. It may exceed "
         "100%, as a step reads more than it writes.",
     ]
+    if found.get("loop"):
+        lines += ["", *training(found["loop"])]
     return "\n".join(lines) + "\n"
+
+
+def training(loop: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of the table of training: one row per model and number of threads."""
+    rivals = [row["name"] for row in loop[0]["rows"] if row["name"] != LRFUSED]
+    notes = {row["name"]: row["note"] for part in loop for row in part["rows"] if row.get("note")}
+    heads = [f"{name} ({notes[name]})" if name in notes else name for name in rivals]
+    lines = [
+        "Training small models, in the same run: `zero_grad()`, step and schedule together, median "
+        "us, caches as forward and\nbackward leave them:",
+        "",
+        "| | lrfused | " + " | ".join(heads) + " | lrfused's share of an iteration |",
+        "|---|" + "---:|" * (len(rivals) + 2),
+    ]
+    for part in loop:
+        rates = report.loop_rates(part)
+        cells = marked(part, rivals, {name: f"{rates[name]['both_us']:.1f}" for name in rates})
+        ours = rates[LRFUSED]
+        threads = f"{part['threads']} thread{'s' * (part['threads'] > 1)}"
+        lines.append(
+            f"| {part['title']}, {threads} | **{ours['both_us']:.1f}** | {' | '.join(cells)} "
+            f"| {ours['share_of_iteration']:.0%} |"
+        )
+    return lines
 
 
 def row(step: dict[str, Any], rivals: list[str]) -> str:
     """Return a case's line."""
     rates = report.rates(step)
-    other = {r["name"] for r in step["rows"] if not r["not_timed"] and r["distance"]["differing"]}
-    cells = [
-        f"{rates[name]['median_ms']:.2f}{' *' * (name in other)}" if name in rates else "—"
-        for name in rivals
-    ]
+    cells = marked(step, rivals, {name: f"{rates[name]['median_ms']:.2f}" for name in rates})
     ours = rates["lrfused"]
     share = f"{ours['share_of_in_place']:.0%}"
     return f"| {step['title']} | **{ours['median_ms']:.2f}** | {' | '.join(cells)} | {share} |"
+
+
+def marked(result: dict[str, Any], rivals: list[str], times: dict[str, str]) -> list[str]:
+    """Return the rivals' times, those of other bits marked; a dash for those not timed."""
+    other = {r["name"] for r in result["rows"] if not r["not_timed"] and r["distance"]["differing"]}
+    return [f"{times[name]}{' *' * (name in other)}" if name in times else "—" for name in rivals]
 
 
 def replaced(text: str, name: str, block: str) -> str:

@@ -84,6 +84,14 @@ bool is_key(PyObject* key, PyObject* interned, const char* name) {
          (PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, name) == 0);
 }
 
+// Most have one or two dimensions: a call of memcmp costs more.
+bool same_sizes(const c10::TensorImpl* a, const c10::TensorImpl* b) {
+  const auto x = a->sizes(), y = b->sizes();
+  bool same = x.size() == y.size();
+  for (size_t i = 0; same && i < x.size(); ++i) same = x[i] == y[i];
+  return same;
+}
+
 bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
   if (a->is_contiguous() && b->is_contiguous()) return true;
   return a->is_non_overlapping_and_dense() && a->strides() == b->strides();
@@ -216,9 +224,8 @@ class Reader {
   // Return whether `other` has this dtype, and its elements in the memory order of `param`.
   bool beside(const c10::TensorImpl* other, at::ScalarType dtype,
               const c10::TensorImpl* param) const {
-    return other->key_set() == found_.keys && other->dtype() == dtype &&
-           other->sizes() == param->sizes() && same_order(param, other) &&
-           (found_.on_cpu() || other->device() == param->device());
+    return other->key_set() == found_.keys && other->dtype() == dtype && same_sizes(other, param) &&
+           same_order(param, other) && (found_.on_cpu() || other->device() == param->device());
   }
 
   void storages(int64_t i, Chain& c) {

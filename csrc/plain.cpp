@@ -2,7 +2,6 @@
 
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/core/impl/COWDeleter.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <map>
@@ -18,13 +17,6 @@ c10::DispatchKeySet plain_keys(c10::DeviceType device) {
   const c10::impl::ExcludeDispatchKeyGuard plain(
       c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
   return known[device] = at::empty({0}, at::TensorOptions().device(device)).key_set();
-}
-
-void* address_of(const c10::TensorImpl* t) {
-  const at::DataPtr& data =
-      t->unsafe_storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks();
-  if (data.get() == nullptr || data.get_deleter() == c10::impl::cow::cow_deleter) return nullptr;
-  return static_cast<char*>(data.get()) + t->storage_offset() * t->itemsize();
 }
 
 }  // namespace lrfused

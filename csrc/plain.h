@@ -2,6 +2,7 @@
 #pragma once
 
 #include <c10/core/TensorImpl.h>
+#include <c10/core/impl/COWDeleter.h>
 
 namespace lrfused {
 
@@ -10,6 +11,27 @@ namespace lrfused {
 c10::DispatchKeySet plain_keys(c10::DeviceType device);
 
 // Return the first element's address, or null if there is no memory, or it is copied on write.
-void* address_of(const c10::TensorImpl* t);
+inline void* address_of(const c10::TensorImpl* t) {
+  const at::DataPtr& data =
+      t->unsafe_storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks();
+  if (data.get() == nullptr || data.get_deleter() == c10::impl::cow::cow_deleter) return nullptr;
+  return static_cast<char*>(data.get()) + t->storage_offset() * t->itemsize();
+}
+
+namespace detail {
+template <class Slot>
+auto object_of(const Slot& slot, int) -> decltype(slot.load_pyobj()) {
+  return slot.load_pyobj();
+}
+template <class Slot>
+auto object_of(const Slot& slot, long) -> decltype(slot._unchecked_untagged_pyobj()) {
+  return slot._unchecked_untagged_pyobj();  // torch 2.9
+}
+}  // namespace detail
+
+// Return whether Python has, or had, an object of the tensor.
+inline bool has_python_object(const c10::TensorImpl* t) {
+  return detail::object_of(*t->pyobj_slot(), 0) != nullptr;
+}
 
 }  // namespace lrfused

@@ -14,6 +14,12 @@ inline void prefetch(const void* p, size_t from, size_t to) {
   __builtin_prefetch(static_cast<const char*>(p) + to - 1);
 }
 
+template <class T>
+void prefetch_whole(const T* object) {
+  for (size_t from = 0; from < sizeof(T); from += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(object) + from, 1);
+}
+
 // The offsets of the members that are read. Only prefetches depend on these offsets, no reads.
 inline void prefetch_tensor(PyObject* object) { prefetch(object, 8, 24); }  // type, tensor
 inline void prefetch_impl(const c10::TensorImpl* t) {

@@ -37,7 +37,8 @@ void pipeline(size_t count, Stage... stage) {
 
 // Find the parameters that have a gradient. Returns false if one is no leaf of torch's own classes.
 bool find(const py::list& groups, std::vector<AutogradMeta*>& found) {
-  std::vector<PyObject*> params;
+  static thread_local std::vector<PyObject*> params;
+  params.clear();
   for (const py::handle group : groups) {
     PyObject* list = item(group.ptr(), keys::params);
     if (!PyList_CheckExact(list)) return false;
@@ -66,34 +67,50 @@ bool find(const py::list& groups, std::vector<AutogradMeta*>& found) {
   return plain;
 }
 
-// Gradients that are freed may run Python code, so all of them are taken first.
+// Return the storage that goes with a gradient, if it goes: nobody else has a part of the two.
+c10::StorageImpl* sole_storage(const at::Tensor& grad) {
+  const c10::TensorImpl* t = grad.unsafeGetTensorImpl();
+  if (grad.use_count() != 1 || has_python_object(t) || !t->has_storage()) return nullptr;
+  c10::StorageImpl* storage = t->unsafe_storage().unsafeGetStorageImpl();
+  const bool sole = c10::raw::intrusive_ptr::use_count(storage) == 1;
+  return sole && storage->device_type() == c10::kCPU ? storage : nullptr;
+}
+
+// Gradients that are freed may run Python code, which may call this again: all are taken first.
+//
+// Blocks of memory are freed before the small objects of their tensors. In the other order glibc
+// has many small chunks to merge when it frees a block: a third of the time, as measured.
 void drop(const std::vector<AutogradMeta*>& found) {
-  std::vector<at::Tensor> grads(found.size());
-  const auto storage = [&](size_t i) -> const c10::StorageImpl* {
-    const c10::TensorImpl* grad = grads[i].unsafeGetTensorImpl();
-    return grad->has_storage() ? grad->unsafe_storage().unsafeGetStorageImpl() : nullptr;
-  };
+  static thread_local std::vector<at::Tensor> spare_grads;
+  static thread_local std::vector<c10::DataPtr> spare_blocks;
+  std::vector<at::Tensor> grads = std::move(spare_grads);
+  std::vector<c10::DataPtr> blocks = std::move(spare_blocks);
+  grads.resize(found.size());
   pipeline(
       found.size(),
       [&](size_t i) {
         grads[i] = std::move(found[i]->grad_);
-        prefetch(grads[i].unsafeGetTensorImpl(), 0, sizeof(c10::TensorImpl));
-        prefetch(grads[i].unsafeGetTensorImpl(), 64, 128);
+        prefetch_whole(grads[i].unsafeGetTensorImpl());
       },
       [&](size_t i) {
-        if (const auto* s = storage(i)) prefetch(s, 0, sizeof(*s));
+        const c10::TensorImpl* grad = grads[i].unsafeGetTensorImpl();
+        if (grad->has_storage()) prefetch_whole(grad->unsafe_storage().unsafeGetStorageImpl());
       },
-      // Before a block of memory is the allocator's own line.
       [&](size_t i) {
-        const auto* s = storage(i);
-        if (s && s->device_type() == c10::kCPU)
-          __builtin_prefetch(static_cast<const char*>(s->data()) - 16, 1);
+        c10::StorageImpl* storage = sole_storage(grads[i]);
+        if (storage == nullptr) return;
+        blocks.push_back(std::move(storage->_mutable_data_ptr_no_checks()));
+        // Before a block is the allocator's own line.
+        __builtin_prefetch(static_cast<const char*>(blocks.back().get()) - 16, 1);
       });
-  pipeline(found.size(), [&](size_t i) { grads[i].reset(); });
+  blocks.clear();
+  grads.clear();
+  spare_grads = std::move(grads);
+  spare_blocks = std::move(blocks);
 }
 
 struct Bytes {
-  char* first;
+  char* begin;
   int64_t count;
 };
 
@@ -106,7 +123,8 @@ bool is_plain(const at::Tensor& grad, c10::DispatchKeySet keys) {
 
 bool fill(const std::vector<AutogradMeta*>& found) {
   const c10::DispatchKeySet keys = plain_keys(c10::kCPU);
-  std::vector<Bytes> bytes;
+  static thread_local std::vector<Bytes> bytes;
+  bytes.clear();
   for (const AutogradMeta* meta : found) {
     if (!is_plain(meta->grad_, keys)) return false;
     const c10::TensorImpl* grad = meta->grad_.unsafeGetTensorImpl();
@@ -115,15 +133,16 @@ bool fill(const std::vector<AutogradMeta*>& found) {
   }
   for (const AutogradMeta* meta : found) meta->grad_.unsafeGetTensorImpl()->bump_version();
   // Units are counted in elements of 4 bytes.
-  const auto numel = [&](int64_t i) { return (bytes[i].count + 3) / 4; };
+  const Bytes* first = bytes.data();  // not `bytes`: each thread would see its own
+  const auto numel = [&](int64_t i) { return (first[i].count + 3) / 4; };
   static thread_local Pace pace;
   for_each_unit(static_cast<int64_t>(bytes.size()), numel, pace, [&](const Unit& u) {
     if (u.last == u.first + 1) {
-      const Bytes& b = bytes[u.first];
-      std::memset(b.first + 4 * u.begin, 0, std::min(4 * u.end, b.count) - 4 * u.begin);
+      const Bytes& b = first[u.first];
+      std::memset(b.begin + 4 * u.begin, 0, std::min(4 * u.end, b.count) - 4 * u.begin);
       return;
     }
-    for (int64_t i = u.first; i < u.last; ++i) std::memset(bytes[i].first, 0, bytes[i].count);
+    for (int64_t i = u.first; i < u.last; ++i) std::memset(first[i].begin, 0, first[i].count);
   });
   return true;
 }
@@ -133,7 +152,9 @@ bool fill(const std::vector<AutogradMeta*>& found) {
 bool zero_grad(const py::list& groups, bool set_to_none) {
   if (at::impl::torch_function_mode_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set())
     return false;
-  std::vector<AutogradMeta*> found;
+  // Memory that serves every call: a new block here would have glibc sort what backward freed.
+  static thread_local std::vector<AutogradMeta*> found;
+  found.clear();
   if (!find(groups, found)) return false;
   if (!set_to_none) return fill(found);
   drop(found);

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def test_other_bits_end_the_run(monkeypatch, capsys):
 @pytest.mark.parametrize("case", [FP32, BF16], ids=lambda case: case.name)
 def test_a_competitor_of_another_update_is_named_and_not_timed(monkeypatch, case):
     def without_momentum(case):
-        parameters = contenders.parameters_of(case)
+        parameters = case.parameters()
         optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.01)
         return contenders.OfTorch(parameters, optimizer, contenders.followed(optimizer))
 
@@ -129,6 +130,22 @@ def test_a_competitor_of_another_update_is_named_and_not_timed(monkeypatch, case
     assert "median" not in row
 
 
+def broken(tensors):
+    raise RuntimeError("no compiler\nand many lines about it")
+
+
+def test_a_competitor_that_fails_is_a_row_with_the_error(monkeypatch):
+    monkeypatch.setitem(rounds.CONTENDERS, "broken", broken)
+    row = by_name(rounds.run(FP32, 0, ["broken"]))["broken"]
+    assert row == {"name": "broken", "not_timed": "fails with RuntimeError: no compiler"}
+
+
+def test_torchs_own_that_fails_ends_the_run(monkeypatch):
+    monkeypatch.setitem(rounds.CONTENDERS, contenders.FOREACH, broken)
+    with pytest.raises(RuntimeError, match="no compiler"):
+        rounds.run(FP32, 0, [contenders.FOREACH])
+
+
 def test_a_result_of_nan_is_another_update():
     def spoilt(case):
         made = contenders.fused_decay_sgd(case)
@@ -136,7 +153,66 @@ def test_a_result_of_nan_is_another_update():
         return made
 
     with pytest.raises(contenders.Unable, match="computes something else"):
-        validate.Truth(BF16).check("another", spoilt(BF16))
+        validate.Truth.of(BF16).check("another", spoilt(BF16))
+
+
+@pytest.mark.parametrize("piece", [1, 300, validate.PIECE])
+def test_a_distance_is_that_of_all_pieces(monkeypatch, piece):
+    def moved(case):
+        made = contenders.fused_decay_sgd(case)
+        right = made.results
+
+        def results():
+            parameters, momenta = right()
+            bits = parameters[2].view(torch.int32)
+            bits[[0, 299, 300]] += torch.tensor([1, -2, 3], dtype=torch.int32)
+            momenta[0].view(torch.int32)[0, 1] += 1
+            return parameters, momenta
+
+        made.results = results
+        return made
+
+    monkeypatch.setattr(validate, "PIECE", piece)
+    found = validate.Truth.of(FP32).check("another", moved(FP32))
+    assert (found.differing, found.max_ulp) == (4, 3)
+    assert 0 < found.share < 3 * 2**-23
+
+
+@pytest.mark.parametrize("case", [FP32, BF16], ids=lambda case: case.name)
+def test_neighbours_are_one_apart_across_zero(case):
+    integer = validate.INTEGER[case.dtype]
+    ordered = validate._ordered(torch.tensor([0, -1, 1], dtype=integer).view(case.dtype))
+    lowest = torch.tensor([1 << (8 * case.dtype.itemsize - 1)]).to(integer).view(case.dtype)
+    assert int(ordered[2] - ordered[0]) == 1
+    assert int(ordered[0] - validate._ordered(lowest)[0]) == 1  # -0.0
+
+
+def test_gradients_are_made_again_before_each_zeroed_step(monkeypatch):
+    seen = []
+
+    def watched(case):
+        parameters = case.parameters()
+        optimizer = torch.optim.SGD(parameters, **contenders.HYPER, foreach=False)
+        step = contenders.followed(optimizer)
+
+        def watch():
+            seen.append(all(p.grad is not None for p in parameters))
+            step()
+
+        return contenders.OfTorch(parameters, optimizer, watch)
+
+    monkeypatch.setitem(rounds.CONTENDERS, "watched", watched)
+    cleared = []
+    zero_grad = contenders.OfTorch.zero_grad
+    monkeypatch.setattr(
+        contenders.OfTorch, "zero_grad", lambda self: (cleared.append(1), zero_grad(self))
+    )
+    rounds.run(replace(FP32, zeroed=True), 0, ["watched"])
+    steps = rounds.FEWEST_ROUNDS + 1
+    assert seen == [True] * (validate.STEPS + steps)
+    assert len(cleared) == 2 * steps  # lrfused's too
+    assert all(case.zeroed for case in cases.GROWING)
+    assert not any(case.zeroed for case in cases.CASES.values())
 
 
 @pytest.mark.parametrize("case", [FP32, BF16], ids=lambda case: case.name)
@@ -179,7 +255,7 @@ def test_a_whole_run_is_printed_and_kept(tmp_path, capsys):
     assert main(["bench", "--quick", *arguments]) == 0
     assert "equal bits" in capsys.readouterr().out
     found = json.loads(path.read_text())
-    assert [step["tensors"] for step in found["growth"]] == [1, 1, 1, 1, 10]
+    assert [step["tensors"] for step in found["growth"]] == [1, 1, 1, 1, 1, 10]
     assert found["commit"] is None
     assert found["versions"]["backend"] == contenders.fastest()
     assert found["options"]["shrink"] == 10_000

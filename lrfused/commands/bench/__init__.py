@@ -1,4 +1,4 @@
-"""Validate lrfused against torch bit for bit, then time the optimizer step beside its rivals."""
+"""Validate lrfused against torch bit for bit, then time its step and training beside rivals."""
 
 import argparse
 
@@ -9,7 +9,7 @@ STEPS = tuple(
     for name in ("resnet50", "vit-l16", "gpt2-medium", "small", "large")
     for dtype in ("", "-bf16")
 )
-OTHERS = ("growth", "schedule", "memory", "import")
+OTHERS = ("loop", "threads", "growth", "schedule", "memory", "import")
 CASES = (*STEPS, *OTHERS)
 QUICK = ("resnet50", "resnet50-bf16", "small", "schedule", "import")
 

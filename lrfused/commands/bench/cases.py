@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from . import shapes
+from .numbers import Numbers
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Case:
     title: str
     shapes: list[shapes.Shape]
     dtype: torch.dtype
+    zeroed: bool = False  # whether zero_grad is timed too
 
     @property
     def elements(self) -> int:
@@ -30,6 +32,14 @@ class Case:
     def bytes_held(self) -> int:
         """Count the bytes of one contender's parameters, gradients and momenta."""
         return 3 * self.dtype.itemsize * self.elements
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Draw the parameters that every contender begins with, and allocate their gradients."""
+        parameters = [torch.empty(shape, dtype=self.dtype) for shape in self.shapes]
+        Numbers(self.dtype, seed=1).fill(parameters, turn=0)
+        for parameter in parameters:
+            parameter.requires_grad_().grad = torch.zeros_like(parameter, requires_grad=False)
+        return parameters
 
     def shrunk(self, by: int) -> "Case":
         """Return the same case with tensors of a fraction of the size."""
@@ -52,7 +62,15 @@ CASES = {
 }
 GROWING = [
     Case(
-        f"growth-{count}", f"{count:,} tensors of 64, fp32", shapes.many_small(count), torch.float32
+        name=f"growth-{count}",
+        title=f"{count:,} tensor{'s' * (count > 1)} of 64, fp32",
+        shapes=shapes.many_small(count),
+        dtype=torch.float32,
+        zeroed=True,
     )
-    for count in (10, 100, 1_000, 10_000, 100_000)
+    for count in (1, 10, 100, 1_000, 10_000, 100_000)
+]
+SCALING = [
+    Case(f"threads-{count}", f"{count:,} elements, fp32", [(count // 10,)] * 10, torch.float32)
+    for count in (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 ]

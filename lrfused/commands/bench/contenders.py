@@ -10,8 +10,8 @@ import lrfused
 
 from ... import backends
 from ...reference import ReferenceDecaySGD
-from .cases import Case
 from .numbers import Numbers
+from .shapes import Shape
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
@@ -19,6 +19,7 @@ LEARNING_RATE = 0.1
 # The rate changes within the validation, and is far from underflow after a thousand steps.
 STEP_SIZE, GAMMA = 2, 0.99
 HYPER: dict[str, Any] = {"lr": LEARNING_RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
+GRADIENT = 1e-3  # every element of a gradient that is made again
 LRFUSED = "lrfused"
 FOR_LOOP, FOREACH, FUSED = "torch for-loop", "torch foreach", "torch fused"
 REFERENCE = "lrfused.reference"
@@ -28,11 +29,8 @@ class Unable(Exception):
     """Report why a competitor cannot be timed on a case."""
 
 
-class Contender(Protocol):
-    """Step one optimizer with its own parameters and gradients."""
-
-    alone: bool  # whether it must not share its rounds with other rivals
-    note: str  # a remark for its row
+class Stepper(Protocol):
+    """Make steps, and give their results to compare."""
 
     def give(self, numbers: Numbers, turn: int) -> None:
         """Fill the gradients."""
@@ -43,6 +41,19 @@ class Contender(Protocol):
     def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Return the parameters and the momenta."""
 
+
+class Contender(Stepper, Protocol):
+    """Step one optimizer with its own parameters and gradients."""
+
+    alone: bool  # whether it must not share its rounds with other rivals
+    note: str  # a remark for its row
+
+    def zero_grad(self) -> object:
+        """Clear the gradients, as before a backward pass."""
+
+    def renew(self) -> None:
+        """Make the gradients that `zero_grad` cleared again, as a backward pass does."""
+
     def settle(self) -> None:
         """Make the first, slower steps, untimed."""
 
@@ -50,7 +61,22 @@ class Contender(Protocol):
         """Free whatever it holds beyond its tensors."""
 
 
-Maker = Callable[[Case], Contender]
+class Tensors(Protocol):
+    """Hold the tensors to build an optimizer for: those of a case, or a model's."""
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """List the tensors' shapes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of all tensors."""
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Return the parameters."""
+
+
+Maker = Callable[[Tensors], Contender]
 
 
 @dataclass
@@ -74,20 +100,21 @@ class OfTorch:
         momenta = [state[p][self.momentum_key] for p in self.parameters]
         return [p.detach() for p in self.parameters], momenta
 
+    def zero_grad(self) -> None:
+        """Clear the gradients, as before a backward pass."""
+        self.optimizer.zero_grad()
+
+    def renew(self) -> None:
+        """Make the gradients that `zero_grad` cleared again, as a backward pass does."""
+        for p in self.parameters:
+            if p.grad is None:
+                p.grad = torch.full_like(p, GRADIENT, requires_grad=False)
+
     def settle(self) -> None:
         """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
-
-
-def parameters_of(case: Case) -> list[torch.Tensor]:
-    """Draw the parameters that every contender begins with, and allocate their gradients."""
-    parameters = [torch.empty(shape, dtype=case.dtype) for shape in case.shapes]
-    Numbers(case.dtype, seed=1).fill(parameters, turn=0)
-    for parameter in parameters:
-        parameter.requires_grad_().grad = torch.zeros_like(parameter, requires_grad=False)
-    return parameters
 
 
 def followed(
@@ -105,8 +132,8 @@ def followed(
 
 
 def _torchs(**choice: bool) -> Maker:
-    def make(case: Case) -> Contender:
-        parameters = parameters_of(case)
+    def make(tensors: Tensors) -> Contender:
+        parameters = tensors.parameters()
         optimizer = torch.optim.SGD(parameters, **HYPER, **choice)
         return OfTorch(parameters, optimizer, followed(optimizer))
 
@@ -118,20 +145,29 @@ def fastest() -> str:
     return next(name for name, why in backends.available().items() if why is None)
 
 
-def fused_decay_sgd(case: Case) -> Contender:
+def fused_decay_sgd(tensors: Tensors) -> Contender:
     """Build lrfused's optimizer, with the schedule inside the step."""
-    parameters = parameters_of(case)
+    parameters = tensors.parameters()
     schedule = lrfused.StepLR(step_size=STEP_SIZE, gamma=GAMMA)
     optimizer = lrfused.FusedDecaySGD(parameters, **HYPER, schedule=schedule, backend=fastest())
     return OfTorch(parameters, optimizer, optimizer.step)
 
 
-def reference_sgd(case: Case) -> Contender:
+def reference_sgd(tensors: Tensors) -> Contender:
     """Build the reference, the oracle where torch's own result cannot be one."""
-    parameters = parameters_of(case)
+    parameters = tensors.parameters()
     schedule = lrfused.StepLR(step_size=STEP_SIZE, gamma=GAMMA)
     optimizer = ReferenceDecaySGD(parameters, **HYPER, schedule=schedule)
     return OfTorch(parameters, optimizer, optimizer.step)
+
+
+def without_decay(tensors: Tensors) -> Contender:
+    """Build torch's for-loop without weight decay, the oracle of those that decay otherwise."""
+    parameters = tensors.parameters()
+    optimizer = torch.optim.SGD(
+        parameters, **{**HYPER, "weight_decay": 0.0}, foreach=False, fused=False
+    )
+    return OfTorch(parameters, optimizer, followed(optimizer))
 
 
 OWN: dict[str, Maker] = {
@@ -140,6 +176,16 @@ OWN: dict[str, Maker] = {
     FOREACH: _torchs(foreach=True, fused=False),
     FUSED: _torchs(foreach=False, fused=True),
 }
+
+
+def reason(name: str, error: Exception) -> str:
+    """Return why a competitor is not timed; raise the error of lrfused or of torch's own SGD."""
+    if isinstance(error, Unable):
+        return str(error)
+    if name in OWN:
+        raise error
+    first, *_ = str(error).split("\n")
+    return f"fails with {type(error).__name__}: {first}"
 
 
 def oracle(dtype: torch.dtype) -> tuple[str, Maker]:

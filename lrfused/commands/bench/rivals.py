@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from .cases import Case
 from .contenders import (
     GAMMA,
     HYPER,
@@ -24,32 +23,32 @@ from .contenders import (
     Contender,
     Maker,
     OfTorch,
+    Tensors,
     Unable,
     followed,
-    parameters_of,
 )
 from .numbers import Numbers
 
 # The most tensors that each compiler gets: more take minutes. With a float rate every change
 # compiles again, until torch gives up at the eighth.
-TENSORS_FOR_INDUCTOR = 200
+TENSORS_FOR_INDUCTOR = 250
 TENSORS_FOR_INDUCTOR_EIGHT_TIMES = 1
 TENSORS_FOR_XLA = 1_000
 
 
 def _installed(make: Maker) -> Maker:
-    def made(case: Case) -> Contender:
+    def made(tensors: Tensors) -> Contender:
         try:
-            return make(case)
+            return make(tensors)
         except ModuleNotFoundError as error:
             raise Unable(f"{error.name} is not installed: pip install lrfused[bench]") from error
 
     return made
 
 
-def _compilable(case: Case, most: int, times: str = "") -> None:
-    if len(case.shapes) > most:
-        raise Unable(f"takes minutes to compile {len(case.shapes):,} tensors{times}")
+def _compilable(tensors: Tensors, most: int, times: str = "") -> None:
+    if len(tensors.shapes) > most:
+        raise Unable(f"takes minutes to compile {len(tensors.shapes):,} tensors{times}")
 
 
 @dataclass
@@ -72,10 +71,10 @@ class Compiled(OfTorch):
         torch._dynamo.reset()
 
 
-def _torch_compile(case: Case, lr: float | torch.Tensor) -> Contender:
+def _torch_compile(tensors: Tensors, lr: float | torch.Tensor) -> Contender:
     torch._logging.set_logs(dynamo=logging.ERROR)
     torch._inductor.config.cpp.dynamic_threads = True  # as many as there are when it runs
-    parameters = parameters_of(case)
+    parameters = tensors.parameters()
     optimizer = torch.optim.SGD(parameters, **{**HYPER, "lr": lr})
     first = True
 
@@ -95,23 +94,23 @@ def _torch_compile(case: Case, lr: float | torch.Tensor) -> Contender:
     return Compiled(parameters, optimizer, followed(optimizer, step))
 
 
-def torch_compile_float(case: Case) -> Contender:
+def torch_compile_float(tensors: Tensors) -> Contender:
     """Compile torch's SGD, with the rate as a float."""
-    _compilable(case, TENSORS_FOR_INDUCTOR_EIGHT_TIMES, ", anew for every change of the rate")
-    return _torch_compile(case, LEARNING_RATE)
+    _compilable(tensors, TENSORS_FOR_INDUCTOR_EIGHT_TIMES, ", anew for every change of the rate")
+    return _torch_compile(tensors, LEARNING_RATE)
 
 
-def torch_compile_tensor(case: Case) -> Contender:
+def torch_compile_tensor(tensors: Tensors) -> Contender:
     """Compile torch's SGD once, with the rate as a tensor."""
-    _compilable(case, TENSORS_FOR_INDUCTOR)
-    return _torch_compile(case, torch.tensor(LEARNING_RATE, dtype=torch.float64))
+    _compilable(tensors, TENSORS_FOR_INDUCTOR)
+    return _torch_compile(tensors, torch.tensor(LEARNING_RATE, dtype=torch.float64))
 
 
-def optimi(case: Case) -> Contender:
+def optimi(tensors: Tensors) -> Contender:
     """Build torch-optimi's SGD; Kahan summation, its default for bf16, is another update."""
     from optimi import SGD
 
-    parameters = parameters_of(case)
+    parameters = tensors.parameters()
     optimizer = SGD(parameters, **HYPER, kahan_sum=False)
     return OfTorch(parameters, optimizer, followed(optimizer), momentum_key="exp_avg")
 
@@ -127,11 +126,11 @@ class OfFlashOptim(OfTorch):
         return [p.detach() for p in self.parameters], momenta
 
 
-def flashoptim(case: Case) -> Contender:
+def flashoptim(tensors: Tensors) -> Contender:
     """Build FlashOptim's SGD without the parts that need a GPU: kernels, and states in 8 bits."""
     from flashoptim import FlashSGD
 
-    parameters = parameters_of(case)
+    parameters = tensors.parameters()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "master_weight_bits=None with non-fp32")
         optimizer = FlashSGD(
@@ -140,7 +139,34 @@ def flashoptim(case: Case) -> Contender:
     return OfFlashOptim(parameters, optimizer, followed(optimizer))
 
 
-def schedulefree(case: Case) -> Contender:
+@dataclass
+class OfHeavyBall(OfTorch):
+    """Hold HeavyBall's SGD, which keeps its states in a dict for each part of a parameter."""
+
+    def results(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the parameters and the momenta."""
+        state = self.optimizer.state
+        momenta = [state[p][0][self.momentum_key].view(p.shape) for p in self.parameters]
+        return [p.detach() for p in self.parameters], momenta
+
+
+def heavyball(tensors: Tensors) -> Contender:
+    """Build HeavyBall's SGD without weight decay, as its own is decoupled from the momentum."""
+    from heavyball import SGD
+
+    warnings.filterwarnings("ignore", "Learning rate changed between steps", UserWarning)
+    parameters = tensors.parameters()
+    optimizer = SGD(parameters, lr=LEARNING_RATE, beta=MOMENTUM, weight_decay=0)
+    return OfHeavyBall(
+        parameters,
+        optimizer,
+        followed(optimizer),
+        momentum_key="heavyball_momentum_momentum_0",
+        note="no weight decay",
+    )
+
+
+def schedulefree(tensors: Tensors) -> Contender:
     """Refuse: no setting of it is SGD with momentum and a schedule."""
     import schedulefree  # noqa: F401
 
@@ -153,11 +179,11 @@ class OfOptax:
     alone = False
     note = ""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, tensors: Tensors) -> None:
         import jax
         import optax
 
-        _compilable(case, TENSORS_FOR_XLA)
+        _compilable(tensors, TENSORS_FOR_XLA)
         self._jax = jax
         rate = optax.exponential_decay(LEARNING_RATE, STEP_SIZE, GAMMA, staircase=True)
         optimizer = optax.chain(
@@ -169,7 +195,7 @@ class OfOptax:
             return optax.apply_updates(parameters, updates), state
 
         self._update = jax.jit(update, donate_argnums=(0, 1))
-        self._drawn = parameters_of(case)  # the gradients are drawn into these
+        self._drawn = tensors.parameters()  # the gradients are drawn into these
         self._parameters = [self._to_jax(p.detach()) for p in self._drawn]
         self._gradients: list[Any] = []
         self._state = optimizer.init(self._parameters)
@@ -207,6 +233,12 @@ class OfOptax:
         momenta = self._state[1][0].trace
         return [self._to_torch(p) for p in self._parameters], [self._to_torch(m) for m in momenta]
 
+    def zero_grad(self) -> None:
+        """Do nothing: each step is given its gradients."""
+
+    def renew(self) -> None:
+        """Do nothing: `zero_grad` cleared nothing."""
+
     def settle(self) -> None:
         """Do nothing: the second step has compiled everything."""
 
@@ -215,12 +247,19 @@ class OfOptax:
         self._jax.clear_caches()
 
 
+COMPILED = "torch.compile, tensor lr"
+HEAVYBALL = "HeavyBall"
 RIVALS: dict[str, Maker] = {
     "torch.compile, float lr": torch_compile_float,
-    "torch.compile, tensor lr": torch_compile_tensor,
+    COMPILED: torch_compile_tensor,
     "optax on JAX": _installed(OfOptax),
     "torch-optimi": _installed(optimi),
     "flashoptim": _installed(flashoptim),
     "schedulefree": _installed(schedulefree),
 }
-PACKAGES = ("optax", "jax", "torch-optimi", "flashoptim", "schedulefree")
+# In training loops alone: it consumes its gradients.
+IN_LOOPS: dict[str, Maker] = {
+    COMPILED: torch_compile_tensor,
+    HEAVYBALL: _installed(heavyball),
+}
+PACKAGES = ("optax", "jax", "torch-optimi", "flashoptim", "schedulefree", "heavyball")

@@ -1,14 +1,15 @@
 """Validate and time all contenders of one case, within the free memory."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .cases import Case
-from .contenders import LRFUSED, OWN, Contender, Maker, Unable
+from .contenders import LRFUSED, OWN, Contender, Maker, reason
 from .rivals import RIVALS
 from .timing import Timing, interleave
 from .validate import Distance, Truth
@@ -29,12 +30,12 @@ def run(case: Case, seconds: float, names: Iterable[str] = CONTENDERS) -> dict[s
     lacking = memory_lacking(case)
     if lacking:
         return _described(case, [{"name": name, "not_timed": lacking} for name in names])
-    truth = Truth(case)
+    truth = Truth.of(case)
     ours = CONTENDERS[LRFUSED](case)
     distance = truth.check(LRFUSED, ours)
     yardstick = torch.ones(min(YARDSTICK_ELEMENTS, max(case.elements, 1 << 20)))
-    timer = _Timer(ours, yardstick, seconds)
-    rows: dict[str, dict[str, Any]] = {LRFUSED: _row(LRFUSED, distance)}
+    timer = _Timer(ours, yardstick, seconds, case.zeroed)
+    rows: dict[str, dict[str, Any]] = {LRFUSED: row(LRFUSED, distance)}
     field: dict[str, Contender] = {}
     for name in names:
         if name == LRFUSED:
@@ -43,10 +44,10 @@ def run(case: Case, seconds: float, names: Iterable[str] = CONTENDERS) -> dict[s
             rival = CONTENDERS[name](case)
             distance = truth.check(name, rival)
             rival.settle()
-        except Unable as reason:
-            rows[name] = {"name": name, "not_timed": str(reason)}
+        except Exception as error:
+            rows[name] = {"name": name, "not_timed": reason(name, error)}
             continue
-        rows[name] = _row(name, distance, rival.note)
+        rows[name] = row(name, distance, rival.note)
         if rival.alone:
             timer.time({name: rival})
             continue
@@ -63,19 +64,37 @@ def run(case: Case, seconds: float, names: Iterable[str] = CONTENDERS) -> dict[s
 
 
 class _Timer:
-    """Time fields of rivals, each beside lrfused and the in-place pass."""
+    """Time fields of rivals, each beside lrfused and the in-place pass.
 
-    def __init__(self, ours: Contender, yardstick: torch.Tensor, seconds: float) -> None:
-        self._own = {LRFUSED: ours.step, YARDSTICK: lambda: yardstick.mul_(0.9999999)}
+    With `zeroed` a sample is a step and a `zero_grad`, and gradients are made again before it.
+    """
+
+    def __init__(
+        self, ours: Contender, yardstick: torch.Tensor, seconds: float, zeroed: bool
+    ) -> None:
+        self._ours = ours
+        self._yardstick = yardstick
         self._seconds = seconds
+        self._zeroed = zeroed
         self._samples: dict[str, list[float]] = {}
 
     def time(self, field: dict[str, Contender]) -> None:
         """Time the contenders of a field, and empty it."""
-        calls = {**self._own, **{name: rival.step for name, rival in field.items()}}
         if not field and self._samples:
             return
-        found = interleave(calls, seconds=self._seconds, warm_up=1, min_rounds=FEWEST_ROUNDS)
+        everyone = {LRFUSED: self._ours, **field}
+        calls: dict[str, Callable[[], object]] = {
+            name: partial(_step_and_zero, one) if self._zeroed else one.step
+            for name, one in everyone.items()
+        }
+        calls[YARDSTICK] = lambda: self._yardstick.mul_(0.9999999)
+        found = interleave(
+            calls,
+            seconds=self._seconds,
+            warm_up=1,
+            min_rounds=FEWEST_ROUNDS,
+            before={name: one.renew for name, one in everyone.items()} if self._zeroed else None,
+        )
         for name, samples in found.items():
             self._samples.setdefault(name, []).extend(samples)
         for rival in field.values():
@@ -87,7 +106,13 @@ class _Timer:
         return {name: Timing.of(samples) for name, samples in self._samples.items()}
 
 
-def _row(name: str, distance: Distance, note: str = "") -> dict[str, Any]:
+def _step_and_zero(contender: Contender) -> None:
+    contender.step()
+    contender.zero_grad()
+
+
+def row(name: str, distance: Distance, note: str = "") -> dict[str, Any]:
+    """Return the row of a contender that is timed, as yet without its timing."""
     return {"name": name, "not_timed": None, "note": note, "distance": asdict(distance)}
 
 
@@ -100,6 +125,7 @@ def _described(case: Case, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "tensors": len(case.shapes),
         "elements": case.elements,
         "bytes_per_element": case.bytes_per_element,
+        "zero_grad": case.zeroed,
         "rows": rows,
     }
 

@@ -9,12 +9,26 @@ from typing import Any
 
 import torch
 
-from . import CASES, QUICK, STEPS, cases, footprint, report, rounds, schedule_cost, tables, worker
+from . import (
+    CASES,
+    QUICK,
+    STEPS,
+    cases,
+    footprint,
+    loop,
+    models,
+    report,
+    rounds,
+    scaling,
+    schedule_cost,
+    tables,
+    worker,
+)
 from .contenders import FOR_LOOP, FOREACH, FUSED, LRFUSED, fastest
 
 GROWERS = (LRFUSED, FOR_LOOP, FOREACH, FUSED, "optax on JAX")
 # A field of contenders is timed for so long, and for three rounds at least: minutes in all.
-SECONDS = {"resnet50": 6.0, "small": 10.0}
+SECONDS = {"resnet50": 6.0, "small": 10.0, "loop": 8.0, "threads": 3.0}
 SECONDS_ELSEWHERE, SECONDS_QUICK = 1.0, 1.5
 
 
@@ -50,14 +64,22 @@ def run(options: argparse.Namespace, results: Path | None = None) -> int:
 
 def measure(names: tuple[str, ...], threads: list[int], quick: bool, shrink: int) -> dict[str, Any]:
     """Return the results of each measurement, in the form that is written."""
-    found: dict[str, Any] = {"steps": [], "growth": [], "schedule": [], "memory": []}
+    found: dict[str, Any] = {
+        "steps": [], "loop": [], "threads": [], "growth": [], "schedule": [], "memory": []
+    }  # fmt: skip
     for number in threads:
         for name in STEPS:
             if name in names:
                 # A process for each: rivals do not free all memory, which the next may need.
                 with worker.process(number) as call:
                     found["steps"].append(_step(call, name, number, quick, shrink))
+        if "loop" in names:
+            found["loop"] += [_loop(lesson, number, quick, shrink) for lesson in models.LESSONS]
     with worker.process(threads[-1]) as call:
+        if "threads" in names and threads[-1] > 1:
+            print(f"1 and {threads[-1]} threads ...", flush=True)
+            seconds = _seconds(SECONDS["threads"], quick, shrink)
+            found["threads"] = call(scaling.measure, threads[-1], seconds, shrink)
         if "growth" in names:
             seconds = _seconds(SECONDS_QUICK, quick, shrink)
             for case in cases.GROWING:
@@ -88,6 +110,14 @@ def _step(call: Callable[..., Any], name: str, number: int, quick: bool, shrink:
     result = call(rounds.run, case, _seconds(seconds, quick, shrink))
     print(f"    {time.perf_counter() - begin:.0f} s", flush=True)
     return result
+
+
+def _loop(lesson: models.Lesson, number: int, quick: bool, shrink: int) -> Any:
+    print(f"training: {lesson.title}, {number} threads ...", flush=True)
+    # A test needs no compilers, which take their time for tensors of any size.
+    names = list(loop.OWN if shrink > 1 else loop.CONTENDERS)
+    with worker.process(number) as call:
+        return call(loop.measure, lesson, _seconds(SECONDS["loop"], quick, shrink), names)
 
 
 def _seconds(usually: float, quick: bool, shrink: int) -> float:

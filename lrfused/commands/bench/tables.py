@@ -50,8 +50,13 @@ def everything(found: dict[str, Any]) -> None:
     for threads in sorted({step["threads"] for step in found["steps"]}):
         shown = [step for step in found["steps"] if step["threads"] == threads]
         step_table(f"One optimizer step with its schedule, {threads} threads", shown)
+    for threads in sorted({training["threads"] for training in found["loop"]}):
+        shown = [training for training in found["loop"] if training["threads"] == threads]
+        loop_table(f"Training, {threads} threads: zero_grad, the step with its schedule, us", shown)
+    if found["threads"]:
+        threads_table(found["threads"])
     if found["growth"]:
-        step_table("Cost growth", found["growth"])
+        step_table("Cost growth: a step with its schedule, and zero_grad", found["growth"])
     if found["schedule"]:
         schedule_table(found["schedule"])
     if found["memory"]:
@@ -83,6 +88,48 @@ def step_table(title: str, steps: list[dict[str, Any]]) -> None:
             rows.append([first, row["name"], *numbers])
             first = ""
     show(title, COLUMNS, rows)
+
+
+def loop_table(title: str, loop: list[dict[str, Any]]) -> None:
+    """Print the parts of an iteration of training; for those not timed, the reason."""
+    rows = []
+    for training in loop:
+        rates = report.loop_rates(training)
+        first = training["title"]
+        for row in training["rows"]:
+            numbers = [row["not_timed"], "", "", "", "", "", "", ""]
+            if not row["not_timed"]:
+                rate = rates[row["name"]]
+                numbers = [
+                    "; ".join(filter(None, [distance(row["distance"]), row["note"]])),
+                    f"{rate['zero_grad_us']:.1f}",
+                    f"{rate['step_us']:.1f}",
+                    f"{rate['both_us']:.1f}",
+                    f"{rate['ratio_to_lrfused']:.2f}x",
+                    f"{rate['iteration_us']:.0f}",
+                    f"{rate['share_of_iteration']:.1%}",
+                    f"{rate['iteration_to_lrfused']:.2f}x",
+                ]
+            rows.append([first, row["name"], *numbers])
+            first = ""
+    columns = ["model", "competitor", "result", "zero_grad", "step", "both", "/ lrfused"]
+    columns += ["iteration", "share", "/ lrfused"]
+    show(title, columns, rows)
+
+
+def threads_table(scaling: list[dict[str, Any]]) -> None:
+    """Print the time of a step with one thread and with all of them, at each size."""
+    rows = []
+    for case in scaling:
+        first = case["title"]
+        for row in case["rows"]:
+            times = [f"{1e3 * row[key]['median']:.2f}" for key in ("one", "all")]
+            ratio = f"{row['ratio']:.2f}x"
+            rows.append([first, row["name"], distance(row["distance"]), *times, ratio])
+            first = ""
+    several = f"{scaling[0]['threads']} threads"
+    columns = ["case", "competitor", "result", "1 thread", several, "ratio"]
+    show("One optimizer step with its schedule, us", columns, rows)
 
 
 def distance(found: dict[str, Any]) -> str:

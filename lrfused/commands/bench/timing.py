@@ -52,29 +52,44 @@ def interleave(
     min_rounds: int = 5,
     max_rounds: int = 1_000,
     batch: int = 1,
+    before: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, list[float]]:
     """Time every callable once per round, for as many rounds as fit in `seconds`.
 
     Each round has a new order, so that none always follows the same neighbour's caches.
-    A sample is the mean of `batch` calls in a row, in milliseconds.
+    A sample is the mean of `batch` calls in a row, in milliseconds. `before` has callables to call
+    before a sample, untimed.
     """
-    names = list(calls)
-    samples: dict[str, list[float]] = {name: [] for name in names}
-    order = random.Random(0)
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    prepare = before or {}
+
+    def sample(name: str) -> float:
+        if name in prepare:
+            prepare[name]()
+        return _sample(calls[name], batch)
+
     with collector_off():
         for _ in range(warm_up):
+            for name in calls:
+                sample(name)
+        for names in orders(calls, seconds, min_rounds, max_rounds):
             for name in names:
-                _sample(calls[name], batch)
-        begin = time.perf_counter()
-        rounds = 0
-        while rounds < min_rounds or (
-            rounds < max_rounds and time.perf_counter() - begin < seconds
-        ):
-            order.shuffle(names)
-            for name in names:
-                samples[name].append(_sample(calls[name], batch))
-            rounds += 1
-    return {name: samples[name] for name in calls}
+                samples[name].append(sample(name))
+    return samples
+
+
+def orders(
+    names: Iterable[str], seconds: float, min_rounds: int, max_rounds: int
+) -> Iterator[list[str]]:
+    """Generate the order of each round, drawn anew, for as many rounds as fit in `seconds`."""
+    names = list(names)
+    order = random.Random(0)
+    begin = time.perf_counter()
+    rounds = 0
+    while rounds < min_rounds or (rounds < max_rounds and time.perf_counter() - begin < seconds):
+        order.shuffle(names)
+        yield list(names)
+        rounds += 1
 
 
 def _sample(call: Callable[[], object], batch: int) -> float:
