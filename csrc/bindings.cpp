@@ -8,7 +8,9 @@
 #include "cpu/units.h"
 #include "cuda/items.h"
 #include "gathered.h"
+#include "gpu/direct.h"
 #include "gpu/step.h"
+#include "images.h"
 #include "program.h"
 #include "zero_grad.h"
 #ifndef LRFUSED_CUDA
@@ -68,7 +70,8 @@ std::tuple<std::string, int, int> describe(int device) {
 void bind_device(py::module_& m) {
   py::class_<DeviceState>(m, "DeviceState")
       .def(py::init<int64_t, int>(), py::arg("index"), py::arg("driver"))
-      .def("bind", &DeviceState::bind, py::arg("tensors"), py::arg("groups"), py::arg("length"))
+      .def("bind", &DeviceState::bind, py::arg("tensors"), py::arg("momentum_cells"),
+           py::arg("length"))
       .def("reserve", &DeviceState::reserve, py::arg("numels"))
       .def("advance", &DeviceState::advance, py::arg("stream"))
       .def("observe", &DeviceState::observe, py::arg("metric"), py::arg("stream"));
@@ -84,10 +87,32 @@ void bind_device(py::module_& m) {
       .def("norm", &DeviceStep::norm, py::arg("device"), py::arg("stream"), py::arg("max_norm"),
            py::arg("recording"))
       .def("create", &DeviceStep::create)
-      .def("launch", &DeviceStep::launch, py::arg("device"), py::arg("stream"),
-           py::arg("momentum_cells"), py::arg("advances"), py::arg("always"), py::arg("finite"),
-           py::arg("recording"))
+      .def("launch", &DeviceStep::launch, py::arg("device"), py::arg("stream"), py::arg("advances"),
+           py::arg("always"), py::arg("finite"), py::arg("recording"))
       .def("finish", &DeviceStep::finish, py::arg("state"));
+  m.def(
+      "step_at_once",
+      [](const py::list& groups, const py::dict& state, Program& program, DeviceState& device,
+         Images& images, MasterForm master_form, std::optional<at::Tensor> grad_scale,
+         std::optional<at::Tensor> found_inf, std::optional<double> max_norm, int64_t stream,
+         bool advance, bool settled) {
+        return step_at_once(groups, state, program, device, images, master_form, grad_scale,
+                            found_inf, max_norm, stream, advance, settled);
+      },
+      py::arg("groups"), py::arg("state"), py::arg("program"), py::arg("device"), py::arg("images"),
+      py::arg("master_form"), py::arg("grad_scale"), py::arg("found_inf"), py::arg("max_norm"),
+      py::arg("stream"), py::arg("advance"), py::arg("settled"));
+  m.def(
+      "direct_on_gpu",
+      [](const py::object& program, const py::list& read, bool advance, bool by_hand, bool may_warn,
+         const py::list& hooks, MasterForm master_form, const py::object& device,
+         const py::object& images, const py::object& ready) {
+        return functions({direct_on_gpu(master_form, device, images, ready), program,
+                          program.cast<Program&>(), read, advance, by_hand, may_warn, hooks});
+      },
+      py::arg("program"), py::arg("read"), py::arg("advance"), py::arg("by_hand"),
+      py::arg("may_warn"), py::arg("hooks"), py::arg("master_form"), py::arg("device"),
+      py::arg("images"), py::arg("ready"));
   m.def("on_gpu", &cuda::on_gpu);
   m.def("driver_version", &cuda::driver_version);
   m.def("touches_of", &touches_of, py::arg("addresses"), py::arg("numel"), py::arg("sizes"));
@@ -146,13 +171,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         py::arg("advance"), py::arg("use_fma"), py::arg("odd"));
   m.def(
       "direct",
-      [](const py::object& program, const py::list& read, MasterForm master_form, bool use_fma,
-         bool advance, bool by_hand, bool may_warn, const py::list& hooks) {
-        return functions({program, program.cast<Program&>(), read, master_form, use_fma, advance,
-                          by_hand, may_warn, hooks});
+      [](const py::object& program, const py::list& read, bool advance, bool by_hand, bool may_warn,
+         const py::list& hooks, MasterForm master_form, bool use_fma) {
+        return functions({direct_on_cpu(master_form, use_fma), program, program.cast<Program&>(),
+                          read, advance, by_hand, may_warn, hooks});
       },
-      py::arg("program"), py::arg("read"), py::arg("master_form"), py::arg("use_fma"),
-      py::arg("advance"), py::arg("by_hand"), py::arg("may_warn"), py::arg("hooks"));
+      py::arg("program"), py::arg("read"), py::arg("advance"), py::arg("by_hand"),
+      py::arg("may_warn"), py::arg("hooks"), py::arg("master_form"), py::arg("use_fma"));
   m.def("zero_grad", &zero_grad, py::arg("groups"), py::arg("set_to_none"));
   py::class_<Gathered>(m, "Gathered")
       .def_property_readonly("valid", &Gathered::valid)
@@ -170,6 +195,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       },
       py::arg("groups"), py::arg("state"), py::arg("cells"), py::arg("master_form"),
       py::arg("device_type"));
+  py::class_<Images>(m, "Images")
+      .def(py::init<>())
+      .def("watch", &Images::watch, py::arg("tensors"), py::arg("anew"))
+      .def("unchanged", &Images::unchanged)
+      .def("changed", &Images::changed)
+      .def("note", &Images::note, py::arg("i"))
+      .def("note_moved", &Images::note_moved);
   m.def("has_observers", &at::hasCallbacks);
   py::class_<Pace>(m, "Pace")
       .def(py::init<>())

@@ -82,16 +82,28 @@ def step(
     odd: Callable[[list[tuple[int, Tensor]]], Odd],
 ) -> tuple[bool, bool, float]: ...
 
-# Two functions of an optimizer: csrc/cpu/direct.h.
+# Two functions of an optimizer: csrc/direct.h.
 def direct(
     program: Program,
     read: list[tuple[int, str, Any]],
-    master_form: Master,
-    use_fma: bool,
     advance: bool,
     by_hand: bool,
     may_warn: bool,
     hooks: list[Any],
+    master_form: Master,
+    use_fma: bool,
+) -> tuple[Callable[[Any], bool], Callable[[Any], bool]]: ...
+def direct_on_gpu(
+    program: Program,
+    read: list[tuple[int, str, Any]],
+    advance: bool,
+    by_hand: bool,
+    may_warn: bool,
+    hooks: list[Any],
+    master_form: Master,
+    device: DeviceState,
+    images: Images,
+    ready: Callable[[], int | None],
 ) -> tuple[Callable[[Any], bool], Callable[[Any], bool]]: ...
 def zero_grad(groups: list[dict[str, Any]], set_to_none: bool) -> bool: ...
 
@@ -101,7 +113,9 @@ class Pace:  # for tests: csrc/cpu/pace.h
 
 class DeviceState:
     def __init__(self, index: int, driver: int) -> None: ...
-    def bind(self, tensors: Sequence[Tensor], groups: int, length: int) -> None: ...
+    def bind(
+        self, tensors: Sequence[Tensor], momentum_cells: Sequence[int], length: int
+    ) -> None: ...
     def reserve(self, numels: Sequence[int]) -> None: ...
     def advance(self, stream: int) -> None: ...
     def observe(self, metric: Tensor, stream: int) -> None: ...
@@ -133,13 +147,35 @@ class DeviceStep:
         self,
         device: DeviceState,
         stream: int,
-        momentum_cells: list[int],
         advances: bool,
         always: bool,
         finite: bool,
         recording: bool,
     ) -> None: ...
     def finish(self, state: dict[Tensor, dict[str, Any]]) -> None: ...
+
+class Images:
+    def __init__(self) -> None: ...
+    def watch(self, tensors: Sequence[Tensor], anew: bool) -> None: ...
+    def unchanged(self) -> bool: ...
+    def changed(self) -> list[int]: ...
+    def note(self, i: int) -> None: ...
+    def note_moved(self) -> None: ...
+
+def step_at_once(
+    groups: list[dict[str, Any]],
+    state: dict[Tensor, dict[str, Any]],
+    program: Program,
+    device: DeviceState,
+    images: Images,
+    master_form: Master,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+    max_norm: float | None,
+    stream: int,
+    advance: bool,
+    settled: bool,
+) -> tuple[bool, Tensor | None]: ...
 
 class Tape:  # where there is no GPU
     def __len__(self) -> int: ...

@@ -11,6 +11,8 @@ import warnings
 import pytest
 import torch
 from support.bits import assert_same_bits
+from support.inside import end_the_window
+from support.tape import not_emulated
 from support.twin import leaf, numbers
 from torch import nn
 from torch.optim import lr_scheduler
@@ -25,6 +27,7 @@ from lrfused import (
     StepLR,
 )
 from lrfused.backends.compiled import Compiled
+from lrfused.backends.cuda import Cuda
 
 OPTIONS = {
     "no schedule": lambda: {},
@@ -45,11 +48,11 @@ OPTIONS = {
 class Twin:
     """An optimizer with two groups, and its gradients, hooks and scheduler."""
 
-    def __init__(self, options, direct):
+    def __init__(self, options, direct, kind="compiled"):
         make = [numbers(5, seed=1), numbers(33, seed=2), numbers(3, 7, seed=3).bfloat16()]
         self.params = [leaf(t) for t in make]
         groups = [{"params": self.params[:2]}, {"params": self.params[2:], "lr": 0.03}]
-        self.optimizer = FusedDecaySGD(groups, lr=0.1, backend="compiled", **options())
+        self.optimizer = FusedDecaySGD(groups, lr=0.1, backend=kind, **options())
         self.direct, self.seed, self.held, self.calls = direct, 5, [], 0
 
     @property
@@ -278,7 +281,7 @@ def switch_momentum_on(t):
 
 
 def go_past_the_window(t):
-    t.rates.program.left = 1
+    end_the_window(t.optimizer)
 
 
 def copy_the_optimizer(t):
@@ -293,10 +296,18 @@ CHANGES = {
 }
 
 
+@pytest.fixture(params=["compiled", "cuda"])
+def kind(request):
+    """Return the name of a backend that makes direct steps."""
+    if request.param == "cuda" and (why := not_emulated("cuda")):
+        pytest.skip(f"cuda: {why}")
+    return request.param
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_a_change_between_two_steps_is_seen(options, change):
-    twins = [Twin(options, direct) for direct in (True, False)]
+def test_a_change_between_two_steps_is_seen(options, change, kind):
+    twins = [Twin(options, direct, kind) for direct in (True, False)]
     for i in range(9):
         for t in twins:
             with warnings.catch_warnings():
@@ -320,14 +331,18 @@ def test_a_change_between_two_steps_is_seen(options, change):
 def pythons(monkeypatch):
     """Count the steps that are made in Python."""
     made = []
-    real = Compiled.step
-    monkeypatch.setattr(Compiled, "step", lambda *args: made.append(1) or real(*args))
+
+    def counted(step):
+        return lambda *args: made.append(1) or step(*args)
+
+    for backend in (Compiled, Cuda):
+        monkeypatch.setattr(backend, "step", counted(backend.step))
     return made
 
 
 @pytest.mark.parametrize("name", [n for n in OPTIONS if n != "every 3"])
-def test_only_the_first_step_is_pythons(name, pythons):
-    t = Twin(OPTIONS[name], True)
+def test_only_the_first_step_is_pythons(name, pythons, kind):
+    t = Twin(OPTIONS[name], True, kind)
     for _ in range(12):
         t.step()
         if t.by_hand():
@@ -336,16 +351,16 @@ def test_only_the_first_step_is_pythons(name, pythons):
     assert t.rates.direct is not None
 
 
-def test_metrics_leave_steps_direct(pythons):
-    t = Twin(OPTIONS["plateau"], True)
+def test_metrics_leave_steps_direct(pythons, kind):
+    t = Twin(OPTIONS["plateau"], True, kind)
     for i in range(12):
         t.step()
-        t.optimizer.scheduler.step(float(i))
+        t.optimizer.scheduler.step(torch.tensor(float(i)))  # a number would have to be uploaded
     assert len(pythons) == 1
 
 
-def test_a_read_of_the_rates_leaves_steps_direct(pythons):
-    t = Twin(OPTIONS["StepLR"], True)
+def test_a_read_of_the_rates_leaves_steps_direct(pythons, kind):
+    t = Twin(OPTIONS["StepLR"], True, kind)
     for _ in range(12):
         t.step()
         assert t.optimizer.scheduler.get_last_lr() == [g["lr"] for g in t.optimizer.param_groups]
@@ -353,9 +368,9 @@ def test_a_read_of_the_rates_leaves_steps_direct(pythons):
     assert len(pythons) == 1
 
 
-def test_an_odd_parameter_is_looked_for_once():
+def test_an_odd_parameter_is_looked_for_once(kind):
     p = leaf(numbers(8, seed=1)[::2])
-    optimizer = FusedDecaySGD([p, leaf(numbers(4))], lr=0.1, schedule=StepLR(1))
+    optimizer = FusedDecaySGD([p, leaf(numbers(4))], lr=0.1, schedule=StepLR(1), backend=kind)
     for step in range(5):
         for q in optimizer.param_groups[0]["params"]:
             q.grad = numbers(4, seed=step)
@@ -393,11 +408,11 @@ def test_the_distributed_checkpoints_step_is_not_made_direct(momentum):
         assert_same_bits(ours, python)
 
 
-def test_an_optimizer_that_is_no_more_frees_its_program():
+def test_an_optimizer_that_is_no_more_frees_its_program(kind):
     import gc
     import weakref
 
-    t = Twin(OPTIONS["StepLR"], True)
+    t = Twin(OPTIONS["StepLR"], True, kind)
     t.step()
     t.step()
     program = weakref.ref(t.rates)

@@ -1,150 +1,43 @@
 #include "direct.h"
 
-#include <ATen/record_function.h>
-#include <torch/csrc/Exceptions.h>
-
-#include <memory>
-
-#include "../gather.h"
-#include "../groups.h"
 #include "step.h"
 
 namespace lrfused {
 namespace {
 
-PyObject* intern(const char* name) { return PyUnicode_InternFromString(name); }
-
-// Interned attributes of an optimizer.
-namespace names {
-PyObject* const groups = intern("param_groups");
-PyObject* const state = intern("state");
-PyObject* const step = intern("step");
-PyObject* const pre_hooks = intern("_optimizer_step_pre_hooks");
-PyObject* const post_hooks = intern("_optimizer_step_post_hooks");
-PyObject* const grad_scale = intern("grad_scale");
-PyObject* const found_inf = intern("found_inf");
-PyObject* const checkpoint = intern("torch.distributed.checkpoint.state_dict");
-}  // namespace names
-
-// The attributes of an optimizer, borrowed.
-class Attributes {
+class C10_HIDDEN OnCpu : public Maker {
  public:
-  explicit Attributes(PyObject* optimizer)
-      : dict_(py::reinterpret_steal<py::object>(PyObject_GenericGetDict(optimizer, nullptr))) {
-    if (!dict_) throw py::error_already_set();
+  OnCpu(MasterForm master_form, bool use_fma) : master_form_(master_form), use_fma_(use_fma) {}
+
+  bool step(const py::list& groups, const py::dict& state, Program& program,
+            bool advance) override {
+    static thread_local Found found;  // its memory serves every step
+    gather(groups, state, program.cells(), 1.0, c10::kCPU, master_form_, found);
+    gave_up = !found.valid || !found.odd.empty();
+    if (gave_up || found.firsts != 0) return false;
+    const auto held = releases_gil(found) ? hold(found) : Held();
+    program.use();
+    update(found, use_fma_);
+    if (!advance) return true;
+    program.advance();
+    program.show(groups);
+    return true;
   }
 
-  // Return an attribute, or null.
-  PyObject* operator[](PyObject* name) const {
-    PyObject* found = PyDict_GetItemWithError(dict_.ptr(), name);
-    if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
-    return found;
-  }
-  bool has_none_in(PyObject* name) const {
-    PyObject* found = (*this)[name];
-    return found != nullptr && PyDict_Check(found) && PyDict_Size(found) == 0;
+  bool step_schedule(Program& program) override {
+    program.advance();
+    return true;
   }
 
  private:
-  py::object dict_;
+  const MasterForm master_form_;
+  const bool use_fma_;
 };
 
-bool have_values(const py::list& groups, const py::list& read) {
-  for (const py::handle entry : read) {
-    PyObject* group = PyTuple_GET_ITEM(entry.ptr(), 0);
-    const Py_ssize_t g = PyLong_AsSsize_t(group);
-    PyObject* found =
-        PyDict_GetItemWithError(PyList_GET_ITEM(groups.ptr(), g), PyTuple_GET_ITEM(entry.ptr(), 1));
-    if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
-    if ((found == nullptr ? Py_None : found) != PyTuple_GET_ITEM(entry.ptr(), 2)) return false;
-  }
-  return true;
-}
-
-// torch.distributed.checkpoint makes a step by itself where there is no state.
-bool may_initialise(PyObject* state) {
-  return PyDict_Size(state) == 0 &&
-         PyDict_GetItem(PyImport_GetModuleDict(), names::checkpoint) != nullptr;
-}
-
 }  // namespace
 
-bool Direct::step(PyObject* optimizer) {
-  if (gave_up) return false;
-  const Attributes own(optimizer);
-  if (at::hasCallbacks() || !own.has_none_in(names::pre_hooks) ||
-      !own.has_none_in(names::post_hooks) || own[names::grad_scale] || own[names::found_inf])
-    return false;
-  for (const py::handle of_all : hooks)
-    if (PyDict_Size(of_all.ptr()) != 0) return false;
-  if (advance && ((may_warn && own[names::step]) || program.left <= 0)) return false;
-  PyObject *list = own[names::groups], *dict = own[names::state];
-  if (list == nullptr || !PyList_CheckExact(list) || dict == nullptr || !PyDict_Check(dict) ||
-      may_initialise(dict))
-    return false;
-  const auto groups = py::reinterpret_borrow<py::list>(list);
-  const auto state = py::reinterpret_borrow<py::dict>(dict);
-  if (!program.shows(groups) || !have_values(groups, read)) return false;
-
-  static thread_local Found found;  // its memory serves every step
-  gather(groups, state, program.cells(), 1.0, c10::kCPU, master_form, found);
-  gave_up = !found.valid || !found.odd.empty();
-  if (gave_up || found.firsts != 0) return false;
-  const auto held = releases_gil(found) ? hold(found) : Held();
-  program.forget();
-  program.use();
-  update(found, use_fma);
-  if (!advance) return true;
-  program.advance();
-  program.show(groups);
-  return true;
-}
-
-bool Direct::step_schedule(PyObject* optimizer) {
-  const Attributes own(optimizer);
-  PyObject* list = own[names::groups];
-  if (!by_hand || list == nullptr || !PyList_CheckExact(list) || program.left <= 0) return false;
-  const auto groups = py::reinterpret_borrow<py::list>(list);
-  if (!program.shows(groups) || !have_values(groups, read)) return false;
-  program.keep();
-  program.advance();
-  program.show(groups);
-  return true;
-}
-
-namespace {
-
-constexpr const char* kName = "lrfused.Direct";
-
-// pybind11's calls read more lines than the step.
-template <bool (Direct::*function)(PyObject*)>
-PyObject* call(PyObject* capsule, PyObject* optimizer) {
-  auto* direct = static_cast<Direct*>(PyCapsule_GetPointer(capsule, kName));
-  if (direct == nullptr) return nullptr;
-  HANDLE_TH_ERRORS
-  return PyBool_FromLong((direct->*function)(optimizer));
-  END_HANDLE_TH_ERRORS
-}
-
-PyMethodDef step_def{"step", call<&Direct::step>, METH_O, nullptr};
-PyMethodDef step_schedule_def{"step_schedule", call<&Direct::step_schedule>, METH_O, nullptr};
-
-}  // namespace
-
-py::tuple functions(Direct direct) {
-  const auto free = [](PyObject* capsule) {
-    delete static_cast<Direct*>(PyCapsule_GetPointer(capsule, kName));
-  };
-  auto own = std::make_unique<Direct>(std::move(direct));
-  const auto capsule = py::reinterpret_steal<py::object>(PyCapsule_New(own.get(), kName, free));
-  if (!capsule) throw py::error_already_set();
-  own.release();
-  const auto function = [&](PyMethodDef& def) {
-    auto made = py::reinterpret_steal<py::object>(PyCFunction_New(&def, capsule.ptr()));
-    if (!made) throw py::error_already_set();
-    return made;
-  };
-  return py::make_tuple(function(step_def), function(step_schedule_def));
+std::unique_ptr<Maker> direct_on_cpu(MasterForm master_form, bool use_fma) {
+  return std::make_unique<OnCpu>(master_form, use_fma);
 }
 
 }  // namespace lrfused

@@ -11,17 +11,17 @@ namespace {
 
 Tape* recorder = nullptr;
 
-const char* run(const std::function<void()>& kernel) {
-  recorder ? recorder->kernels.push_back(kernel) : kernel();
-  return nullptr;
-}
-
-// Return a function that returns the table as the kernel reads it. An argument's bytes are copied.
-template <class T>
-std::function<T()> keep(const Launch& launch, const T& table) {
-  return pass(launch, table, [](const auto& where) -> std::function<T()> {
-    return [where] { return where.get(); };
+// Run a kernel on its table, passed as a launch on a GPU passes it, or record that. An argument's
+// bytes are copied.
+template <class T, class Kernel>
+const char* run(const Launch& launch, const T& table, const Kernel& kernel) {
+  pass(launch, table, [&](const auto& where) {
+    if (recorder)
+      recorder->kernels.push_back([=] { kernel(where.get()); });
+    else
+      kernel(where.get());
   });
+  return nullptr;
 }
 
 // One number for each lane of a warp.
@@ -73,9 +73,7 @@ const char* load_step(int, size_t) { return nullptr; }
 const char* load_norm(int, size_t) { return nullptr; }
 
 const char* launch_step(const Launch& l, const Table& from, int, const Step& s) {
-  const auto table_of = keep(l, from);
-  return run([=] {
-    const Table table = table_of();
+  return run(l, from, [l, s](const Table& table) {
     const bool skipped = s.skipped();
     const Common common{s.schedule.cells, s.scaler.scale(), s.coefficient()};
     for (uint32_t item = 0; item < l.items && !skipped; ++item)
@@ -86,9 +84,7 @@ const char* launch_step(const Launch& l, const Table& from, int, const Step& s) 
 }
 
 const char* launch_norm(const Launch& l, const Gradients& from, const Norm& n) {
-  const auto table_of = keep(l, from);
-  return run([=] {
-    const Gradients table = table_of();
+  return run(l, from, [n](const Gradients& table) {
     const bool ends = n.begin + table.count == n.total;
     if (n.scaler.found()) {
       if (ends) *n.clip = not_taken();
@@ -109,13 +105,18 @@ const char* launch_norm(const Launch& l, const Gradients& from, const Norm& n) {
 }
 
 const char* launch_observe(int, void*, const Schedule& s, const double* metric) {
-  return run([s, metric] {
+  const auto kernel = [s, metric] {
     bool cut = false;
     for (int64_t cell = 0; cell < 2 * s.groups; ++cell) cut |= feed(s, cell, *metric);
     ++*s.observed;
     for (int64_t g = 0; g < s.groups && cut; ++g)
       record(s, g, s.recorded[g], s.epochs[g], s.cells[2 * g], true);
-  });
+  };
+  if (recorder)
+    recorder->kernels.push_back(kernel);
+  else
+    kernel();
+  return nullptr;
 }
 
 }  // namespace lrfused::cuda

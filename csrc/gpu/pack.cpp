@@ -23,18 +23,19 @@ cuda::Entry entry_of(const Slot& s) {
           s.grad_dtype != s.dtype};
 }
 
+// Put a value at an address, and move that past it.
 template <class T>
-void put(std::vector<char>& bytes, const T& value) {
-  const char* first = reinterpret_cast<const char*>(&value);
-  bytes.insert(bytes.end(), first, first + sizeof(value));
+void put(char*& to, const T& value) {
+  memcpy(to, &value, sizeof(value));
+  to += sizeof(value);
 }
 
 // Put each tensor's first item, then the number of items, which is returned.
 template <class Items>
-uint32_t put_firsts(std::vector<char>& bytes, size_t count, Items items_of) {
+uint32_t put_firsts(char* to, size_t count, Items items_of) {
   uint32_t first = 0;
-  put(bytes, first);
-  for (const auto i : c10::irange(count)) put(bytes, first += static_cast<uint32_t>(items_of(i)));
+  put(to, first);
+  for (const auto i : c10::irange(count)) put(to, first += static_cast<uint32_t>(items_of(i)));
   return first;
 }
 
@@ -57,11 +58,12 @@ PackedTable<cuda::Table> pack(const std::vector<cuda::Row>& rows, const Slot* co
     if (kind(i) != packed.only) packed.only = cuda::kMixed;
   }
   packed.table = {nullptr, static_cast<int32_t>(rows.size()), static_cast<int32_t>(count), masters};
-  packed.bytes.reserve(packed.table.size());
-  for (const cuda::Row& row : rows) put(packed.bytes, row);
-  for (const auto i : c10::irange(count)) put(packed.bytes, entry_of(*slots[i]));
-  for (size_t i = 0; masters && i < count; ++i) put(packed.bytes, address(slots[i]->master));
-  packed.items = put_firsts(packed.bytes, count, [&](size_t i) {
+  packed.bytes.resize(packed.table.size());
+  char* to = packed.bytes.data();
+  for (const cuda::Row& row : rows) put(to, row);
+  for (const auto i : c10::irange(count)) put(to, entry_of(*slots[i]));
+  for (size_t i = 0; masters && i < count; ++i) put(to, address(slots[i]->master));
+  packed.items = put_firsts(to, count, [&](size_t i) {
     const Slot& s = *slots[i];
     const cuda::Streams at{address(s.param), address(s.grad), address(s.buffer), address(s.master)};
     return items_of(layout_of(at, s.numel, cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form)));
@@ -80,10 +82,11 @@ std::vector<cuda::Gradient> gradients_of(const std::vector<Slot>& slots, int64_t
 PackedTable<cuda::Gradients> pack(const cuda::Gradient* gradients, size_t count) {
   PackedTable<cuda::Gradients> packed;
   packed.table = {nullptr, static_cast<int32_t>(count)};
-  packed.bytes.reserve(packed.table.size());
-  for (const auto i : c10::irange(count)) put(packed.bytes, gradients[i]);
-  packed.items = put_firsts(packed.bytes, count,
-                            [&](size_t i) { return cuda::pieces_of(gradients[i].numel); });
+  packed.bytes.resize(packed.table.size());
+  char* to = packed.bytes.data();
+  for (const auto i : c10::irange(count)) put(to, gradients[i]);
+  packed.items =
+      put_firsts(to, count, [&](size_t i) { return cuda::pieces_of(gradients[i].numel); });
   return packed;
 }
 

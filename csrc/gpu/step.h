@@ -7,12 +7,17 @@
 //     create()          create momentum buffers and masters for first steps
 //     launch(...)       on each device: update, note the rates used, advance
 //     finish(...)       put the state
+//
+// In the common step Python has nothing to decide between them: step_at_once makes it whole.
 #pragma once
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "../gathered.h"
+#include "../images.h"
+#include "../program.h"
 #include "state.h"
 
 namespace lrfused {
@@ -27,36 +32,41 @@ class C10_HIDDEN DeviceStep {
   py::list odd() const { return gathered_.odd(); }
   std::vector<int64_t> devices() const;  // the indices of the slots' devices
 
-  // Multiply gradients by 1 / grad_scale, or by inv_scale where it is None; make no update where
-  // found_inf is not 0. Both tensors are fp32 of one element, on the device.
+  // Set state.h's Scaling.
   void scale(double inv_scale, std::optional<at::Tensor> grad_scale,
              std::optional<at::Tensor> found_inf);
 
-  // Take the norm of all gradients, which `launch` then clips to max_norm. Returns fp64 of two
-  // elements on the device, the norm and the coefficient; while `recording`, always the same tensor
-  // of the device's state.
+  // Take the norm of all gradients, to which `launch` then clips: DeviceState::norm.
   at::Tensor norm(DeviceState& device, int64_t stream, double max_norm, bool recording);
 
   // Create momentum buffers and masters. The state has none of them before `finish`.
   void create();
 
-  // Update the slots of one device. `momentum_cells` names each group's cell of a momentum that a
-  // schedule moves, or is -1. With `finite` no update is made of an infinite norm; with `always` a
-  // step that makes none advances the schedule too. While `recording` into a graph nothing is
-  // uploaded.
-  void launch(DeviceState& device, int64_t stream, const std::vector<int32_t>& momentum_cells,
-              bool advances, bool always, bool finite, bool recording);
+  // Update the slots of one device: DeviceState::update.
+  void launch(DeviceState& device, int64_t stream, bool advances, bool always, bool finite,
+              bool recording);
 
   // Put the created tensors into the state.
   void finish(const py::dict& state);
 
  private:
-  cuda::Scaler scaler_on(const DeviceState& device) const;
-
   Gathered gathered_;
   std::vector<at::Tensor> created_;
-  double inv_scale_ = 1;
-  at::Tensor grad_scale_, found_inf_, clip_;
+  Scaling scaling_;
+  at::Tensor clip_;
 };
+
+// Make a step outside of a capture, of plain tensors that are all on one device and have their
+// state, if the device has the host's numbers: `images`. Return whether it was made, and what
+// DeviceState::norm returns if there is a max_norm; for every other step do nothing.
+//
+// What GradScaler found is read on the device. `settled`: whether no decision of the device is in
+// flight; the host's program, too, notes the rates used, advances if `advance`, and shows its
+// rates. Else the caller keeps that for later. `has_odd` is told of parameters that are not plain.
+std::pair<bool, std::optional<at::Tensor>> step_at_once(
+    const py::list& groups, const py::dict& state, Program& program, DeviceState& device,
+    Images& images, MasterForm master_form, std::optional<at::Tensor> grad_scale,
+    std::optional<at::Tensor> found_inf, std::optional<double> max_norm, int64_t stream,
+    bool advance, bool settled, bool* has_odd = nullptr);
 
 }  // namespace lrfused

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import device as Device
 
 from ..outside_modes import tensor
 from .norm import clip_coefficient
@@ -49,6 +50,18 @@ class GradientScaling:
         scale = self.grad_scale
         scale = scale if isinstance(scale, Tensor) else tensor(scale, torch.float32)
         return float(scale.double().reciprocal().float())
+
+    def is_on(self, device: Device) -> bool:
+        """Return whether there are numbers of GradScaler's, all readable by a device's kernels."""
+        for t in (self.grad_scale, self.found_inf):
+            if t is not None and not (
+                type(t) is Tensor
+                and t.device == device
+                and t.dtype == torch.float32
+                and t.numel() == 1
+            ):
+                return False
+        return self.scaled
 
     @property
     def scaled(self) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import optimizer as torchs
 
 from ..arithmetic.gradient_scaling import GradientScaling
 from ..extension.load import _C, MASTERS
@@ -18,7 +17,7 @@ from ..rates.direct import Direct
 from ..rates.moved import Moved
 from ..rates.program import HostProgram
 from ..rates.shown import Shown
-from . import odd_parameters
+from . import direct, odd_parameters
 from .base import Backend, Groups, State
 
 
@@ -96,13 +95,8 @@ class Compiled(Backend):
 
     def direct(self, rates: Rates, scaling: GradientScaling, may_warn: bool) -> Direct | None:
         """Return functions that make ordinary steps in one call."""
-        hooks = [torchs._global_optimizer_pre_hooks, torchs._global_optimizer_post_hooks]
-        by_hand = rates.clock.every is None
-        form, advance = MASTERS[scaling.master], rates.stepped and not by_hand
-        return Direct(*_C.direct(
-            rates.program, rates.read, form, USE_FMA, advance, rates.stepped and by_hand,
-            may_warn and bool(rates.bound), hooks,
-        ))  # fmt: skip
+        around = direct.around(rates, may_warn)
+        return Direct(*_C.direct(rates.program, *around, MASTERS[scaling.master], USE_FMA))
 
 
 backend = Compiled()

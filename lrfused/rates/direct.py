@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Direct(NamedTuple):
-    """Functions of an optimizer that make its steps, of csrc/cpu/direct.h.
+    """Functions of an optimizer that make its steps, of csrc/direct.h.
 
     Each returns False, having changed nothing, if the step takes Python's. Whatever they do not
     look at themselves must not change while `Rates` holds them.

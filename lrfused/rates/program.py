@@ -26,7 +26,6 @@ class Program(Protocol):
     """
 
     on_device: ClassVar[bool]  # whether kernels run it too, so that a CUDA graph can hold it
-    left: int  # schedule steps that it can still make; negative after more were replayed
 
     def __init__(
         self,
@@ -43,6 +42,10 @@ class Program(Protocol):
         packed: the compiled schedules; steps: how many steps they are for. may_capture: whether
         that is enough for a captured step, which is replayed without the host.
         """
+
+    @property
+    def left(self) -> int:
+        """Return how many schedule steps it can still make; negative after more were replayed."""
 
     @staticmethod
     def runs_on(device: torch.device) -> bool:

@@ -17,8 +17,8 @@ from ..schedules.base import Schedules, as_schedules
 from . import binding, edits, places, written
 from .bound import BoundSchedules
 from .clock import Clock
-from .moved import Moved
 from .direct import Direct
+from .moved import Moved
 from .places import Kept
 from .plateaus import Plateaus
 from .program import Groups, Program

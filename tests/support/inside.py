@@ -17,6 +17,12 @@ def program_of(optimizer: FusedDecaySGD) -> Any:
     return optimizer._internals.rates.program
 
 
+def end_the_window(optimizer: FusedDecaySGD) -> None:
+    """Let the program of an optimizer have one schedule step left."""
+    program = program_of(optimizer)
+    getattr(program, "_host_program", program).left = 1
+
+
 def advance_of(optimizer: FusedDecaySGD) -> Any:
     """Return the call that scheduler.step() makes, for millions of them."""
     return optimizer._internals.rates.advance
@@ -25,6 +31,7 @@ def advance_of(optimizer: FusedDecaySGD) -> Any:
 def pretend_it_was_on(optimizer: FusedDecaySGD, device: str) -> None:
     """Let an optimizer find at its next step that its model came from another device."""
     optimizer._internals.device = torch.device(device)
+    optimizer._internals.rates.direct = None  # it would find parameters that it cannot take
 
 
 def copies_on_devices(program: Any) -> dict[torch.device, dict[str, torch.Tensor]]:
@@ -34,8 +41,7 @@ def copies_on_devices(program: Any) -> dict[torch.device, dict[str, torch.Tensor
 
 def copy_on_the_host(program: Any) -> dict[str, torch.Tensor]:
     """Return the host's copy of the same tensors, in the order of the devices' copies."""
-    order = {"plateau states": program._order}
-    return {name: host[order.get(name, ...)] for name, host in program._moving.items()}
+    return {name: program._as_there(name) for name in program._moving}
 
 
 def forget_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 from torch import device as Device
 
 from ...arithmetic.gradient_scaling import GradientScaling
+from ...rates import Rates
+from ...rates.direct import Direct
+from .. import direct
 from ..base import Groups, State
 from ..device.step import DeviceBackend
 from . import driver, prepared
@@ -44,10 +47,17 @@ class Cuda(DeviceBackend):
         self, groups: Groups, state: State, program: Any, advance: bool, scaling: GradientScaling
     ) -> bool:
         """Make a step, after which the masters that it used are no longer prepared ones."""
+        if program.step_at_once(groups, state, advance, scaling):
+            return True
         updated = super().step(groups, state, program, advance, scaling)
         if updated and program.prepared:
             prepared.forget_used(groups, program.prepared)
         return updated
+
+    def direct(self, rates: Rates, scaling: GradientScaling, may_warn: bool) -> Direct | None:
+        """Return functions that make ordinary steps in one call, or None."""
+        functions = rates.program.direct(direct.around(rates, may_warn), scaling)
+        return functions and Direct(*functions)
 
     def prepare(self, groups: Groups, state: State, program: Any, scaling: GradientScaling) -> None:
         """Make state, and room on the devices, for a capture of the very first step."""

@@ -20,8 +20,7 @@ class DeviceStep(step.DeviceStep):
 
     def __init__(self, groups: Groups, state: State, program: Program, scaling: GradientScaling):
         self._found = _C.DeviceStep(groups, state, program.cells(), MASTERS[scaling.master])
-        self._groups, self._state = groups, state
-        self._program, self._scaling = program, scaling
+        self._state, self._program, self._scaling = state, program, scaling
         self.devices = [driver.device_of(index) for index in self._found.devices]
         self.odd, self.firsts = self._found.odd, bool(self._found.firsts)
 
@@ -49,12 +48,10 @@ class DeviceStep(step.DeviceStep):
 
     def launch(self, advance: bool) -> Sequence[Device]:
         """Launch the update, which makes the schedule's step too."""
-        cycled = self._program.momentum_cells
         for device, native in self._natives.items():
             self._found.launch(
                 native,
                 driver.current_stream(device),
-                [cycled.get(g, -1) for g in range(len(self._groups))],
                 advances=advance,
                 always=True,
                 finite=self._scaling.scaled,

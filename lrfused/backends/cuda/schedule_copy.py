@@ -23,21 +23,21 @@ class ScheduleCopy(schedule_copy.ScheduleCopy):
         super().__init__(device)
         index = 0 if device.index is None else device.index
         self._native = _C.DeviceState(index, _C.driver_version())
-        self._bound: tuple[int, ...] = ()
 
-    def native(self, groups: int, length: int) -> _C.DeviceState:
+    def native(self) -> _C.DeviceState:
         """Return csrc/gpu/state.h's part, bound to the tensors as they are now."""
-        tensors = tuple(map(self.__getitem__, _SCHEDULE))
-        if (*map(id, tensors), groups, length) != self._bound:
-            self._native.bind(tensors, groups, length)
-            self._tensors = tensors
-            self._bound = (*map(id, tensors), groups, length)
+        if not self.is_bound:
+            cycled = self.program.momentum_cells
+            cells = [cycled.get(g, -1) for g in range(self.program.groups)]
+            tensors = list(map(self.__getitem__, _SCHEDULE))
+            self._native.bind(tensors, cells, self.program.length)
+            self.is_bound = True
         return self._native
 
-    def advance(self, groups: int, length: int) -> None:
-        """Make one schedule step of every group, with a row of a history of this length."""
-        self.native(groups, length).advance(current_stream(self.device))
+    def advance(self) -> None:
+        """Make one schedule step of every group, with a row of the history."""
+        self.native().advance(current_stream(self.device))
 
-    def observe(self, metric: Tensor, groups: int, length: int) -> None:
+    def observe(self, metric: Tensor) -> None:
         """Feed every plateau one metric, a double on this device."""
-        self.native(groups, length).observe(metric, current_stream(self.device))
+        self.native().observe(metric, current_stream(self.device))

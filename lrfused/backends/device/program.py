@@ -25,13 +25,16 @@ from ...rates.moved import Moved
 from ...rates.program import Announce, Groups
 from ...rates.shown import Shown
 from . import transfer
-from .schedule_copy import ScheduleCopy, image
+from .schedule_copy import ScheduleCopy
 from .transfer import Flight
 
 try:
     from ..compiled import Program as HostProgram
 except ImportError:
     from ..reference import Program as HostProgram  # type: ignore[assignment]
+
+
+_USED = 2  # the index of the rates used among the numbers that move
 
 
 class Program(ABC):
@@ -60,14 +63,15 @@ class Program(ABC):
         may_capture: bool = True,
     ) -> None:
         self._host_program = HostProgram(moved, packed, shown, steps)
-        self._moved, self._shown, self.left = moved, shown, steps
+        self._moved, self._shown = moved, shown
+        self._later = 0  # schedule steps that the host makes when a metric has landed
         # By group, the cell of a momentum that a schedule cycles.
         self.momentum_cells = shown.momentum_cells
         self._moving = {
             "rates": moved.cells,  # and momenta
             "epochs": moved.epochs,
             "used": moved.used,
-            "recorded": moved.recorded.expand(len(moved.epochs)),  # counted for each group there
+            "recorded": moved.recorded,
             "plateau states": moved.plateau_states,
         }
         if self.observes_replays:
@@ -82,6 +86,8 @@ class Program(ABC):
             "plateaus": packed.plateaus[self._order],
             "first plateaus": _first(packed.plateau_cells, len(moved.cells)),
         }
+        self.groups, self.length = len(moved.epochs), len(moved.history)
+        self._layout = (self.groups, self._order.tolist())  # of the numbers on a device
         self._copies: dict[Device, ScheduleCopy] = {}
         self._pending: deque[tuple[Flight, Announce | None] | Callable[[], None]] = deque()
         self.captured = False  # devices may advance without the host
@@ -103,30 +109,36 @@ class Program(ABC):
         copy = self._copies.get(device)
         if copy is None:
             self.settle()
-            copy = self._copies[device] = self.make_copy(device)
+            copy = self.make_copy(device)
         if copy.program is not self:
-            for name, host in self._fixed.items():
-                copy.put(name, host, host, recording)
-            copy.program = self
-        for name, key in self._images().items():
-            host = self._moving[name]
-            copy.put(name, host if name != "plateau states" else host[self._order], key, recording)
-        # Of the history a device has what it wrote itself: the host lacks nothing else.
-        copy.reserve("history", self._moved.history.numel(), torch.float64)
+            self._enter(copy, recording)
+            self._copies[device] = copy
+        if not copy.images.unchanged():
+            names = list(self._moving)
+            for i in copy.images.changed():
+                copy.upload(names[i], self._as_there(names[i]), recording)
+                copy.images.note(i)
         return copy
 
-    def _images(self) -> dict[str, bytes]:
-        return {name: self._image(name) for name in self._moving}
+    def _enter(self, copy: ScheduleCopy, recording: bool) -> None:
+        """Let a device run this program; it keeps its numbers if their layout stays."""
+        for name, host in self._fixed.items():
+            copy.upload(name, host, recording)
+        copy.enter(self, list(self._moving.values()), self._layout)
+        # Of the history a device has what it wrote itself: the host lacks nothing else.
+        copy.reserve("history", self._moved.history.numel(), torch.float64)
 
-    def _image(self, name: str) -> bytes:
-        return image(self._moved.recorded if name == "recorded" else self._moving[name])
+    def _as_there(self, name: str) -> Tensor:
+        """Return the host's numbers of a name in the form that a device has them."""
+        host = self._moving[name]
+        if name == "recorded":
+            return host.expand(self.groups)  # counted for each group there
+        return host[self._order] if name == "plateau states" else host
 
     def _agree(self) -> None:
-        if self._copies:
-            images = self._images()
-            for copy in self._copies.values():
-                for name, key in images.items():
-                    copy.note(name, key)
+        """Note that the devices have made the move that the host has made."""
+        for copy in self._copies.values():
+            copy.images.note_moved()
 
     def runs_on_all(self, devices: list[Device]) -> bool:
         """Return whether a step on these devices leaves out none that is ahead of the host."""
@@ -136,13 +148,13 @@ class Program(ABC):
         """Note the rates of the step that is now made; these devices have noted them."""
         if self.recording:
             self.captured = True
-        elif self._pending:
+            return
+        if self._pending:
             self._pending.append(self._host_program.use)
-        else:
-            self._host_program.use()
-            key = image(self._moved.used)
-            for device in devices:
-                self._copies[device].note("used", key)
+            return
+        self._host_program.use()
+        for device in devices:
+            self._copies[device].images.note(_USED)
 
     def advance(self, groups: Groups, advanced: Sequence[Device] = ()) -> None:
         """Make one schedule step of every group, and show its rates.
@@ -153,18 +165,32 @@ class Program(ABC):
         for device in self._copies:
             if device in advanced:
                 continue
-            copy = self.copy_on(device, recording)
-            copy.advance(len(self._moved.epochs), len(self._moved.history))
+            self.copy_on(device, recording).advance()
         if recording:
             self.captured = True
             return
-        self.left -= 1
         if self._pending:
-            self._pending.append(self._host_program.advance)
+            self._advance_later()
         else:
             self._host_program.advance()
             self._agree()
         self.show(groups)
+
+    @property
+    def left(self) -> int:
+        """Return how many schedule steps can still be made; negative after more were replayed."""
+        left: int = self._host_program.left
+        return left - self._later
+
+    def _advance_later(self) -> None:
+        """Let the host make a schedule step when a metric has landed."""
+
+        def advance() -> None:
+            self._later -= 1
+            self._host_program.advance()
+
+        self._later += 1
+        self._pending.append(advance)
 
     def observe(self, groups: Groups, metric: float | Tensor, announce: Announce | None) -> None:
         """Feed every plateau one metric; `announce` and the groups have the result when it is here.
@@ -195,18 +221,18 @@ class Program(ABC):
             raise RuntimeError(
                 "scheduler.step(metrics) cannot be captured: call it between replays"
             )
-        number = metric.detach().reshape(1).to(torch.float64)
+        number = metric.detach().to(torch.float64)
         for device in self._copies:
-            there = number.to(device, non_blocking=True)
+            there = number if number.device == device else number.to(device, non_blocking=True)
             copy = self.copy_on(device, recording)
-            copy.observe(there, len(self._moved.epochs), len(self._moved.history))
+            copy.observe(there)
             if recording:
                 copy.graphs.append(there)
         if recording:
             self.captured = True
             return
         self._pending.append((Flight(number), announce))
-        self._drain(wait=False)
+        self._land(wait=False)
 
     def cells(self) -> list[float]:
         """Return each group's rate and momentum, as far as the host has them."""
@@ -236,8 +262,8 @@ class Program(ABC):
             return False
         before = int(self._moved.epochs[0])
         self._fetch(next(iter(self._copies.values())))
-        self.left -= int(self._moved.epochs[0]) - before
-        self._shown.note_states(self._moved)
+        self._host_program.left -= int(self._moved.epochs[0]) - before
+        self._host_program.note_states()
         self.is_shown = False
         self.push()
         return True
@@ -246,17 +272,14 @@ class Program(ABC):
         """Take over what replays have changed, and not what the host has changed since."""
         history, recorded = self._moved.history, self._moved.recorded
         begin, length = int(recorded), len(history)
-        for name, key in self._images().items():
-            if not copy.had(name, key):
+        changed = copy.images.changed()
+        for i, (name, host) in enumerate(self._moving.items()):
+            if i in changed:
                 continue
-            host = self._moving[name]
             there = copy[name][: host.numel()].to("cpu").reshape(host.shape)
-            if name == "recorded":
-                recorded.copy_(there[:1])
-            else:
-                host[self._order if name == "plateau states" else slice(None)] = there
+            host[self._order if name == "plateau states" else slice(None)] = there
             for each in self._copies.values():
-                each.note(name, self._image(name))
+                each.images.note(i)
         end = int(recorded)
         if end > begin:
             rows = torch.arange(max(begin, end - length), end) % length
@@ -276,11 +299,14 @@ class Program(ABC):
     @property
     def recording(self) -> bool:
         """Return whether a graph is being captured."""
-        return any(transfer.capturing(device) for device in self._copies)
+        return any(map(transfer.capturing, self._copies))
 
     def _drain(self, wait: bool) -> None:
-        if not self._pending or self.recording:
-            return
+        if self._pending and not self.recording:
+            self._land(wait)
+
+    def _land(self, wait: bool) -> None:
+        """Make the moves for which metrics have landed; if `wait`, those of all."""
         moved = False
         while self._pending:
             first = self._pending[0]
@@ -290,14 +316,14 @@ class Program(ABC):
                 flight, announce = first
                 if not wait and not flight.landed():
                     break
-                before = self._known()
+                before = self._known() if announce else []
                 self._host_program.feed(flight.number())
-                if announce is not None:
+                if announce:
                     announce(before, self._known())
             self._pending.popleft()
             moved = True
         if moved:
-            self._shown.note_states(self._moved)
+            self._host_program.note_states()
             self._agree()
             self.is_shown = False
 

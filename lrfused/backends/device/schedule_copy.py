@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,29 +12,36 @@ from torch import Tensor
 from torch import device as Device
 
 from . import transfer
-
-
-def image(tensor: Tensor) -> bytes:
-    """Return the bytes of a small contiguous host tensor."""
-    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if tensor.numel() else b""
+from .images import Images
 
 
 class ScheduleCopy(ABC):
-    """A device's copy of the schedule: named tensors, each with a key of its present numbers.
+    """A device's copy of the schedule: named tensors.
 
     They keep their addresses, so that a captured step goes on reading them. A backend adds how its
     kernels are launched on them.
+
+    images: the numbers that it has of the tensors that the host's program moves. is_bound: cleared
+    when a tensor, or the program, is another.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.program: Any = None  # whose segments and plateaus these are
+        self.images = Images()
+        self.is_bound = False
+        self._layout: Any = None  # of the numbers, in the last program
         self.graphs: list[Any] = []  # kept for captured steps, which read it
         self._held: dict[str, Tensor] = {}
         self._keys: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._held[name]
+
+    def enter(self, program: Any, moving: Sequence[Tensor], layout: Any) -> None:
+        """Run a program, whose host tensors are `moving`, with this layout of their numbers."""
+        self.images.watch(moving, anew=layout != self._layout)
+        self.program, self._layout, self.is_bound = program, layout, False
 
     def put(self, name: str, host: Tensor, key: Any, recording: bool = False) -> None:
         """Upload a host tensor, unless the key shows that its numbers are here.
@@ -44,6 +51,11 @@ class ScheduleCopy(ABC):
         known = self._keys.get(name)
         if known is key or (type(key) is bytes and known == key):
             return
+        self.upload(name, host, recording)
+        self._keys[name] = key
+
+    def upload(self, name: str, host: Tensor, recording: bool) -> None:
+        """Upload a host tensor; raise RuntimeError if a graph is being captured."""
         if recording:
             raise RuntimeError(
                 f"this step cannot be captured: {name} changed since the last step; make a step "
@@ -51,7 +63,6 @@ class ScheduleCopy(ABC):
             )
         held = self.reserve(name, host.numel(), host.dtype)
         transfer.upload(held[: host.numel()], host.flatten())
-        self._keys[name] = key
 
     def reserve(self, name: str, numel: int, dtype: torch.dtype) -> Tensor:
         """Return the tensor of a name, with room for a number of elements."""
@@ -66,20 +77,13 @@ class ScheduleCopy(ABC):
                 self.graphs.append(held)
             room = max(64, 2 * numel)
             held = self._held[name] = torch.empty(room, dtype=dtype, device=self.device)
+            self.is_bound = False
         return held
 
-    def had(self, name: str, key: bytes) -> bool:
-        """Return whether the device had, before replays, the numbers of a key."""
-        return bool(self._keys.get(name) == key)
-
-    def note(self, name: str, key: bytes) -> None:
-        """Note that the device has come by itself to the numbers of a key."""
-        self._keys[name] = key
+    @abstractmethod
+    def advance(self) -> None:
+        """Make one schedule step of every group, with a row of the history."""
 
     @abstractmethod
-    def advance(self, groups: int, length: int) -> None:
-        """Make one schedule step of every group, with a row of a history of this length."""
-
-    @abstractmethod
-    def observe(self, metric: Tensor, groups: int, length: int) -> None:
+    def observe(self, metric: Tensor) -> None:
         """Feed every plateau one metric, a double on this device."""

@@ -94,7 +94,7 @@ class DeviceBackend(Backend):
         # The host must know of a step without an update if it makes state for it, if the schedule
         # rests in it, or if parameters are elsewhere, too.
         host_decides = bool(odd) or len(devices) != 1 or step.firsts or scaling.on_update
-        device_decides = not host_decides and _are_on(devices[0], scaling)
+        device_decides = not host_decides and scaling.is_on(devices[0])
         if not device_decides and scaling.skips():
             scaling.step_without_update(program, groups, advance)
             return False
@@ -150,15 +150,6 @@ class DeviceBackend(Backend):
             why = "with advance='on_update' the host decides whether the schedule advances"
         if why is not None:
             raise RuntimeError(f"this step cannot be captured: {why}")
-
-
-def _are_on(device: Device, scaling: GradientScaling) -> bool:
-    """Return whether GradScaler's numbers are all on a device, so that kernels can read them."""
-    tensors = [t for t in (scaling.grad_scale, scaling.found_inf) if t is not None]
-    return bool(tensors) and all(
-        type(t) is Tensor and t.device == device and t.dtype == torch.float32 and t.numel() == 1
-        for t in tensors
-    )
 
 
 def _nothing() -> Tensor:

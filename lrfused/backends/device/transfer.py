@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,8 +13,14 @@ from torch import device as Device
 
 def capturing(device: Device) -> bool:
     """Return whether what this thread launches now is recorded into a graph instead of run."""
-    ask = getattr(torch.get_device_module(device), "is_current_stream_capturing", None)
-    return ask is not None and bool(ask())
+    return _query(device)()
+
+
+@functools.cache
+def _query(device: Device) -> Callable[[], bool]:
+    """Return the function that tells whether launches are recorded into a graph."""
+    module = torch.get_device_module(device)
+    return getattr(module, "is_current_stream_capturing", lambda: False)
 
 
 def upload(to: Tensor, host: Tensor) -> None:

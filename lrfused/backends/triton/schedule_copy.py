@@ -8,7 +8,7 @@ from torch import device as Device
 
 from ...arithmetic.gradient_scaling import GradientScaling
 from ..device import schedule_copy
-from ..device.schedule_copy import image
+from ..device.images import image
 from . import norm, schedule, terms
 from .kinds import Kind, Slots
 from .launch import launch
@@ -98,13 +98,15 @@ class ScheduleCopy(schedule_copy.ScheduleCopy):
         self.graphs.extend((*self._tables.values(), self._sums))
         self._tables, self._sums = {}, Sums(self.device)
 
-    def advance(self, groups: int, length: int) -> None:
-        """Make one schedule step of every group, with a row of a history of this length."""
+    def advance(self) -> None:
+        """Make one schedule step of every group, with a row of the history."""
+        groups, length = self.program.groups, self.program.length
         tensors = map(self.__getitem__, _ADVANCE)
         launch(schedule.advance, groups, self.device, *tensors, length, groups, LANES=_LANES)
 
-    def observe(self, metric: Tensor, groups: int, length: int) -> None:
+    def observe(self, metric: Tensor) -> None:
         """Feed every plateau one metric, a double on this device."""
+        groups, length = self.program.groups, self.program.length
         self.reserve("cuts", 2 * groups, torch.int32)
         tensors = map(self.__getitem__, _OBSERVE)
         launch(schedule.observe, 2 * groups, self.device, *tensors, metric)

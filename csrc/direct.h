@@ -1,0 +1,51 @@
+// The step of an optimizer around which nothing is unusual, in one call from Python.
+//
+// In a training loop the caches hold the model. So what a small step costs is the lines of code and
+// data that it reads, and Python's are most of them. This step reads few. It makes the same checks
+// as the step in optimizer.py, and does nothing where that step has something else to do.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+
+#include "program.h"
+
+namespace py = pybind11;
+
+namespace lrfused {
+
+// The part of a direct step that a type of device makes in its own way. Each function returns
+// false, having changed nothing, if it takes Python's.
+class C10_HIDDEN Maker {
+ public:
+  virtual ~Maker() = default;
+  // Note the rates used, and update; then, if `advance`, advance the program and show its rates.
+  virtual bool step(const py::list& groups, const py::dict& state, Program& program,
+                    bool advance) = 0;
+  // Advance the program.
+  virtual bool step_schedule(Program& program) = 0;
+
+  bool gave_up = false;  // where there are odd parameters
+};
+
+struct C10_HIDDEN Direct {
+  std::unique_ptr<Maker> maker;
+  py::object object;  // of Python, that has the program
+  Program& program;
+  py::list read;   // [(group, key, value)]: entries of the groups that a schedule reads
+  bool advance;    // whether a step advances the schedule
+  bool by_hand;    // whether the loop advances it
+  bool may_warn;   // whether Python must see a step that a torch scheduler has wrapped
+  py::list hooks;  // [dict]: of all optimizers
+
+  // Make the optimizer's step. Returns false, having changed nothing, if it takes Python's.
+  bool step(PyObject* optimizer);
+  // Make a schedule step outside of an optimizer step; likewise.
+  bool step_schedule(PyObject* optimizer);
+};
+
+// Return two functions of an optimizer: step, step_schedule.
+py::tuple functions(Direct direct);
+
+}  // namespace lrfused
