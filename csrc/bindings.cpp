@@ -172,12 +172,14 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "direct",
       [](const py::object& program, const py::list& read, bool advance, bool by_hand, bool may_warn,
-         const py::list& hooks, MasterForm master_form, bool use_fma) {
-        return functions({direct_on_cpu(master_form, use_fma), program, program.cast<Program&>(),
-                          read, advance, by_hand, may_warn, hooks});
+         const py::list& hooks, MasterForm master_form, bool use_fma,
+         std::optional<double> max_norm, const py::object& scaling) {
+        return functions({direct_on_cpu(master_form, use_fma, max_norm, scaling), program,
+                          program.cast<Program&>(), read, advance, by_hand, may_warn, hooks});
       },
       py::arg("program"), py::arg("read"), py::arg("advance"), py::arg("by_hand"),
-      py::arg("may_warn"), py::arg("hooks"), py::arg("master_form"), py::arg("use_fma"));
+      py::arg("may_warn"), py::arg("hooks"), py::arg("master_form"), py::arg("use_fma"),
+      py::arg("max_norm"), py::arg("scaling"));
   m.def("zero_grad", &zero_grad, py::arg("groups"), py::arg("set_to_none"));
   py::class_<Gathered>(m, "Gathered")
       .def_property_readonly("valid", &Gathered::valid)

@@ -27,7 +27,9 @@ class Attributes {
  public:
   explicit Attributes(PyObject* optimizer)
       : dict_(py::reinterpret_steal<py::object>(PyObject_GenericGetDict(optimizer, nullptr))) {
-    if (!dict_) throw py::error_already_set();
+    if (dict_) return;
+    PyErr_Clear();  // a wrapper without attributes of its own
+    dict_ = py::dict();
   }
 
   // Return an attribute, or null.

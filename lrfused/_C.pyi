@@ -92,6 +92,8 @@ def direct(
     hooks: list[Any],
     master_form: Master,
     use_fma: bool,
+    max_norm: float | None,
+    scaling: Any,
 ) -> tuple[Callable[[Any], bool], Callable[[Any], bool]]: ...
 def direct_on_gpu(
     program: Program,

@@ -73,7 +73,6 @@ class Internals:
         if (
             rates.direct is None
             and self.clock.every in (None, 1)
-            and scaling.max_grad_norm is None
             and not self.initial.made
             and not (rates.shown.followed or rates.watched or rates.returned)
         ):

@@ -1,5 +1,6 @@
 #include "direct.h"
 
+#include "../norm.h"
 #include "step.h"
 
 namespace lrfused {
@@ -7,7 +8,11 @@ namespace {
 
 class C10_HIDDEN OnCpu : public Maker {
  public:
-  OnCpu(MasterForm master_form, bool use_fma) : master_form_(master_form), use_fma_(use_fma) {}
+  OnCpu(MasterForm master_form, bool use_fma, std::optional<double> max_norm, py::object scaling)
+      : master_form_(master_form),
+        use_fma_(use_fma),
+        max_norm_(max_norm),
+        scaling_(std::move(scaling)) {}
 
   bool step(const py::list& groups, const py::dict& state, Program& program,
             bool advance) override {
@@ -16,6 +21,11 @@ class C10_HIDDEN OnCpu : public Maker {
     gave_up = !found.valid || !found.odd.empty();
     if (gave_up || found.firsts != 0) return false;
     const auto held = releases_gil(found) ? hold(found) : Held();
+    if (max_norm_) {
+      const double norm = norm_of(found, 1.0, py::none());
+      clip(found.groups, clip_coefficient(norm, *max_norm_));
+      scaling_.attr("norm") = norm;
+    }
     program.use();
     update(found, use_fma_);
     if (!advance) return true;
@@ -32,12 +42,15 @@ class C10_HIDDEN OnCpu : public Maker {
  private:
   const MasterForm master_form_;
   const bool use_fma_;
+  const std::optional<double> max_norm_;
+  const py::object scaling_;
 };
 
 }  // namespace
 
-std::unique_ptr<Maker> direct_on_cpu(MasterForm master_form, bool use_fma) {
-  return std::make_unique<OnCpu>(master_form, use_fma);
+std::unique_ptr<Maker> direct_on_cpu(MasterForm master_form, bool use_fma,
+                                     std::optional<double> max_norm, py::object scaling) {
+  return std::make_unique<OnCpu>(master_form, use_fma, max_norm, std::move(scaling));
 }
 
 }  // namespace lrfused

@@ -26,7 +26,8 @@ class ReleaseGil {
   std::optional<py::gil_scoped_release> released_;
 };
 
-// Return the norm of all gradients times inv_scale; those of odd parameters are summed by Python.
+}  // namespace
+
 double norm_of(const Found& found, double inv_scale, const py::object& update_odd) {
   std::vector<double> sums(found.places, 0.0);
   if (!update_odd.is_none()) {
@@ -47,8 +48,6 @@ void clip(std::vector<Group>& groups, double coefficient) {
     group.scale |= coefficient != 1;
   }
 }
-
-}  // namespace
 
 bool releases_gil(const Found& found) { return found.numel >= 1 << 20; }
 

@@ -27,6 +27,12 @@ StepResult step(const py::list& groups, const py::dict& state, Program& program,
 // Return whether an update lets other Python threads run: they may drop tensors that are not held.
 bool releases_gil(const Found& found);
 
+// Return the norm of all gradients times inv_scale; those of odd parameters are summed by Python.
+double norm_of(const Found& found, double inv_scale, const py::object& update_odd);
+
+// Let an update multiply gradients by a coefficient.
+void clip(std::vector<Group>& groups, double coefficient);
+
 // Update every parameter that was found to be plain.
 void update(const Found& found, bool use_fma);
 

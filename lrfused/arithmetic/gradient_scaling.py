@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,7 +29,14 @@ class GradientScaling:
     master: str | None = None  # the key of masters in the state: masters.KEYS
     grad_scale: Any = None
     found_inf: Any = None
-    grad_norm: Tensor = field(default_factory=lambda: _fp64(math.nan))
+    norm: float | Tensor = math.nan  # of all gradients in the last step
+
+    @property
+    def grad_norm(self) -> Tensor:
+        """Return the norm of all gradients in the last step as a tensor of one fp64 element."""
+        if not isinstance(self.norm, Tensor):
+            self.norm = tensor(self.norm, torch.float64)
+        return self.norm
 
     def read(self, optimizer: Any) -> None:
         """Read the attributes that GradScaler sets on the optimizer for a step."""
@@ -40,7 +47,7 @@ class GradientScaling:
         """Return whether the step makes no update; wait for the device of `found_inf`."""
         if self.found_inf is None or float(self.found_inf) == 0:
             return False
-        self.grad_norm = _fp64(math.nan)  # not taken
+        self.norm = math.nan  # not taken
         return True
 
     def inv_scale(self) -> float:
@@ -71,7 +78,7 @@ class GradientScaling:
     def clip(self, norm: float) -> float | None:
         """Return the factor that clips gradients, or None if the step makes no update."""
         assert self.max_grad_norm is not None
-        self.grad_norm = _fp64(norm)
+        self.norm = norm
         if self.scaled and not math.isfinite(norm):
             return None
         return clip_coefficient(norm, self.max_grad_norm)
@@ -83,7 +90,3 @@ class GradientScaling:
         program.use()
         if advance and not self.on_update:
             program.advance(groups)
-
-
-def _fp64(x: float) -> Tensor:
-    return tensor(x, torch.float64)

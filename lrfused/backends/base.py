@@ -28,7 +28,7 @@ class Backend(ABC):
     3. Refuse what cannot be updated, in the words of checks/refusals.py, before the first write:
        not even the rates of the step are noted then.
     4. With `scaling.max_grad_norm` take the norm of all gradients together into
-       `scaling.grad_norm`. Under a GradScaler a norm that is not finite ends the step as 2 does.
+       `scaling.norm`. Under a GradScaler a norm that is not finite ends the step as 2 does.
     5. Make the state that is missing, and keep it apart.
     6. Note the rates used: `program.use()`.
     7. Update every parameter that has a gradient, with the bits of reference.py.

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..arithmetic.gradient_scaling import GradientScaling
 from ..extension.load import _C, MASTERS
-from ..outside_modes import tensor
 from ..program import ProgramTables
 from ..rates import Rates
 from ..rates.direct import Direct
@@ -86,7 +85,7 @@ class Compiled(Backend):
             odd,
         )
         if scaling.max_grad_norm is not None:
-            scaling.grad_norm = tensor(norm, torch.float64)
+            scaling.norm = norm
         if not updated:
             scaling.step_without_update(program, groups, advance)
         if created:
@@ -96,7 +95,8 @@ class Compiled(Backend):
     def direct(self, rates: Rates, scaling: GradientScaling, may_warn: bool) -> Direct | None:
         """Return functions that make ordinary steps in one call."""
         around = direct.around(rates, may_warn)
-        return Direct(*_C.direct(rates.program, *around, MASTERS[scaling.master], USE_FMA))
+        own = (MASTERS[scaling.master], USE_FMA, scaling.max_grad_norm, scaling)
+        return Direct(*_C.direct(rates.program, *around, *own))
 
 
 backend = Compiled()

@@ -60,7 +60,7 @@ class Program(program.Program):
         if not made:
             return False
         if norm is not None:
-            scaling.grad_norm = norm[0]
+            scaling.norm = norm[0]
         if pending:
             pending.append(self._host_program.use)
         if advance:
@@ -82,7 +82,7 @@ class Program(program.Program):
     def direct(self, around: Any, scaling: GradientScaling) -> Any:
         """Return the functions that make steps in one call, or None."""
         copy = self._only_copy()
-        if copy is None:
+        if copy is None or scaling.max_grad_norm is not None:
             return None
         copies, pending, device = self._copies, self._pending, copy.device
 

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch import device as Device
 
@@ -108,7 +107,7 @@ class DeviceBackend(Backend):
             step.create()
             step.upload(device_decides, recording)
         if clips:
-            scaling.grad_norm = step.norm() if devices else _nothing()
+            scaling.norm = step.norm() if devices else 0.0
             unknown = scaling.scaled and host_decides
             if unknown and not math.isfinite(scaling.grad_norm.item()):
                 scaling.step_without_update(program, groups, advance)
@@ -150,8 +149,3 @@ class DeviceBackend(Backend):
             why = "with advance='on_update' the host decides whether the schedule advances"
         if why is not None:
             raise RuntimeError(f"this step cannot be captured: {why}")
-
-
-def _nothing() -> Tensor:
-    """Return the norm of no gradients."""
-    return torch.zeros((), dtype=torch.float64)
