@@ -61,7 +61,8 @@ Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps
 
 void Program::use() {
   double* used = moved_.used.mutable_data_ptr<double>();
-  for (const auto g : c10::irange(groups())) used[g] = rate(g);
+  const double* cell = cells();
+  for (const auto g : c10::irange(groups())) used[g] = cell[2 * g];
 }
 
 void Program::advance() {
@@ -149,7 +150,8 @@ void Program::record(bool cut) {
   double* row = moved_.history.mutable_data_ptr<double>() + recorded % length * (2 + groups());
   row[0] = static_cast<double>(*moved_.epochs.const_data_ptr<int64_t>());
   row[1] = cut;
-  for (const auto g : c10::irange(groups())) row[2 + g] = rate(g);
+  const double* cell = cells();
+  for (const auto g : c10::irange(groups())) row[2 + g] = cell[2 * g];
   ++recorded;
 }
 

@@ -59,7 +59,6 @@ class C10_HIDDEN Program {
   bool shows(const py::list& groups) const;  // whether these groups have what was put there
   std::vector<double> current_cells() const;
   const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
-  double rate(int64_t group) const { return cells()[2 * group]; }
   int64_t groups() const { return moved_.epochs.numel(); }
 
   int64_t left;  // schedule steps still compiled
