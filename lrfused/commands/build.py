@@ -25,17 +25,22 @@ def run(*, again: bool) -> int:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[build.Tell | None]:
-    """Yield what draws the progress of a build; None without rich, where one line tells of it."""
+    """Yield a function that draws the progress of a build; None without rich."""
     try:
         from rich.console import Console
         from rich.progress import Progress
     except ImportError:  # lrfused[cli] brings it
         yield None
         return
-    with Progress(console=Console(stderr=True)) as shown:
-        task = shown.add_task("compiling the extension", total=None, visible=False)
+    progress = Progress(console=Console(stderr=True))
+    task = progress.add_task("compiling", total=None)
 
-        def tell(done: int, total: int) -> None:
-            shown.update(task, completed=done, total=total or None, visible=True)
+    def tell(done: int, total: int) -> None:
+        progress.start()
+        progress.update(task, completed=done, total=total or None)
 
+    try:
         yield tell
+    finally:
+        if progress.live.is_started:
+            progress.stop()

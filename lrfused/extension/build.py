@@ -22,6 +22,8 @@ VARIABLE = "LRFUSED_BUILD"
 _SECONDS = 200  # of one core, for the whole extension
 # In the child they would say how the extension is installed, or who else enters the process.
 _NOT_INHERITED = ("LRFUSED_REQUIRE_EXTENSION", "LRFUSED_RUN", "PYTHONWARNINGS")
+# setuptools brings a distutils of its own, unless torch has imported Python's before.
+_CHILD = f"import setuptools, {__package__}.child"
 
 Tell = Callable[[int, int], None]
 
@@ -43,8 +45,7 @@ def obtain(*, ahead: bool = False, again: bool = False, tell: Tell | None = None
     """Return the path of the extension for this torch, compiled now if it is not in the cache.
 
     ahead: LRFUSED_BUILD=never does not matter. again: compile it even if it is there, or failed.
-    tell: called with the numbers of files compiled and of all, now and then; without it one line
-    on stderr tells that it begins.
+    tell: called with the numbers of files compiled and of all, now and then.
 
     Raises NotBuilt, and ValueError for another value of LRFUSED_BUILD.
     """
@@ -112,11 +113,10 @@ def _compile(entry: Path, lock: int, tell: Tell | None) -> Path:
     cache.sweep(entry)
     part = tempfile.mkdtemp(prefix=f"{entry.name}.part-", dir=entry.parent)
     log = entry.with_suffix(".log")
-    if tell is None:
-        _print(f"lrfused: compiles its extension for torch {torch.__version__}, once, {_time()}")
+    _print(f"lrfused: compiles its extension for torch {torch.__version__}, once, {_time()}")
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", __package__, part, str(entry)], cwd=part, pass_fds=[lock],
+            [sys.executable, "-c", _CHILD, part, str(entry)], cwd=part, pass_fds=[lock],
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=_environment(),
         )  # fmt: skip
     while True:
@@ -125,9 +125,9 @@ def _compile(entry: Path, lock: int, tell: Tell | None) -> Path:
             break
         if tell is not None:
             tell(*_progress(log))
-    cache.sweep(entry)
     record = entry / build_record.NAME
-    if process.returncode != 0 or not record.exists():
+    if process.returncode != 0:
+        cache.sweep(entry)
         raise NotBuilt(f"the build of lrfused's extension did not end, {log} has all")
     return record
 
@@ -140,6 +140,8 @@ def _environment() -> dict[str, str]:
     return {
         **kept,
         VARIABLE: "never",
+        # Without ninja, older setuptools compile C++ with this.
+        "CC": os.environ.get("CXX") or "c++",
         "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path),
         "PATH": os.pathsep.join([*filter(None, [os.environ.get("PATH")]), *sorted(scripts)]),
     }

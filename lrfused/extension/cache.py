@@ -25,7 +25,7 @@ _HERE = Path(__file__).resolve().parent
 _INSTALLED, _IN_TREE = _HERE.parent / "csrc", _HERE.parents[1] / "csrc"
 CSRC = _INSTALLED if _INSTALLED.is_dir() else _IN_TREE
 _RECIPE = ("extension/compile.py", "extension/toolchain.py", "backends/cuda/architectures.py")
-_FLAGS = ("CC", "CXX", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDSHARED", "LRFUSED_SANITIZE")
+_FLAGS = ("CXX", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDSHARED", "LRFUSED_SANITIZE")
 _NVCC_FLAGS = ("TORCH_CUDA_ARCH_LIST", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 
 

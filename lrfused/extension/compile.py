@@ -60,12 +60,18 @@ REQUIRED = os.environ.get("LRFUSED_REQUIRE_EXTENSION") == "1"
 
 
 class OptionalBuild(BuildExtension):
-    """Build the extension, or record the compiler's first error and install without it."""
+    """Build the extension, or record the compiler's first error and go on without it."""
+
+    extensions: list[Any]
 
     def run(self) -> None:
         """Build it, and write the build record beside it."""
         self.force = True  # what was built for another torch is as new as the sources
-        self.record = {"torch": torch.__version__, "error": None, "kernels_error": None}
+        self.record: dict[str, str | None] = {
+            "torch": str(torch.__version__),
+            "error": None,
+            "kernels_error": None,
+        }
         os.environ["LC_ALL"] = "C"  # first_error reads English
         with copied_output() as self.output:
             try:

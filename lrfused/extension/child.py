@@ -1,6 +1,6 @@
-"""Compile the extension for the cache: the process that build.py starts.
+"""Compile the extension for the cache when imported: the process that build.py starts.
 
-python -m lrfused.extension FOLDER ENTRY compiles in a folder and publishes as an entry.
+Its arguments are the folder to compile in, and the entry to publish as.
 """
 
 import os
@@ -13,3 +13,4 @@ os.chdir(cache.CSRC.parent)
 folder, entry = map(Path, sys.argv[1:])
 compile.build_into(str(folder))
 cache.publish(folder / "lrfused", entry)
+cache.sweep(entry)
