@@ -143,7 +143,7 @@ $(VENV)/.torch:
 	@touch $@
 
 # Folders count too: a file added to or gone from csrc changes its folder.
-$(BUILT): $(VENV)/.torch pyproject.toml setup.py $(shell find csrc)
+$(BUILT): $(VENV)/.torch pyproject.toml setup.py lrfused/extension/compile.py $(shell find csrc)
 	@echo "==> what the build, the demo, the tests, the linters and the documentation need"
 	@$(PIP) install "setuptools>=77" ninja
 	@echo "==> lrfused"

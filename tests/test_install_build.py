@@ -183,7 +183,7 @@ def test_a_failed_build_is_told_with_its_log_and_not_tried_again_until_asked(her
 def test_a_process_that_does_not_end_its_build_is_told_and_nothing_is_remembered(here, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(build, "_CHILD", "import os; os.abort()")
-        with pytest.raises(build.NotBuilt, match=r"did not end, \S+\.log has all"):
+        with pytest.raises(build.NotBuilt, match=r"ended early, \S+\.log has all"):
             build.obtain()
     assert here.left_behind() == []
     assert build.obtain().exists()
@@ -220,6 +220,21 @@ def test_where_the_cache_cannot_be_written_it_goes_to_a_folder_of_the_user_alone
     with pytest.raises(build.NotBuilt, match="set LRFUSED_CACHE"):
         build.obtain()
     assert here.compiled() == 2
+
+
+def test_an_entry_that_lost_its_extension_is_compiled_anew(here):
+    path = build.obtain()
+    path.unlink()  # as what cleans temporary folders may do
+    assert build.obtain() == path
+    assert path.exists()
+    assert here.left_behind() == []
+
+
+def test_an_error_of_the_file_system_is_a_reason(here):
+    key = cache.key()
+    (cache.writable(key) / f"{key.compilers}.lock").mkdir()
+    with pytest.raises(build.NotBuilt, match="cannot be compiled: .*Is a directory"):
+        build.obtain()
 
 
 @pytest.mark.parametrize("home", ["LRFUSED_CACHE", "XDG_CACHE_HOME", "HOME"])

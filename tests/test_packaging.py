@@ -191,9 +191,8 @@ def test_without_torch_the_wheel_is_for_every_torch_and_has_the_sources(pure, wh
     [
         ({"LRFUSED_BUILD": "never"}, "and LRFUSED_BUILD=never; `lrfused build` compiles it"),
         ({"LRFUSED_BUILD": "auto", "CXX": "/none"}, "no C++ compiler (/none: not found)"),
-        ({"LRFUSED_BUILD": "auto", "TMPDIR": "/proc"}, "set LRFUSED_CACHE"),
     ],
-    ids=["never", "no compiler", "no folder"],
+    ids=["never", "no compiler"],
 )
 def test_where_nothing_is_compiled_it_has_the_same_bits_and_warns_once(
     environment, told, pure, installed, tmp_path
@@ -337,5 +336,5 @@ def test_import_brings_in_no_backend_no_command_and_no_other_package():
     new = done.stdout.split()
     others = {name.partition(".")[0] for name in new} - {"lrfused"}
     assert others <= sys.stdlib_module_names, others
-    needless = re.compile(r"lrfused\.(backends\.\w+|commands|reference|extension|_C)")
+    needless = re.compile(r"lrfused\.(backends\.\w+|commands|reference|extension\.(?!optional$)|_C)")
     assert [name for name in new if needless.match(name)] == []

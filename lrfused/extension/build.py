@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import build_record, cache, toolchain
+from . import build_record, cache
 
 VARIABLE = "LRFUSED_BUILD"
 _SECONDS = 200  # of one core, for the whole extension
@@ -54,20 +54,26 @@ def obtain(*, ahead: bool = False, again: bool = False, tell: Tell | None = None
         raise ValueError(f"{VARIABLE} must be 'auto' or 'never', got {setting!r}")
     if sys.platform == "win32":
         raise NotBuilt("lrfused's extension is not compiled on Windows")
+    try:
+        return _obtain(ahead or setting == "auto", again, tell)
+    except OSError as error:
+        raise NotBuilt(f"lrfused's extension cannot be compiled: {error}") from error
+
+
+def _obtain(allowed: bool, again: bool, tell: Tell | None) -> Path:
     key = cache.key()
     record = cache.look_up(key)
     if record is not None and not again:
         return _extension(record)
-    if setting == "never" and not ahead:
+    if not allowed:
         raise NotBuilt(
             f"lrfused's extension is not compiled for torch {torch.__version__}, and "
             f"{VARIABLE}=never; `lrfused build` compiles it"
         )
     if key.compilers is None:
-        command = os.environ.get("CXX") or "c++"
         raise NotBuilt(
-            f"lrfused's extension is compiled when it is needed, and there is no C++ compiler "
-            f"({command}: not found)"
+            "lrfused's extension is compiled when it is needed, and there is no C++ compiler "
+            f"({os.environ.get('CXX') or 'c++'}: not found)"
         )
     folder = cache.writable(key)
     if folder is None:
@@ -128,7 +134,7 @@ def _compile(entry: Path, lock: int, tell: Tell | None) -> Path:
     record = entry / build_record.NAME
     if process.returncode != 0:
         cache.sweep(entry)
-        raise NotBuilt(f"the build of lrfused's extension did not end, {log} has all")
+        raise NotBuilt(f"the build of lrfused's extension ended early, {log} has all")
     return record
 
 

@@ -83,7 +83,9 @@ def look_up(key: Key) -> Path | None:
         pattern = f"{key.compilers or '*'}/{build_record.NAME}"
         for path in sorted((folder / key.target).glob(pattern)):
             record = build_record.read(path)
-            if record is not None and (key.compilers or record["error"] is None):
+            if record is not None and record["error"] is not None and key.compilers:
+                return path
+            if record is not None and record["error"] is None and path.with_suffix("").exists():
                 return path
     return None
 

@@ -15,7 +15,7 @@ import torch
 
 def cxx() -> list[str] | None:
     """Return the command of the C++ compiler that torch calls, or None if it is not there."""
-    command = shlex.split(os.environ.get("CXX") or "c++")
+    command = shlex.split(os.environ.get("CXX", "")) or ["c++"]
     return command if shutil.which(command[0]) else None
 
 
