@@ -63,7 +63,7 @@ clients: $(CLIENTS_VENV)/.installed
 $(CLIENTS_VENV)/.installed: pyproject.toml Makefile
 	@echo "==> $(CLIENTS_VENV), $(TORCH)"
 	@$(PYTHON) -m venv $(CLIENTS_VENV)
-	@$(CLIENTS_PIP) install "$(TORCH)" "setuptools>=77" ninja pybind11
+	@$(CLIENTS_PIP) install "$(TORCH)" "setuptools>=77" ninja
 	@$(CLIENTS_PIP) install --no-build-isolation --editable ".[test]"
 	@for client in $(CLIENTS); do \
 	  echo "==> $$client"; \
@@ -143,9 +143,9 @@ $(VENV)/.torch:
 	@touch $@
 
 # Folders count too: a file added to or gone from csrc changes its folder.
-$(BUILT): $(VENV)/.torch pyproject.toml setup.py $(shell find csrc)
+$(BUILT): $(VENV)/.torch pyproject.toml setup.py lrfused/extension/compile.py $(shell find csrc)
 	@echo "==> what the build, the demo, the tests, the linters and the documentation need"
-	@$(PIP) install "setuptools>=77" ninja pybind11
+	@$(PIP) install "setuptools>=77" ninja
 	@echo "==> lrfused"
 	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint,docs]"
 	@$(PY) -c '$(SHOW_BACKENDS)'

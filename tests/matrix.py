@@ -34,7 +34,7 @@ ENVIRONMENTS = (
 )  # fmt: skip
 NAMES = {torch or "newest": (python, torch) for python, torch in ENVIRONMENTS}
 NEEDED = (
-    "setuptools>=77", "ninja", "pybind11", "pytest>=8", "pytest-xdist", "hypothesis", "numpy",
+    "setuptools>=77", "ninja", "pytest>=8", "pytest-xdist", "hypothesis", "numpy",
     "rich", "filelock", "matplotlib",
 )  # fmt: skip
 # Tests of the repository, which no torch changes.

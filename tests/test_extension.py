@@ -1,15 +1,11 @@
 """The extension that a torch may load, and the reason given for one that it may not."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from lrfused.extension.build_record import read, reason_not_to_load
+from lrfused.extension.compile import first_error
 
-ROOT = Path(__file__).resolve().parent.parent
 THIS = torch.__version__
 
 
@@ -51,19 +47,6 @@ def test_no_build_is_told():
     assert reason_not_to_load(None) == "lrfused was installed without its extension"
 
 
-@pytest.fixture(scope="module")
-def setup():
-    """Run setup.py as far as its definitions."""
-    import setuptools
-
-    before = sys.argv, setuptools.setup
-    setuptools.setup = lambda **_: None
-    try:
-        return runpy.run_path(str(ROOT / "setup.py"))
-    finally:
-        sys.argv, setuptools.setup = before
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -76,7 +59,7 @@ def setup():
         "/bin/sh: 1: /none: not found",
     ],
 )
-def test_the_first_error_of_compilers_and_linkers_is_found(line, setup):
+def test_the_first_error_of_compilers_and_linkers_is_found(line):
     output = f"""
         building 'lrfused._C' extension
         [1/2] c++ -Werror -c csrc/error.cpp -o error.o
@@ -85,4 +68,4 @@ def test_the_first_error_of_compilers_and_linkers_is_found(line, setup):
         {line}
         csrc/y.cpp:1:1: error: a later one
     """
-    assert setup["first_error"](output) == line
+    assert first_error(output) == line

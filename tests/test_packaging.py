@@ -1,4 +1,4 @@
-"""Built packages install and run: an sdist, a wheel from it, one without a compiler."""
+"""Built packages install and run: an sdist, a wheel from it, one without torch or a compiler."""
 
 import json
 import os
@@ -24,12 +24,13 @@ RECORD = build_record.PATH.name
 SHIPPED = ("csrc", "lrfused", "tests", "docs", "benchmarks", "examples")
 EXTRAS = {"bench", "cli", "clients", "demo", "docs", "frameworks", "lint", "plot", "test"}
 
-# What is there must be as in a user's process, not as in the tests'.
+# What is there must be as in a user's process, not as in the tests'. Builds at run time take
+# minutes: test_install_build.py has them, of a smaller extension.
 ENVIRONMENT = {
     key: value
     for key, value in os.environ.items()
     if key not in ("PYTHONPATH", "TRITON_INTERPRET", "LRFUSED_REQUIRE_EXTENSION")
-}
+} | {"LRFUSED_BUILD": "never", "LRFUSED_CACHE": "/proc/none"}
 
 USE = """
 import warnings, torch
@@ -55,6 +56,8 @@ ALONE = """
 import sys
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
 """
+
+NO_TORCH = "import sys; sys.modules['torch'] = None"  # neither found nor imported
 
 IMPORTED = """
 import sys, torch
@@ -150,11 +153,74 @@ def test_the_wheel_holds_the_extension_the_types_and_the_licence(wheel):
     assert metadata["License-Expression"] == "BSD-3-Clause"
     assert set(metadata.get_all("Provides-Extra")) == EXTRAS
     assert "Typing :: Typed" in metadata.get_all("Classifier")
-    assert [r for r in metadata.get_all("Requires-Dist") if "extra" not in r] == ["torch>=2.9"]
+    required = [r for r in metadata.get_all("Requires-Dist") if "extra" not in r]
+    assert required == ["torch>=2.9", "setuptools", "ninja"]
+
+
+@pytest.fixture(scope="session")
+def pure(sdist, shared):
+    """Build a wheel where there is no torch, once."""
+    out = shared / "pure"
+    with FileLock(shared / "pure.lock"):
+        if not out.exists():
+            (shared / "no_torch").mkdir()
+            (shared / "no_torch" / "sitecustomize.py").write_text(NO_TORCH)
+            pip(
+                "wheel", "--no-build-isolation", "--wheel-dir", shared / "made_pure", sdist,
+                folder=shared, PYTHONPATH=str(shared / "no_torch"), CXX="/none",
+            )  # fmt: skip
+            (shared / "made_pure").rename(out)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_without_torch_the_wheel_is_for_every_torch_and_has_the_sources(pure, wheel):
+    assert pure.name == f"lrfused-{lrfused.__version__}-py3-none-any.whl"
+    assert "none-any" not in wheel.name
+    sources = {f"lrfused/{p.relative_to(ROOT)}" for p in (ROOT / "csrc").rglob("*") if p.is_file()}
+    for path in (pure, wheel):
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+        assert names >= sources
+    with zipfile.ZipFile(pure) as archive:
+        assert not [n for n in archive.namelist() if re.search(r"_C\..*\.(so|json)$", n)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"LRFUSED_BUILD": "never"}, "and LRFUSED_BUILD=never; `lrfused build` compiles it"),
+        ({"LRFUSED_BUILD": "auto", "CXX": "/none"}, "no C++ compiler (/none: not found)"),
+    ],
+    ids=["never", "no compiler"],
+)
+def test_where_nothing_is_compiled_it_has_the_same_bits_and_warns_once(
+    environment, told, pure, installed, tmp_path
+):
+    there = {**installed(pure), **environment}
+    place, *warned = run("-c", USE, folder=tmp_path, **there).stdout.splitlines()
+    assert place.startswith(there["PYTHONPATH"])
+    assert len(warned) == 1, warned
+    assert warned[0].startswith("lrfused has no kernels for cpu here (compiled: ")
+    assert told in warned[0]
+    info = run("-m", "lrfused", "info", folder=tmp_path, COLUMNS="500", **there).stdout
+    (line,) = (line for line in info.splitlines() if line.startswith("extension: none: "))
+    assert told in line
+
+
+def test_an_installed_copy_and_the_tree_have_one_key(pure, installed, tmp_path):
+    there = installed(pure)
+    ask = "from lrfused.extension import cache; print(cache.CSRC); print(cache.key())"
+    place, key = run("-c", ask, folder=tmp_path, **there).stdout.splitlines()
+    assert place == f"{there['PYTHONPATH']}/lrfused/csrc"
+    ours = run("-c", ask, folder=tmp_path, PYTHONPATH=str(ROOT)).stdout.splitlines()
+    assert ours == [str(ROOT / "csrc"), key]
 
 
 def test_the_wheel_installed_alone_passes_verify(wheel, installed, tmp_path):
     there = installed(wheel)
+    info = run("-m", "lrfused", "info", folder=tmp_path, COLUMNS="500", **there).stdout
+    assert re.search(r"^extension: \S+/site/lrfused/_C\S+, installed with lrfused$", info, re.M)
     used = run("-W", "error", "-c", USE, folder=tmp_path, **there)
     assert used.stdout.startswith(there["PYTHONPATH"])
     script = Path(there["PYTHONPATH"]) / "bin" / "lrfused"
@@ -270,5 +336,5 @@ def test_import_brings_in_no_backend_no_command_and_no_other_package():
     new = done.stdout.split()
     others = {name.partition(".")[0] for name in new} - {"lrfused"}
     assert others <= sys.stdlib_module_names, others
-    needless = re.compile(r"lrfused\.(backends\.\w+|commands|reference|extension|_C)")
+    needless = re.compile(r"lrfused\.(backends\.\w+|commands|reference|extension\.(?!optional$)|_C)")
     assert [name for name in new if needless.match(name)] == []

@@ -166,7 +166,7 @@ def choose(name: str, device_type: str = "cpu", without: Collection[str] = ()) -
 @functools.cache
 def _warn_of_slower(device_type: str, chosen: str) -> None:
     """Warn where no kernels are made for a device, or where those for it did not compile."""
-    from ..extension import build_record
+    from ..extension.optional import kernels_error
 
     better = preferences(device_type)
     reasons = [f"{name}: {_load(name)}" for name in better[: better.index(chosen)]]
@@ -176,7 +176,7 @@ def _warn_of_slower(device_type: str, chosen: str) -> None:
             f"lrfused has no kernels for {device_type} here ({why}); torch's own operations "
             "compute the same bits at the speed of torch's for-loop"
         )
-    elif device_type == "cuda" and (build_record.read() or {}).get("kernels_error"):
+    elif device_type == "cuda" and kernels_error():
         message = f"lrfused's first choice did not compile ({why}); {chosen} is used instead"
     else:
         return

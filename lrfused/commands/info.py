@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import __version__, backends
+from ..extension import build_record
 from .arguments import CommandError
 
 _KINDS = ("cpu", "cuda", "xpu", "mps")
@@ -59,10 +61,25 @@ def report() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
     return [(r.name, why[r.name] or "ready", r.used_for) for r in backends.records()], chosen
 
 
+def extension() -> str:
+    """Return which extension is used, or why none is."""
+    try:
+        from ..extension.load import _C
+    except ImportError as error:
+        return f"none: {error}"
+    installed = Path(_C.__file__).parent == build_record.PATH.parent
+    return f"{_C.__file__}, {'installed with lrfused' if installed else 'compiled on demand'}"
+
+
 def run() -> int:
     """Print the report."""
+    try:
+        used = extension()
+    except ValueError as error:  # the environment variable's value
+        raise CommandError(str(error)) from error
     first, second = report()
     print(f"lrfused {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    print(f"extension: {used}")
     _table(("backend", "state", "for"), first)
     _table(("device", "name", 'backend="auto" is'), second)
     third = [(name, str(device), str(verdict)) for name, device, verdict in self_tests()]

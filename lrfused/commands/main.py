@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_demo(commands)
+    _add_build(commands)
     _add_info(commands)
     _add_verify(commands)
     _add_preview(commands)
@@ -66,6 +67,21 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.set_defaults(run=_run_demo, extra="demo", needs={"sklearn", "matplotlib", "rich"})
+
+
+def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "compile the extension for this torch now, before the first optimizer does"
+    parser = commands.add_parser("build", help=text, description=text.capitalize() + ".")
+    parser.add_argument(
+        "--again", action="store_true", help="even if it is compiled already, or failed before"
+    )
+    parser.set_defaults(run=_run_build, extra="cli", needs=set())
+
+
+def _run_build(args: argparse.Namespace) -> int:
+    from . import build
+
+    return build.run(again=args.again)
 
 
 def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

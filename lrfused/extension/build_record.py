@@ -1,4 +1,4 @@
-"""The build record that setup.py writes: the torch the extension is for, or why it is missing."""
+"""The build record beside an extension: the torch it is for, or why it is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-PATH = Path(__file__).parent.with_name(f"_C{EXTENSION_SUFFIXES[0]}.json")
+NAME = f"_C{EXTENSION_SUFFIXES[0]}.json"
+PATH = Path(__file__).parent.with_name(NAME)  # of the extension that was installed with lrfused
 
 Record = dict[str, "str | None"]  # "torch", "error", "kernels_error"
 
@@ -34,6 +35,6 @@ def reason_not_to_load(record: Record | None) -> str | None:
     if built_for.split(".")[:2] != torch.__version__.split(".")[:2]:
         return (
             f"lrfused's extension was compiled for torch {built_for}, and this is torch "
-            f"{torch.__version__}; install lrfused again"
+            f"{torch.__version__}"
         )
     return None

@@ -14,3 +14,12 @@ def extension() -> Any:
     except ImportError:
         return None
     return _C
+
+
+def kernels_error() -> str | None:
+    """Return the compiler's first error in the CUDA kernels, of an extension without them."""
+    try:
+        from .load import kernels_error
+    except ImportError:
+        return None
+    return kernels_error
