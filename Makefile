@@ -1,4 +1,4 @@
-# Each target does its own set-up: .venv, torch, the build requirements, the extension.
+# Each target does its own set-up: .venv, torch, the extension, and what it needs itself, no more.
 #
 #   make demo                          ARGS="--epochs 5" is passed on, here and in test and bench
 #   make test PYTHON=python3.12        another interpreter for .venv; a torch it has is kept
@@ -48,12 +48,16 @@ help:
 
 demo: $(BUILT)
 	@$(PY) -m lrfused demo $(ARGS)
+	@echo "Next:"
+	@echo "  $(VENV)/bin/lrfused run --check 20 train.py   run a script of yours unedited, beside torch"
+	@echo "  $(VENV)/bin/lrfused verify --quick            compare every backend with torch on this machine"
+	@echo "  docs/tutorial.md                         from a first run to a resumed one; make docs builds all pages"
 
-test: $(BUILT) $(VENV)/.frameworks
+test: $(VENV)/.extra-test $(VENV)/.extra-docs $(VENV)/.frameworks
 	@$(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 # Triton's interpreter is slow, and `make test` runs it.
-check: $(BUILT)
+check: $(VENV)/.extra-test
 	@$(PY) -m pytest -n 2 -k "not triton" $$($(PY) tests/support/tier.py) $(ARGS)
 
 # A client that cannot be installed beside this torch is a test that is skipped.
@@ -74,25 +78,25 @@ $(CLIENTS_VENV)/.installed: pyproject.toml Makefile
 	  || echo "==> not installed: mosaicml"
 	@touch $@
 
-fuzz: $(BUILT)
+fuzz: $(VENV)/.extra-test
 	@cd tests && PYTHONPATH=.. $(abspath $(PY)) -m support.fuzz --seconds $(SECONDS) $(ARGS)
 
 # Gigabytes for each torch with CUDA, one after another, removed afterwards.
-matrix: $(BUILT)
+matrix: $(VENV)/.extra-test
 	@$(PY) tests/matrix.py $(ARGS)
 
-lint: $(BUILT)
+lint: $(VENV)/.extra-lint
 	@$(PY) -m ruff check --quiet --output-format concise
 	@$(PY) -m ruff format --quiet --diff
 	@$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
 	@$(PY) -m mypy
 
-format: $(BUILT)
+format: $(VENV)/.extra-lint
 	@$(PY) -m ruff check --quiet --fix
 	@$(PY) -m ruff format --quiet
 	@$(VENV)/bin/clang-format -i $(CXX_SOURCES)
 
-docs: $(BUILT)
+docs: $(VENV)/.extra-docs
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs --quiet build --strict --clean
 	@echo "==> site/index.html"
 
@@ -103,18 +107,26 @@ bench: $(BUILT) $(VENV)/.competitors
 
 $(VENV)/.competitors: $(BUILT)
 	@echo "==> the competitors that the benchmark is run beside"
-	@$(PIP) install --no-build-isolation --editable ".[bench]" \
+	@$(PIP) install "lrfused[bench]" \
 	  || echo "==> not all could be installed: the benchmark will name those that are missing"
 	@touch $@
 
+# lrfused is there: of an extra only what it requires is installed, and nothing is built again.
+$(VENV)/.extra-%: $(BUILT)
+	@echo "==> the extra $*"
+	@$(PIP) install "lrfused[$*]"
+	@touch $@
+
+# playwright drives a Chromium of the system's, where there is one, to look at the documentation.
 $(VENV)/.frameworks: $(VENV)/.torch pyproject.toml
 	@echo "==> the frameworks that the tests run in"
+	@$(PIP) install playwright
 	@$(PIP) install accelerate lightning transformers
 	@$(PIP) install opacus pytorch-ignite pytorch-warmup skorch stable-baselines3
 	@$(PIP) install --no-deps timm  # its schedulers need no torchvision, which a CPU may not have
 	@touch $@
 
-sanitize: $(BUILT)
+sanitize: $(VENV)/.extra-test
 	@PYTHON=$(PY) bash tests/sanitize.sh
 
 clean:
@@ -144,9 +156,9 @@ $(VENV)/.torch:
 
 # Folders count too: a file added to or gone from csrc changes its folder.
 $(BUILT): $(VENV)/.torch pyproject.toml setup.py lrfused/extension/compile.py $(shell find csrc)
-	@echo "==> what the build, the demo, the tests, the linters and the documentation need"
+	@echo "==> what the build needs"
 	@$(PIP) install "setuptools>=77" ninja
-	@echo "==> lrfused"
-	@$(PIP) install --no-build-isolation --editable ".[demo,test,lint,docs]"
+	@echo "==> lrfused, and what its demo needs"
+	@$(PIP) install --no-build-isolation --editable ".[demo]"
 	@$(PY) -c '$(SHOW_BACKENDS)'
 	@touch $@

@@ -10,6 +10,7 @@ from newest import RESULTS, newest
 from lrfused.commands.bench import report
 
 OURS, THEIRS, LIMIT = "#3f51b5", "#b0bec5", "#d32f2f"
+FAINT = "#6b7280"
 
 
 def wanted(found: dict[str, Any]) -> set[str]:
@@ -28,12 +29,13 @@ def steps(axes_of: Any, found: dict[str, Any], threads: int) -> Any:
         values = [rates[name]["median_ms"] for name in names]
         colours = [OURS if name == "lrfused" else THEIRS for name in names]
         bars = axes.barh(names, values, color=colours)
-        axes.bar_label(bars, [f" {value:.3g}" for value in values], fontsize=8)
+        labels = [f" {value:.3g}" if value < 1000 else f" {value:,.0f}" for value in values]
+        axes.bar_label(bars, labels, fontsize=8)
         axes.axvline(report.limit_ms(step), color=LIMIT, linewidth=1.5)
         axes.set_title(step["title"], loc="left", fontsize=10)
         axes.margins(x=0.15)
     figure.suptitle(
-        f"One step with its schedule, median ms, {threads} threads; red: an in-place pass over "
+        f"One step with its schedule, median ms, {counted(threads)}; red: an in-place pass over "
         "as many bytes, in the same run",
         fontsize=11,
     )
@@ -54,6 +56,13 @@ def growth(axes_of: Any, found: dict[str, Any]) -> Any:
     axes.set(xlabel="tensors of 64 elements", ylabel=f"ms a step{' and its zero_grad' * zeroed}")
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def measured(found: dict[str, Any]) -> str:
+    """Return where, with which torch, when and of which commit results were measured."""
+    cpu, torch = found["device"]["cpu"], found["versions"]["torch"]
+    commit = found["commit"]["hash"][:9]
+    return f"{cpu}, torch {torch}, {found['date'][:10]}, commit {commit}"
 
 
 def counted(threads: int) -> str:
@@ -185,7 +194,8 @@ def draw(folder: Path = RESULTS) -> None:
                 figure = steps(axes_of, found, int(rest[0]))
             else:
                 figure = DRAWERS[kind](axes_of, found)
-            # No date: the same results give the same picture.
+            figure.supxlabel(measured(found), x=0.99, ha="right", fontsize=7, color=FAINT)
+            # No date of the drawing: the same results give the same picture.
             figure.savefig(folder / name, metadata={"Date": None, "Source": f"sha256:{digest}"})
             pyplot.close(figure)
 

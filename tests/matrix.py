@@ -42,6 +42,7 @@ APART = (
     "test_bench", "test_bench_gpu", "test_bench_gpu_contenders", "test_bench_gpu_events",
     "test_bench_gpu_parts", "test_bench_traffic", "test_compilers", "test_cuda_sources",
     "test_docs", "test_examples", "test_matrix", "test_packaging", "test_ptx", "test_readme",
+    "test_site",
 )  # fmt: skip
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 import lrfused
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "RELEASING.md"]
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "cpp", "console", "diff", "text"}
 
 
@@ -84,6 +85,22 @@ def test_every_file_that_a_page_names_exists(page):
     folders = "lrfused|csrc|tests|benchmarks|examples|docs"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
         assert (ROOT / path).exists(), path
+
+
+def test_the_changelog_begins_with_the_version_that_is_there():
+    newest = re.search(r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest[1] in (lrfused.__version__, "Unreleased")
+    assert newest[1] == "Unreleased" or re.fullmatch(r" - \d{4}-\d\d-\d\d", newest[2])
+
+
+def test_the_page_of_versions_promises_what_the_package_requires():
+    page = (ROOT / "docs" / "versions.md").read_text()
+    package = (ROOT / "pyproject.toml").read_text()
+    (torch_from,) = re.findall(r'"torch>=([\d.]+)"', package.split("[project]")[1])
+    (python_from,) = re.findall(r'requires-python = ">=([\d.]+)"', package)
+    *_, python_to = re.findall(r"Python :: (3\.\d+)", package)
+    assert f"| torch | {torch_from} and newer |" in page
+    assert f"| Python | {python_from} to {python_to} |" in page
 
 
 def test_every_room_is_on_the_map():

@@ -29,6 +29,15 @@ def test_the_newest_figures_are_shown(script):
     assert done.returncode == 0, f"run benchmarks/{script}\n{done.stdout}{done.stderr}"
 
 
+def test_every_picture_has_its_unit_its_date_and_its_device(draw):
+    found, _ = draw.newest()
+    for name in draw.wanted(found):
+        words = " ".join(re.findall(r">([^<]+)</text>", (draw.RESULTS / name).read_text()))
+        assert re.search(r"\b(ms|us|MB)\b", words), name
+        assert found["date"][:10] in words, name
+        assert found["device"]["cpu"] in words, name
+
+
 def test_pictures_of_other_results_are_noticed(draw, tmp_path):
     for path in draw.RESULTS.glob("*.json"):
         shutil.copy(path, tmp_path)
