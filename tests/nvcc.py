@@ -9,7 +9,7 @@ from filelock import FileLock
 
 SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-FLAGS = ["-std=c++17", "-O3", "-fmad=false"]  # setup.py's
+FLAGS = ["-std=c++17", "-O3", "-fmad=false"]  # of lrfused/extension/compile.py
 
 MARKS = [
     pytest.mark.skipif(NVCC is None, reason="there is no nvcc here"),

@@ -17,7 +17,7 @@ ALL = sorted([*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/[cg]*/*.cpp")])
 LOOPS = [ROOT / "tests/portable/loops.cpp", *ROOT.glob("csrc/cpu/*.cpp")]
 for name in ("parallel", "step"):  # these include torch
     LOOPS.remove(ROOT / f"csrc/cpu/{name}.cpp")
-# As in setup.py.
+# As in lrfused/extension/compile.py.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT}"]
 TUNED = ["-mtune=haswell"] if platform.machine() == "x86_64" else []
 STRICT = ["-std=c++17", "-Wall", "-Wextra", "-pedantic", "-Werror"]

@@ -336,5 +336,7 @@ def test_import_brings_in_no_backend_no_command_and_no_other_package():
     new = done.stdout.split()
     others = {name.partition(".")[0] for name in new} - {"lrfused"}
     assert others <= sys.stdlib_module_names, others
-    needless = re.compile(r"lrfused\.(backends\.\w+|commands|reference|extension\.(?!optional$)|_C)")
+    needless = re.compile(
+        r"lrfused\.(backends\.\w+|commands|reference|extension\.(?!optional$)|_C)"
+    )
     assert [name for name in new if needless.match(name)] == []

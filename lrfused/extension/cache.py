@@ -33,7 +33,7 @@ _NVCC_FLAGS = ("TORCH_CUDA_ARCH_LIST", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"
 class Key:
     """The names of the entry for this torch, this Python, these sources and these compilers.
 
-    compilers: None where there is no C++ compiler.
+    compilers: None where there is no C++ compiler, or none may be called.
     """
 
     target: str
@@ -77,7 +77,7 @@ def _digest(*parts: str | bytes | None) -> str:
 def look_up(key: Key) -> Path | None:
     """Return the build record of the entry, which may be that of a failed build; None if none is.
 
-    Without a compiler, an extension that any compiler made is taken.
+    Without compilers, an extension that any compiler made is taken.
     """
     for folder in filter(None, (_home(), _of_user() if _temporary().exists() else None)):
         pattern = f"{key.compilers or '*'}/{build_record.NAME}"

@@ -1,7 +1,4 @@
-"""Compile the extension for the cache when imported: the process that build.py starts.
-
-Its arguments are the folder to compile in, and the entry to publish as.
-"""
+"""The process that build.py starts."""
 
 import os
 import sys
@@ -9,8 +6,11 @@ from pathlib import Path
 
 from . import cache, compile
 
-os.chdir(cache.CSRC.parent)
-folder, entry = map(Path, sys.argv[1:])
-compile.build_into(str(folder))
-cache.publish(folder / "lrfused", entry)
-cache.sweep(entry)
+
+def main() -> None:
+    """Compile in the folder that is the first argument; publish as the entry that is the second."""
+    folder, entry = map(Path, sys.argv[1:])
+    os.chdir(cache.CSRC.parent)
+    compile.build_into(str(folder))
+    cache.publish(folder / "lrfused", entry)
+    cache.sweep(entry)

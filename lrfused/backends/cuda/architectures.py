@@ -1,6 +1,6 @@
 """The compute capabilities that the kernels are compiled for, and the GPUs that those run on.
 
-setup.py runs this file by itself: it imports nothing of lrfused.
+compile.py runs this file by itself: it imports nothing of lrfused.
 
 An architecture is written as in TORCH_CUDA_ARCH_LIST: "9.0", or "9.0a" with what only that very
 capability has; with "+PTX" also as PTX, which a driver compiles for newer ones.
