@@ -105,13 +105,13 @@ void bind_device(py::module_& m) {
   m.def(
       "direct_on_gpu",
       [](const py::object& program, const py::list& read, bool advance, bool by_hand, bool may_warn,
-         const py::list& hooks, MasterForm master_form, const py::object& device,
+         const py::dict& torchs, MasterForm master_form, const py::object& device,
          const py::object& images, const py::object& ready) {
         return functions({direct_on_gpu(master_form, device, images, ready), program,
-                          program.cast<Program&>(), read, advance, by_hand, may_warn, hooks});
+                          program.cast<Program&>(), read, advance, by_hand, may_warn, torchs});
       },
       py::arg("program"), py::arg("read"), py::arg("advance"), py::arg("by_hand"),
-      py::arg("may_warn"), py::arg("hooks"), py::arg("master_form"), py::arg("device"),
+      py::arg("may_warn"), py::arg("torchs"), py::arg("master_form"), py::arg("device"),
       py::arg("images"), py::arg("ready"));
   m.def("on_gpu", &cuda::on_gpu);
   m.def("driver_version", &cuda::driver_version);
@@ -172,13 +172,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "direct",
       [](const py::object& program, const py::list& read, bool advance, bool by_hand, bool may_warn,
-         const py::list& hooks, MasterForm master_form, bool use_fma,
+         const py::dict& torchs, MasterForm master_form, bool use_fma,
          std::optional<double> max_norm, const py::object& scaling) {
         return functions({direct_on_cpu(master_form, use_fma, max_norm, scaling), program,
-                          program.cast<Program&>(), read, advance, by_hand, may_warn, hooks});
+                          program.cast<Program&>(), read, advance, by_hand, may_warn, torchs});
       },
       py::arg("program"), py::arg("read"), py::arg("advance"), py::arg("by_hand"),
-      py::arg("may_warn"), py::arg("hooks"), py::arg("master_form"), py::arg("use_fma"),
+      py::arg("may_warn"), py::arg("torchs"), py::arg("master_form"), py::arg("use_fma"),
       py::arg("max_norm"), py::arg("scaling"));
   m.def("zero_grad", &zero_grad, py::arg("groups"), py::arg("set_to_none"));
   py::class_<Gathered>(m, "Gathered")

@@ -19,14 +19,22 @@ PyObject* const pre_hooks = intern("_optimizer_step_pre_hooks");
 PyObject* const post_hooks = intern("_optimizer_step_post_hooks");
 PyObject* const grad_scale = intern("grad_scale");
 PyObject* const found_inf = intern("found_inf");
-PyObject* const checkpoint = intern("torch.distributed.checkpoint.state_dict");
+PyObject* const global_pre_hooks = intern("_global_optimizer_pre_hooks");
+PyObject* const global_post_hooks = intern("_global_optimizer_post_hooks");
 }  // namespace names
+
+bool is_empty(PyObject* dict, PyObject* name) {
+  PyObject* found = PyDict_GetItemWithError(dict, name);
+  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  return found != nullptr && PyDict_Check(found) && PyDict_Size(found) == 0;
+}
 
 // The attributes of an optimizer, borrowed.
 class Attributes {
  public:
   explicit Attributes(PyObject* optimizer)
-      : dict_(py::reinterpret_steal<py::object>(PyObject_GenericGetDict(optimizer, nullptr))) {
+      : type_(Py_TYPE(optimizer)),
+        dict_(py::reinterpret_steal<py::object>(PyObject_GenericGetDict(optimizer, nullptr))) {
     if (dict_) return;
     PyErr_Clear();  // a wrapper without attributes of its own
     dict_ = py::dict();
@@ -38,12 +46,14 @@ class Attributes {
     if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
     return found;
   }
-  bool has_none_in(PyObject* name) const {
-    PyObject* found = (*this)[name];
-    return found != nullptr && PyDict_Check(found) && PyDict_Size(found) == 0;
+  // Return whether there is an attribute, of the class too.
+  bool has(PyObject* name) const {
+    return (*this)[name] != nullptr || _PyType_Lookup(type_, name) != nullptr;
   }
+  bool has_none_in(PyObject* name) const { return is_empty(dict_.ptr(), name); }
 
  private:
+  PyTypeObject* type_;
   py::object dict_;
 };
 
@@ -59,26 +69,24 @@ bool have_values(const py::list& groups, const py::list& read) {
   return true;
 }
 
-// torch.distributed.checkpoint makes a step by itself where there is no state.
-bool may_initialise(PyObject* state) {
-  return PyDict_Size(state) == 0 &&
-         PyDict_GetItem(PyImport_GetModuleDict(), names::checkpoint) != nullptr;
+// Return whether a torch scheduler has wrapped an optimizer's step; null if nobody has.
+bool is_wrapped(PyObject* step) {
+  return step != nullptr && PyObject_HasAttrString(step, "_wrapped_by_lr_sched") != 0;
 }
 
 }  // namespace
 
 bool Direct::step(PyObject* optimizer) {
-  if (maker->gave_up) return false;
+  if (maker->rest > 0 && --maker->rest > 0) return false;
   const Attributes own(optimizer);
   if (at::hasCallbacks() || !own.has_none_in(names::pre_hooks) ||
-      !own.has_none_in(names::post_hooks) || own[names::grad_scale] || own[names::found_inf])
+      !own.has_none_in(names::post_hooks) || own.has(names::grad_scale) ||
+      own.has(names::found_inf) || !is_empty(torchs.ptr(), names::global_pre_hooks) ||
+      !is_empty(torchs.ptr(), names::global_post_hooks))
     return false;
-  for (const py::handle of_all : hooks)
-    if (PyDict_Size(of_all.ptr()) != 0) return false;
-  if (advance && ((may_warn && own[names::step]) || program.left <= 0)) return false;
+  if (advance && (program.left <= 0 || (may_warn && is_wrapped(own[names::step])))) return false;
   PyObject *list = own[names::groups], *dict = own[names::state];
-  if (list == nullptr || !PyList_CheckExact(list) || dict == nullptr || !PyDict_Check(dict) ||
-      may_initialise(dict))
+  if (list == nullptr || !PyList_CheckExact(list) || dict == nullptr || !PyDict_Check(dict))
     return false;
   const auto groups = py::reinterpret_borrow<py::list>(list);
   const auto state = py::reinterpret_borrow<py::dict>(dict);
@@ -95,7 +103,7 @@ bool Direct::step_schedule(PyObject* optimizer) {
   if (!by_hand || list == nullptr || !PyList_CheckExact(list) || program.left <= 0) return false;
   const auto groups = py::reinterpret_borrow<py::list>(list);
   if (!program.shows(groups) || !have_values(groups, read)) return false;
-  program.keep();
+  program.keep();  // before the move; it keeps what a step in Python would
   if (!maker->step_schedule(program)) return false;
   program.show(groups);
   return true;

@@ -16,7 +16,7 @@ namespace py = pybind11;
 namespace lrfused {
 
 // The part of a direct step that a type of device makes in its own way. Each function returns
-// false, having changed nothing, if it takes Python's.
+// false, having changed nothing, if Python must make the step.
 class C10_HIDDEN Maker {
  public:
   virtual ~Maker() = default;
@@ -26,20 +26,21 @@ class C10_HIDDEN Maker {
   // Advance the program.
   virtual bool step_schedule(Program& program) = 0;
 
-  bool gave_up = false;  // where there are odd parameters
+  static constexpr int kRest = 64;
+  int rest = 0;  // steps left to Python since one found what takes it, such as an odd parameter
 };
 
 struct C10_HIDDEN Direct {
   std::unique_ptr<Maker> maker;
-  py::object object;  // of Python, that has the program
+  py::object object;  // the Python object that owns the program
   Program& program;
-  py::list read;   // [(group, key, value)]: entries of the groups that a schedule reads
-  bool advance;    // whether a step advances the schedule
-  bool by_hand;    // whether the loop advances it
-  bool may_warn;   // whether Python must see a step that a torch scheduler has wrapped
-  py::list hooks;  // [dict]: of all optimizers
+  py::list read;    // [(group, key, value)]: entries of the groups that a schedule reads
+  bool advance;     // whether a step advances the schedule
+  bool by_hand;     // whether the loop advances it
+  bool may_warn;    // whether Python must see a step that a torch scheduler has wrapped
+  py::dict torchs;  // the module of torch that has the hooks of all optimizers
 
-  // Make the optimizer's step. Returns false, having changed nothing, if it takes Python's.
+  // Make the optimizer's step. Returns false, having changed nothing, if Python must make it.
   bool step(PyObject* optimizer);
   // Make a schedule step outside of an optimizer step; likewise.
   bool step_schedule(PyObject* optimizer);

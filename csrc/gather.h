@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 #include <pybind11/pybind11.h>
 
+#include <utility>
 #include <vector>
 
 #include "slot.h"
@@ -41,6 +42,25 @@ struct Found {
   int64_t firsts = 0;  // slots that lack a momentum buffer or a master
 
   bool on_cpu() const { return keys.has(c10::DispatchKey::CPU); }
+};
+
+// A Found whose memory serves every step of a thread. A step inside of another one, which the
+// user's code may make, has memory of its own.
+class SpareFound {
+ public:
+  SpareFound() : found_(std::move(spare())) {}
+  ~SpareFound() { spare() = std::move(found_); }
+  SpareFound(const SpareFound&) = delete;
+  SpareFound& operator=(const SpareFound&) = delete;
+  Found& operator*() { return found_; }
+
+ private:
+  static Found& spare() {
+    static thread_local Found found;
+    return found;
+  }
+
+  Found found_;
 };
 
 // The interned "momentum_buffer", and "master" or "master_remainder".

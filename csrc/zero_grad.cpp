@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "cpu/units.h"
@@ -36,11 +37,14 @@ void pipeline(size_t count, Stage... stage) {
 }
 
 // Find the parameters that have a gradient. Returns false if one is no leaf of torch's own classes.
-bool find(const py::list& groups, std::vector<AutogradMeta*>& found) {
+bool find(py::handle groups, std::vector<AutogradMeta*>& found) {
   static thread_local std::vector<PyObject*> params;
   params.clear();
-  for (const py::handle group : groups) {
-    PyObject* list = item(group.ptr(), keys::params);
+  if (!PyList_CheckExact(groups.ptr())) return false;
+  for (Py_ssize_t g = 0; g < PyList_GET_SIZE(groups.ptr()); ++g) {
+    PyObject* group = PyList_GET_ITEM(groups.ptr(), g);
+    if (!PyDict_CheckExact(group)) return false;
+    PyObject* list = item(group, keys::params);
     if (!PyList_CheckExact(list)) return false;
     params.insert(params.end(), PySequence_Fast_ITEMS(list),
                   PySequence_Fast_ITEMS(list) + PyList_GET_SIZE(list));
@@ -125,13 +129,22 @@ bool fill(const std::vector<AutogradMeta*>& found) {
   const c10::DispatchKeySet keys = plain_keys(c10::kCPU);
   static thread_local std::vector<Bytes> bytes;
   bytes.clear();
+  int64_t total = 0;
   for (const AutogradMeta* meta : found) {
     if (!is_plain(meta->grad_, keys)) return false;
     const c10::TensorImpl* grad = meta->grad_.unsafeGetTensorImpl();
-    bytes.push_back(
-        {static_cast<char*>(address_of(grad)), grad->numel() * int64_t(grad->itemsize())});
+    const int64_t count = grad->numel() * int64_t(grad->itemsize());
+    bytes.push_back({static_cast<char*>(address_of(grad)), count});
+    total += count;
   }
   for (const AutogradMeta* meta : found) meta->grad_.unsafeGetTensorImpl()->bump_version();
+  // From 4 MiB on other Python threads run meanwhile, which may drop gradients that are not held.
+  std::vector<at::Tensor> held;
+  std::optional<py::gil_scoped_release> released;
+  if (total >= 4 << 20) {
+    for (const AutogradMeta* meta : found) held.push_back(meta->grad_);
+    released.emplace();
+  }
   // Units are counted in elements of 4 bytes.
   const Bytes* first = bytes.data();  // not `bytes`: each thread would see its own
   const auto numel = [&](int64_t i) { return (first[i].count + 3) / 4; };
@@ -149,7 +162,7 @@ bool fill(const std::vector<AutogradMeta*>& found) {
 
 }  // namespace
 
-bool zero_grad(const py::list& groups, bool set_to_none) {
+bool zero_grad(py::handle groups, bool set_to_none) {
   if (at::impl::torch_function_mode_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set())
     return false;
   // Memory that serves every call: a new block here would have glibc sort what backward freed.

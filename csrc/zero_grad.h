@@ -7,9 +7,10 @@ namespace py = pybind11;
 
 namespace lrfused {
 
-// Drop the gradients of all parameters, or fill them with zeros. Returns false, having changed
+// Drop the gradients of all parameters, or fill them with zeros. `groups` is an optimizer's
+// param_groups, whatever a program has made of it. Returns false, having changed
 // nothing, where that takes torch's own zero_grad: under a mode, for a subclass or a non-leaf; to
 // fill them, also for a gradient that is sparse, on a device or part of a graph.
-bool zero_grad(const py::list& groups, bool set_to_none);
+bool zero_grad(py::handle groups, bool set_to_none);
 
 }  // namespace lrfused

@@ -63,20 +63,24 @@ class Internals:
         self.backend = self.trusted_backend(groups)
         self.device = first_device(groups)
         if self.rates is not None:
-            self.rates.direct = None
+            self.rates.disturb()
             self.rates.use(groups, self.backend.Program)
             self.rates.regrouped = False
 
     def open_direct(self) -> None:
-        """Let the next steps be made in one call, if nothing was unusual about the last one."""
-        rates, scaling = self.rates, self.scaling
+        """Let the next steps be made in one call, if this step and the last one were ordinary.
+
+        The second asks the backend, once: where a loop writes rates at each step, none does.
+        """
+        rates = self.rates
+        rates.calm += 1
         if (
-            rates.direct is None
+            rates.calm == 2
             and self.clock.every in (None, 1)
             and not self.initial.made
             and not (rates.shown.followed or rates.watched or rates.returned)
         ):
-            rates.direct = self.backend.direct(rates, scaling, not self.warned_of_attached)
+            rates.direct = self.backend.direct(rates, self.scaling, not self.warned_of_attached)
 
     def prepare_capture(self, groups: Groups, state: State) -> None:
         """Make what a captured first step could not make, if the optimizer is capturable."""

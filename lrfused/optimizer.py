@@ -207,7 +207,7 @@ class FusedDecaySGD(SGD):
         parts, groups = self._internals, self.param_groups
         rates, clock, scaling, initial = parts.rates, parts.clock, parts.scaling, parts.initial
         if (initial.made or not self.state) and initial.make(groups, self.state, scaling.master):
-            rates.direct = None
+            rates.disturb()
             return loss
         if first_device(groups) != parts.device:  # the model was moved
             parts.choose_backend(groups)
@@ -219,7 +219,6 @@ class FusedDecaySGD(SGD):
                 "scheduler.step() between replays"
             )
         due = rates.begin(groups, due=None)
-        rates.given = rates.kept = None
         if rates.regrouped:
             parts.choose_backend(groups)
         if due and "step" in self.__dict__ and not parts.warned_of_attached:
@@ -227,6 +226,7 @@ class FusedDecaySGD(SGD):
             parts.warned_of_attached = warn_of_attached(self.__dict__["step"], own)
         scaling.read(self)
         updated = parts.backend.step(groups, self.state, rates.program, due, scaling)
+        rates.given = rates.kept = None
         if counts and (updated or not scaling.on_update):
             rates.count(groups)
         parts.open_direct()
@@ -252,7 +252,7 @@ class FusedDecaySGD(SGD):
     @max_grad_norm.setter
     def max_grad_norm(self, value: float | None) -> None:
         self._internals.scaling.max_grad_norm = check_max_grad_norm(value)
-        self._internals.rates.direct = None
+        self._internals.rates.disturb()
 
     @property
     def grad_norm(self) -> Tensor:

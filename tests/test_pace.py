@@ -52,6 +52,30 @@ def test_an_interrupted_run_changes_nothing(cost):
     assert made[-20:].count(before) >= 19
 
 
+def test_an_interrupted_first_try_is_tried_again():
+    machine = Machine(lambda c: c, lambda c: c / 2)
+    made, _ = machine.run(2**14, 7)
+    assert not any(made)
+    run = machine.pace.choose(2**14, 2)
+    assert run == (True, True)
+    machine.pace.note(2**14, run, 20_000_000)
+    made, _ = machine.run(2**14, 40)
+    assert made[-20:].count(True) >= 18, "threads, as soon as they were measured twice"
+
+
+def test_huge_work_is_never_tried_on_one_thread():
+    machine = Machine(lambda c: c, lambda c: c / 2)
+    made, _ = machine.run(10**9, 3000)
+    assert all(made)
+
+
+def test_a_run_that_was_never_noted_costs_no_retry():
+    machine = Machine(lambda c: c, lambda c: c / 2)
+    machine.run(2**14, 7)
+    machine.pace.choose(2**14, 2)  # the eighth, whose work raised
+    assert True in machine.run(2**14, 9)[0]
+
+
 def test_a_machine_that_changes_is_followed():
     machine = Machine(lambda c: c, lambda c: WAKE + c / 2)
     machine.run(2**20, 200)

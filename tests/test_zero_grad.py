@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import threading
 import weakref
+from collections import UserDict
 
 import pytest
 import torch
@@ -263,6 +265,36 @@ def test_modes_see_what_they_see_of_torchs(mode, set_to_none):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize("change", [tuple, lambda groups: [UserDict(g) for g in groups]])
+def test_groups_of_other_types(change):
+    p = dense()
+    optimizer = ours([p])
+    optimizer.param_groups = change(optimizer.param_groups)
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+def test_another_thread_may_drop_a_gradient_while_it_is_filled():
+    p = of_size(8 << 20)
+    optimizer, stop = ours([p]), threading.Event()
+
+    def drop():
+        while not stop.wait(0.0005):
+            p.grad = None
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    for _ in range(10):
+        p.grad = torch.ones(8 << 20)
+        optimizer.zero_grad(set_to_none=False)
+    stop.set()
+    thread.join()
+    p.grad = grad = torch.ones(8 << 20)
+    optimizer.zero_grad(set_to_none=False)
+    assert p.grad is grad
+    assert not grad.any()
+
+
 def test_retained_and_hooked_gradients():
     for optimizer in (FusedDecaySGD, SGD):
         p, calls = leaf(numbers(3)), []
@@ -287,3 +319,5 @@ def test_the_extension_takes_plain_gradients_alone():
             assert q.grad.any(), "changed nothing"
     with pytest.raises(KeyError, match="params"):
         _C.zero_grad([{}], True)
+    assert not _C.zero_grad(({"params": [dense()]},), True)
+    assert not _C.zero_grad([{"params": (dense(),)}], True)

@@ -16,21 +16,25 @@ class C10_HIDDEN OnCpu : public Maker {
 
   bool step(const py::list& groups, const py::dict& state, Program& program,
             bool advance) override {
-    static thread_local Found found;  // its memory serves every step
+    SpareFound spare;
+    Found& found = *spare;
+    found.aligned = false;
     gather(groups, state, program.cells(), 1.0, c10::kCPU, master_form_, found);
-    gave_up = !found.valid || !found.odd.empty();
-    if (gave_up || found.firsts != 0) return false;
+    if (!found.valid || !found.odd.empty()) rest = kRest;
+    if (rest > 0 || found.firsts != 0) return false;
     const auto held = releases_gil(found) ? hold(found) : Held();
+    double norm = 0;
     if (max_norm_) {
-      const double norm = norm_of(found, 1.0, py::none());
+      norm = norm_of(found, 1.0, py::none());
       clip(found.groups, clip_coefficient(norm, *max_norm_));
-      scaling_.attr("norm") = norm;
     }
     program.use();
     update(found, use_fma_);
-    if (!advance) return true;
-    program.advance();
-    program.show(groups);
+    if (advance) {
+      program.advance();
+      program.show(groups);
+    }
+    if (max_norm_) scaling_.attr("norm") = norm;  // last: what it replaces may run Python code
     return true;
   }
 

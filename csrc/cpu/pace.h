@@ -24,7 +24,7 @@ class Pace {
   Run choose(int64_t cost, int64_t threads) {
     if (threads != threads_) *this = Pace(threads);
     Known& k = known_[bucket(cost)];
-    const bool retry = --k.left == 0;
+    const bool retry = --k.left <= 0 && cost < kHuge;
     return {k.prefers_threads(cost) != retry, retry};
   }
 
@@ -33,25 +33,28 @@ class Pace {
     Known& k = known_[bucket(cost)];
     float& known = k.time[run.threads];
     const float now = static_cast<float>(nanoseconds) / static_cast<float>(cost + 1);
-    if (known == 0)
-      known = now;
+    int& count = k.count[run.threads];
+    if (count < 2)  // the first run may have been interrupted, or have made the threads
+      known = count == 0 || now < known ? now : known, ++count;
     else if (now < known)
       known = (known + now) / 2;
     else  // slowly: one interrupted run is no measure
       known += ((now < 1.25f * known ? now : 1.25f * known) - known) / 4;
-    if (run.retry) k.retry_after(now / k.time[!run.threads]);
+    if (run.retry) k.retry_after(count < 2 ? 0 : known / k.time[!run.threads]);
   }
 
  private:
   static constexpr int kBuckets = 48, kFirst = 8, kLongest = 1024, kMost = 1 << 16;
   static constexpr int64_t kLarge = 1 << 18;  // elements: threads are tried first
+  static constexpr int64_t kHuge = 1 << 24;   // elements: nothing else is tried
 
   struct Known {
-    float time[2] = {0, 0};  // nanoseconds per cost, on one thread and on all; 0: not measured
+    float time[2] = {0, 0};            // nanoseconds per cost, on one thread and on all
+    int count[2] = {0, 0};             // runs that were measured, up to 2
     int wait = kFirst, left = kFirst;  // runs between two retries, and until the next one
 
     bool prefers_threads(int64_t cost) const {
-      if (time[0] == 0 || time[1] == 0) return cost >= kLarge;
+      if (cost >= kHuge || count[0] == 0 || count[1] == 0) return cost >= kLarge;
       return time[1] < time[0];
     }
     // `ratio`: how many times as long the retry took.

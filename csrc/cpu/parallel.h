@@ -1,4 +1,5 @@
-// Work shared by torch's threads. Of cpu/, only parallel.cpp and step.* include torch's headers.
+// Work shared by torch's threads. Of cpu/, only parallel.cpp, step.* and direct.* include torch's
+// headers.
 #pragma once
 
 #include <chrono>

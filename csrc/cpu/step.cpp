@@ -67,7 +67,9 @@ StepResult step(const py::list& groups, const py::dict& state, Program& program,
                     "the program was compiled for ", program.groups(), " groups, not ",
                     groups.size());
   // Gather.
-  static thread_local Found found;  // its memory serves every step
+  SpareFound spare;
+  Found& found = *spare;
+  found.aligned = false;
   gather(groups, state, program.cells(), inv_scale, c10::kCPU, master_form, found);
   const bool has_odd = !found.odd.empty() || !found.valid;
 

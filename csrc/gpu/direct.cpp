@@ -15,9 +15,13 @@ class C10_HIDDEN OnGpu : public Maker {
   bool step(const py::list& groups, const py::dict& state, Program& program,
             bool advance) override {
     const auto stream = stream_now();
-    return stream && step_at_once(groups, state, program, device_, images_, master_form_, {}, {},
-                                  {}, *stream, advance, /*settled=*/true, &gave_up)
-                         .first;
+    if (!stream) return false;
+    bool odd = false;
+    const bool made = step_at_once(groups, state, program, device_, images_, master_form_, {}, {},
+                                   {}, *stream, advance, /*settled=*/true, &odd)
+                          .first;
+    if (odd) rest = kRest;
+    return made;
   }
 
   bool step_schedule(Program& program) override {

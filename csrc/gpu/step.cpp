@@ -1,5 +1,6 @@
 #include "step.h"
 
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
@@ -53,14 +54,16 @@ std::pair<bool, std::optional<at::Tensor>> step_at_once(
                     "the program was compiled for ", program.groups(), " groups, not ",
                     groups.size());
   if (!images.unchanged()) return {false, std::nullopt};
-  static thread_local Found found;  // its memory serves every step
+  SpareFound spare;
+  Found& found = *spare;
   found.aligned = true;
   gather(groups, state, program.cells(), 1.0, device_type(), master_form, found);
   const bool odd = !found.valid || !found.odd.empty();
   if (has_odd) *has_odd = odd;
   if (odd || found.firsts > 0 || !device.has_all(found)) return {false, std::nullopt};
 
-  // Take the norm, and update.
+  // Take the norm, and update. A mode runs Python code where room is made for either.
+  const auto held = c10::impl::TorchDispatchModeTLS::any_modes_set() ? hold(found) : Held();
   const bool scaled = grad_scale || found_inf;
   const Scaling scaling{1, grad_scale.value_or(at::Tensor()), found_inf.value_or(at::Tensor())};
   std::optional<at::Tensor> clip;

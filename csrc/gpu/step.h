@@ -62,7 +62,7 @@ class C10_HIDDEN DeviceStep {
 //
 // What GradScaler found is read on the device. `settled`: whether no decision of the device is in
 // flight; the host's program, too, notes the rates used, advances if `advance`, and shows its
-// rates. Else the caller keeps that for later. `has_odd` is told of parameters that are not plain.
+// rates. Else the caller keeps that for later. `has_odd` is set if there are odd parameters.
 std::pair<bool, std::optional<at::Tensor>> step_at_once(
     const py::list& groups, const py::dict& state, Program& program, DeviceState& device,
     Images& images, MasterForm master_form, std::optional<at::Tensor> grad_scale,

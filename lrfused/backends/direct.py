@@ -9,9 +9,8 @@ from torch.optim import optimizer as torchs
 from ..rates import Rates
 
 
-def around(rates: Rates, may_warn: bool) -> tuple[Any, bool, bool, bool, list[Any]]:
-    """Return `read`, `advance`, `by_hand`, `may_warn` and `hooks` of a Direct."""
-    hooks = [torchs._global_optimizer_pre_hooks, torchs._global_optimizer_post_hooks]
+def around(rates: Rates, may_warn: bool) -> tuple[Any, bool, bool, bool, dict[str, Any]]:
+    """Return `read`, `advance`, `by_hand`, `may_warn` and `torchs` of a Direct."""
     by_hand = rates.clock.every is None
-    advance = rates.stepped and not by_hand
-    return rates.read, advance, rates.stepped and by_hand, may_warn and bool(rates.bound), hooks
+    advance, by_hand = rates.stepped and not by_hand, rates.stepped and by_hand
+    return rates.read, advance, by_hand, may_warn and bool(rates.bound), vars(torchs)

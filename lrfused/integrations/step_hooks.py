@@ -34,7 +34,7 @@ def wrap_step(cls: Any, own: Any) -> None:
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():  # elsewhere `disable` would only cost time
             return untraced(self, *args, **kwargs)
-        if may_be_direct and not args and not kwargs:
+        if may_be_direct and (not (args or kwargs) or _is_none(args, kwargs)):
             direct = self._internals.rates.direct
             if direct is not None and direct.step(self):
                 return None
@@ -50,6 +50,13 @@ def wrap_step(cls: Any, own: Any) -> None:
 
     step.hooked = True  # type: ignore[attr-defined]
     cls.step = step
+
+
+def _is_none(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether the only argument of a step is a closure of None."""
+    if kwargs:
+        return not args and len(kwargs) == 1 and kwargs.get("closure", args) is None
+    return len(args) == 1 and args[0] is None
 
 
 def warn_of_attached(step: Any, own: Iterable[Any]) -> bool:

@@ -99,7 +99,7 @@ def edit(rates: Rates, groups: Groups, strict: bool = False) -> Iterator[None]:
 
 def watch(rates: Rates, owner: Any, name: str) -> None:
     """Take over later changes inside a scheduler's list or dict, which the user was given."""
-    rates.direct = None
+    rates.disturb()
     if not any(w.owner is owner and w.name == name for w in rates.watched):
         rates.watched.append(Watched(owner, name, copy.copy(getattr(owner, name))))
 

@@ -75,7 +75,8 @@ class Rates:
         # The rates and momenta given to the constructor. None after the first optimizer step.
         momenta = [group["momentum"] for group in groups]
         self.given: Kept | None = Kept(list(self.shown.rates), momenta, [None] * len(groups))
-        self.direct: Direct | None = None  # until something unusual happens
+        self.direct: Direct | None = None
+        self.calm = 0  # optimizer steps in Python since something unusual
         if restored is None:
             schedules = {i: as_schedules(group["schedule"]) for i, group in enumerate(groups)}
             binding.add(self, groups, binding.make(self, groups, schedules))
@@ -91,6 +92,10 @@ class Rates:
     @kept.setter
     def kept(self, kept: Kept | None) -> None:
         self.shown.kept[:] = kept or ()
+
+    def disturb(self) -> None:
+        """Leave steps to Python until two in a row were ordinary."""
+        self.direct, self.calm = None, 0
 
     # -- groups ------------------------------------------------------------------------------
 
@@ -176,7 +181,7 @@ class Rates:
 
     @outside_modes
     def _compile(self) -> None:
-        self.direct = None
+        self.disturb()
         count = len(self.shown.rates)
         replayed = self.shown.live and self._make_program.on_device
         rows: dict[int, list[Any]] = {}
@@ -219,7 +224,7 @@ class Rates:
         program = self.program
         filled = self.shown.followed and self.shown.is_filled()
         if program.captured or filled or not (program.is_shown and program.shows(groups)):
-            self.direct = None
+            self.disturb()
             if not self.shown.are_known(groups):
                 self.regroup(groups)
             written.take(self, groups)
