@@ -1,4 +1,4 @@
-"""The built documentation: whole on every screen, searchable, alike from a server and from a disk."""
+"""The built documentation: whole on every screen, searchable, from a server and from a disk."""
 
 import functools
 import json
@@ -24,24 +24,21 @@ SOUGHT = "CosineAnnealingLR"
 
 pytest.importorskip("mkdocs", reason="mkdocs builds the documentation")
 
-# Wider than the window or their own box; 4 px are the margin of a piece of code at a line's end.
-CUT = """() => {
-  const cut = [], wide = document.documentElement;
-  if (wide.scrollWidth > wide.clientWidth) cut.push(`the page: ${wide.scrollWidth} px`);
-  for (const e of document.querySelectorAll('.md-content :is(p, li, h1, h2, h3, pre > code, img)')) {
-    const box = e.closest('.md-typeset__scrollwrap, .language-text');
-    if (!box && (e.scrollWidth > e.clientWidth + 4 || e.getBoundingClientRect().right > innerWidth))
-      if (getComputedStyle(e).display != 'inline') cut.push(`${e.tagName}: ${e.textContent}`);
-  }
-  for (const e of document.querySelectorAll('.md-content table'))
-    if (!e.closest('.md-typeset__scrollwrap') && e.getBoundingClientRect().right > innerWidth)
-      cut.push(`table: ${e.textContent}`);
-  return cut;
-}"""
+# Text that is wider than its own box or than the window; the 4 px are the padding of inline code.
+# Tables scroll in a box of their own; so does output in columns, but on the first screen of a desk.
+CUT = """() => [...document.querySelectorAll(
+    '.md-content :is(h1, h2, h3, p, li, img, table, pre > code)')]
+  .filter(e => !e.closest('.md-typeset__scrollwrap'))
+  .filter(e => e.scrollWidth > e.clientWidth + 4 || e.getBoundingClientRect().right > innerWidth)
+  .filter(e => !e.closest('.language-text')
+    || innerWidth > 960 && e.getBoundingClientRect().top < innerHeight)
+  .concat(document.body.scrollWidth > innerWidth ? [document.body] : [])
+  .map(e => `${e.tagName}: ${e.textContent}`)
+"""
 
 
 class Links(HTMLParser):
-    """Collect the addresses, the anchors and the tables of a page."""
+    """Collect the links and the anchors of a page."""
 
     def __init__(self, text):
         super().__init__()
