@@ -12,7 +12,9 @@ ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --quiet --disable-pip-version-check
+# Modules are compiled as they are first imported: pip takes half a minute to compile all of torch's.
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL := $(PY) -m pip --quiet --disable-pip-version-check install --no-compile
 BUILT := $(VENV)/.built
 
 CLIENTS := deepspeed fastai mmengine opacus pytorch-ignite pytorch-warmup skorch stable-baselines3 \
@@ -107,23 +109,23 @@ bench: $(BUILT) $(VENV)/.competitors
 
 $(VENV)/.competitors: $(BUILT)
 	@echo "==> the competitors that the benchmark is run beside"
-	@$(PIP) install "lrfused[bench]" \
+	@$(INSTALL) "lrfused[bench]" \
 	  || echo "==> not all could be installed: the benchmark will name those that are missing"
 	@touch $@
 
 # lrfused is there: of an extra only what it requires is installed, and nothing is built again.
 $(VENV)/.extra-%: $(BUILT)
 	@echo "==> the extra $*"
-	@$(PIP) install "lrfused[$*]"
+	@$(INSTALL) "lrfused[$*]"
 	@touch $@
 
 # playwright drives a Chromium of the system's, where there is one, to look at the documentation.
 $(VENV)/.frameworks: $(VENV)/.torch pyproject.toml
 	@echo "==> the frameworks that the tests run in"
-	@$(PIP) install playwright
-	@$(PIP) install accelerate lightning transformers
-	@$(PIP) install opacus pytorch-ignite pytorch-warmup skorch stable-baselines3
-	@$(PIP) install --no-deps timm  # its schedulers need no torchvision, which a CPU may not have
+	@$(INSTALL) playwright
+	@$(INSTALL) accelerate lightning transformers
+	@$(INSTALL) opacus pytorch-ignite pytorch-warmup skorch stable-baselines3
+	@$(INSTALL) --no-deps timm  # its schedulers need no torchvision, which a CPU may not have
 	@touch $@
 
 sanitize: $(VENV)/.extra-test
@@ -149,7 +151,7 @@ $(VENV)/.torch:
 	else \
 	  $(PYTHON) -m venv $(VENV); \
 	  echo "==> $(TORCH)"; \
-	  $(PIP) install "$(TORCH)"; \
+	  $(INSTALL) "$(TORCH)"; \
 	fi
 	@$(PY) -c 'import torch; print("==> torch", torch.__version__)' 2>/dev/null
 	@touch $@
@@ -157,8 +159,8 @@ $(VENV)/.torch:
 # Folders count too: a file added to or gone from csrc changes its folder.
 $(BUILT): $(VENV)/.torch pyproject.toml setup.py lrfused/extension/compile.py $(shell find csrc)
 	@echo "==> what the build needs"
-	@$(PIP) install "setuptools>=77" ninja
+	@$(INSTALL) "setuptools>=77" ninja
 	@echo "==> lrfused, and what its demo needs"
-	@$(PIP) install --no-build-isolation --editable ".[demo]"
+	@$(INSTALL) --no-build-isolation --editable ".[demo]"
 	@$(PY) -c '$(SHOW_BACKENDS)'
 	@touch $@
