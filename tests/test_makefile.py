@@ -28,7 +28,8 @@ def fresh(tmp_path):
         pytest.skip("no make")
     for name in ("Makefile", "pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    for folder in ("csrc", "lrfused/extension"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
 

@@ -25,12 +25,12 @@ SOUGHT = "CosineAnnealingLR"
 pytest.importorskip("mkdocs", reason="mkdocs builds the documentation")
 
 # Text that is wider than its own box or than the window; the 4 px are the padding of inline code.
-# Tables scroll in a box of their own; so does output in columns, but on the first screen of a desk.
+# Tables scroll in a box of their own; so do commands and output, but on the first screen of a desk.
 CUT = """() => [...document.querySelectorAll(
     '.md-content :is(h1, h2, h3, p, li, img, table, pre > code)')]
   .filter(e => !e.closest('.md-typeset__scrollwrap'))
   .filter(e => e.scrollWidth > e.clientWidth + 4 || e.getBoundingClientRect().right > innerWidth)
-  .filter(e => !e.closest('.language-text')
+  .filter(e => !e.closest('.language-console, .language-text')
     || innerWidth > 960 && e.getBoundingClientRect().top < innerHeight)
   .concat(document.body.scrollWidth > innerWidth ? [document.body] : [])
   .map(e => `${e.tagName}: ${e.textContent}`)
