@@ -21,16 +21,16 @@ namespace {
 
 using torch::autograd::AutogradMeta;
 
-constexpr size_t kAhead = 4;  // gradients at each stage
+constexpr size_t kGap = 4;  // gradients at each stage
 
-// Run stages 0, 1, ... on each of `count` items, each stage kAhead items behind the one before it.
+// Run stages 0, 1, ... on each of `count` items, each stage kGap items behind the one before it.
 template <class... Stage>
 void pipeline(size_t count, Stage... stage) {
-  for (size_t i = 0; i < count + kAhead * (sizeof...(stage) - 1); ++i) {
+  for (size_t i = 0; i < count + kGap * (sizeof...(stage) - 1); ++i) {
     size_t behind = 0;
     const auto run = [&](auto& one) {
       if (i >= behind && i - behind < count) one(i - behind);
-      behind += kAhead;
+      behind += kGap;
     };
     (run(stage), ...);
   }

@@ -201,14 +201,22 @@ def architectures(compiler: str) -> tuple[list[str], list[str]]:
     return chosen, _ARCHITECTURES["flags"](chosen)
 
 
+def joined() -> set[str]:
+    """Return the sources that csrc/joined.cpp includes, which are not compiled by themselves."""
+    if not os.path.exists("csrc/joined.cpp"):
+        return set()
+    with open("csrc/joined.cpp") as file:
+        return {f"csrc/{name}" for name in re.findall(r'#include "(.+\.cpp)"', file.read())}
+
+
 def extension() -> Any:
     """Return lrfused._C as setuptools wants it."""
-    sources = sorted(path for room in ROOMS for path in glob.glob(f"{room}/*.cpp"))
+    sources = {path for room in ROOMS for path in glob.glob(f"{room}/*.cpp")}
     headers = sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/cpu/*.inc"))
     extension = CppExtension(
         "lrfused._C",
-        sources,
-        depends=[*headers, *glob.glob("csrc/cuda/*.cu")],
+        sorted(sources - joined()),
+        depends=[*sorted(sources), *headers, *glob.glob("csrc/cuda/*.cu")],
         # The version is there so that another torch is another command, which ninja runs anew.
         extra_compile_args=[*FLAGS, f"-DLRFUSED_TORCH={torch.__version__.partition('+')[0]}"],
         extra_link_args=list(LINK),

@@ -1,0 +1,13 @@
+// One unit of those that include torch's headers: reading them takes most of the compiler's time.
+#include "bindings.cpp"
+#include "cpu/direct.cpp"
+#include "cpu/step.cpp"
+#include "create.cpp"
+#include "gather.cpp"
+#include "gathered.cpp"
+#include "gpu/state.cpp"
+#include "gpu/step.cpp"
+#include "groups.cpp"
+#include "plain.cpp"
+#include "program.cpp"
+#include "zero_grad.cpp"
