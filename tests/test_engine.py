@@ -45,7 +45,7 @@ def compiled_program(**tensors):
     """Make the compiled program of named tensors, which shows nothing."""
     return _C.Program(
         tuple(tensors[name] for name in MOVED), tuple(tensors[name] for name in COMPILED),
-        [[]] * 5, 100,
+        [[]] * 6, 100,
     )  # fmt: skip
 
 
@@ -114,14 +114,14 @@ def test_a_program_out_of_bounds_is_refused(name, value):
 def shown_program(rates=(1.0,) * 3, momenta=(), templates=(None,) * 3):
     """Make a program that halves the first group's rate at its first step, and shows in lists.
 
-    Return it, its tensors and the lists: groups, rates, momenta, templates, places.
+    Return it, its tensors and the lists: groups, rates, momenta, templates, places, kept.
     """
     tensors = arguments(
         segments=torch.tensor([[0, 1, 2, 1, 0, -1], [3, 1, 2, 1, 1, -1]]),
         constants=torch.tensor([[0.5, 0.0, 0.0], [1.0, 0.25, 0.0]], dtype=torch.float64),
     )
     groups = [{"lr": 1.0, "momentum": 0.5, "schedule": None} for _ in range(3)]
-    shown = [groups, list(rates), list(momenta), list(templates), [None] * 3]
+    shown = [groups, list(rates), list(momenta), list(templates), [None] * 3, []]
     given = [tuple(tensors[name] for name in names) for names in (MOVED, COMPILED)]
     return _C.Program(*given, shown, 7), tensors, shown
 
@@ -130,7 +130,7 @@ def test_a_program_shows_one_object_in_the_group_and_the_list():
     made, tensors, shown = shown_program(
         momenta=[None, 0.5, None], templates=[None, None, {"steps_since": 0}]
     )
-    groups, rates, momenta, _, places = shown
+    groups, rates, momenta, _, places, _ = shown
     made.advance(groups)
     cells = tensors["cells"].tolist()
     assert rates == cells[::2]
