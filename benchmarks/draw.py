@@ -59,10 +59,11 @@ def growth(axes_of: Any, found: dict[str, Any]) -> Any:
 
 
 def measured(found: dict[str, Any]) -> str:
-    """Return where, with which torch, when and of which commit results were measured."""
-    cpu, torch = found["device"]["cpu"], found["versions"]["torch"]
-    commit = found["commit"]["hash"][:9]
-    return f"{cpu}, torch {torch}, {found['date'][:10]}, commit {commit}"
+    """Return where, with which torch, when and, in a checkout, of which commit they are."""
+    parts = [found["device"]["cpu"], f"torch {found['versions']['torch']}", found["date"][:10]]
+    if found["commit"] is not None:
+        parts.append(f"commit {found['commit']['hash'][:9]}")
+    return ", ".join(parts)
 
 
 def counted(threads: int) -> str:

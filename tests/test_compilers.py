@@ -15,7 +15,7 @@ from torch.utils.cpp_extension import include_paths
 ROOT = Path(__file__).resolve().parent.parent
 ALL = sorted([*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/[cg]*/*.cpp")])
 LOOPS = [ROOT / "tests/portable/loops.cpp", *ROOT.glob("csrc/cpu/*.cpp")]
-for name in ("parallel", "step"):  # these include torch
+for name in ("direct", "parallel", "step"):  # these include torch
     LOOPS.remove(ROOT / f"csrc/cpu/{name}.cpp")
 # As in lrfused/extension/compile.py.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT}"]
