@@ -1,10 +1,12 @@
 """The extension that a torch may load, and the reason given for one that it may not."""
 
+import os
+
 import pytest
 import torch
 
 from lrfused.extension.build_record import read, reason_not_to_load
-from lrfused.extension.compile import first_error
+from lrfused.extension.compile import copied_output, first_error
 
 THIS = torch.__version__
 
@@ -69,3 +71,11 @@ def test_the_first_error_of_compilers_and_linkers_is_found(line):
         csrc/y.cpp:1:1: error: a later one
     """
     assert first_error(output) == line
+
+
+def test_what_a_compiler_has_printed_is_read_at_once():
+    with copied_output() as printed:
+        for i in range(300):
+            os.write(2, b"%d: error\n" % i * 50)
+            assert printed() == f"{i}: error\n" * 50
+    assert os.fstat(1) and os.fstat(2)

@@ -1,5 +1,6 @@
 """The tensors of a Triton step: found by the extension, or by Python where it is not there."""
 
+import os
 import subprocess
 import sys
 
@@ -202,7 +203,7 @@ def test_a_captured_step_is_replayed(gather, tape):
     assert not torch.equal(p, before)
 
 
-def test_without_the_extension_the_self_test_passes():
+def test_without_the_extension_the_self_test_passes(tmp_path):
     code = (
         "import sys; sys.modules['lrfused._C'] = None\n"
         "import torch, lrfused\n"
@@ -211,5 +212,6 @@ def test_without_the_extension_the_self_test_passes():
         "lrfused.FusedDecaySGD([p], lr=0.1, backend='triton')\n"
         "print(device_step._C, lrfused.backends.available()['compiled'] is None)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    none = {**os.environ, "LRFUSED_BUILD": "never", "LRFUSED_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=none)
     assert done.stdout.split() == ["None", "False"], done.stderr

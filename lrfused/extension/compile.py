@@ -12,15 +12,17 @@ import os
 import platform
 import re
 import runpy
+import select
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import setuptools
 import torch
@@ -73,7 +75,7 @@ class OptionalBuild(BuildExtension):
             "kernels_error": None,
         }
         os.environ["LC_ALL"] = "C"  # first_error reads English
-        with copied_output() as self.output:
+        with copied_output() as self.printed:
             try:
                 super().run()
             except Exception as error:
@@ -106,7 +108,7 @@ class OptionalBuild(BuildExtension):
     def _left_out(self, part: str, error: Exception, what: str) -> None:
         if REQUIRED:
             raise error
-        printed = f"{self.output.read()}\n{getattr(error, 'stderr', None) or ''}"
+        printed = f"{self.printed()}\n{getattr(error, 'stderr', None) or ''}"
         self.record[part] = first_error(printed) or str(error)
         warnings.warn(f"lrfused: {what}. {self.record[part]}", stacklevel=2)
 
@@ -142,17 +144,30 @@ class OptionalBuild(BuildExtension):
 
 
 @contextlib.contextmanager
-def copied_output() -> Iterator[TextIO]:
-    """Yield a file that holds what is printed meanwhile, by compilers too."""
+def copied_output() -> Iterator[Callable[[], str]]:
+    """Yield a function that returns what was printed since its last call, by compilers too."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
     out, into = os.pipe()
 
+    copying = threading.Lock()
+
     def copy() -> None:
-        while piece := os.read(out, 65536):
+        piece = b" "
+        while piece:
+            select.select([out], [], [])
+            with copying:
+                piece = os.read(out, 65536)
+                log.write(piece)
             os.write(saved[0], piece)
-            log.write(piece)
+
+    def printed() -> str:
+        while True:  # the thread may not have copied all of it yet
+            with copying:
+                if not select.select([out], [], [], 0)[0]:
+                    return output.read()
+            time.sleep(0.001)
 
     with tempfile.NamedTemporaryFile(buffering=0) as log:
         thread = threading.Thread(target=copy)
@@ -162,7 +177,7 @@ def copied_output() -> Iterator[TextIO]:
         os.close(into)
         try:
             with open(log.name, errors="replace") as output:
-                yield output
+                yield printed
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
