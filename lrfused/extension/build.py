@@ -20,7 +20,7 @@ import torch
 from . import build_record, cache
 
 VARIABLE = "LRFUSED_BUILD"
-_SECONDS = 160  # of one core, without CUDA kernels
+_SECONDS = 60  # of one core, without CUDA kernels
 # They would change how the child ends a failed build, what enters it, and which warnings end it.
 _NOT_INHERITED = ("LRFUSED_REQUIRE_EXTENSION", "LRFUSED_RUN", "PYTHONWARNINGS")
 # setuptools brings a distutils of its own, unless torch has imported Python's before.
