@@ -24,8 +24,8 @@ RECORD = build_record.PATH.name
 SHIPPED = ("csrc", "lrfused", "tests", "docs", "benchmarks", "examples")
 EXTRAS = {"bench", "cli", "clients", "demo", "docs", "frameworks", "lint", "plot", "test"}
 
-# What is there must be as in a user's process, not as in the tests'. Builds at run time take
-# minutes: test_install_build.py has them, of a smaller extension.
+# A user's environment, without the variables of the tests. No build at run time: it takes long,
+# and test_install_build.py has builds of a smaller extension.
 ENVIRONMENT = {
     key: value
     for key, value in os.environ.items()

@@ -76,7 +76,7 @@ class Rates:
         momenta = [group["momentum"] for group in groups]
         self.given: Kept | None = Kept(list(self.shown.rates), momenta, [None] * len(groups))
         self.direct: Direct | None = None
-        self.calm = 0  # optimizer steps in Python since something unusual
+        self.calm = 0  # ordinary steps in Python
         if restored is None:
             schedules = {i: as_schedules(group["schedule"]) for i, group in enumerate(groups)}
             binding.add(self, groups, binding.make(self, groups, schedules))
