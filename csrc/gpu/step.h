@@ -60,8 +60,8 @@ class C10_HIDDEN DeviceStep {
 // state, if the device has the host's numbers: `images`. Return whether it was made, and what
 // DeviceState::norm returns if there is a max_norm; for every other step do nothing.
 //
-// The kernels read GradScaler's numbers on the device. `settled`: whether no decision of the device is in
-// flight; the host's program, too, notes the rates used, advances if `advance`, and shows its
+// The kernels read GradScaler's numbers on the device. `settled`: whether no decision of the device
+// is in flight; the host's program, too, notes the rates used, advances if `advance`, and shows its
 // rates. Else the caller keeps that for later. `has_odd` is set if there are odd parameters.
 std::pair<bool, std::optional<at::Tensor>> step_at_once(
     const py::list& groups, const py::dict& state, Program& program, DeviceState& device,
