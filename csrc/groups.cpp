@@ -1,5 +1,6 @@
 #include "groups.h"
 
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <cmath>
@@ -49,7 +50,7 @@ Hyper<M> rounded(const Hyper<double>& h) {
 // Put a rate into the user's tensor; where the tensor is the cell, it is there.
 void fill(const at::Tensor& tensor, const double* cell) {
   if (tensor.const_data_ptr() == cell) return;
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   tensor.fill_(*cell);
 }
 
