@@ -38,9 +38,9 @@
 namespace lrfused {
 namespace {
 
-constexpr int64_t kAhead = 6;    // parameters at each stage
-constexpr int64_t kRing = 32;    // more than five stages' and the one at the first
-constexpr int64_t kShare = 512;  // parameters that a thread takes at a time
+constexpr int64_t kAhead = 6;  // parameters at each stage
+constexpr int64_t kRing = 32;  // more than five stages' and the one at the first
+constexpr int64_t kRun = 512;  // parameters that a thread takes at a time
 
 enum class Kind : uint8_t { plain, skip, odd };
 
@@ -341,20 +341,18 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
   found.odd.clear();
 
   Kind* kind = kinds.data();  // threads see their own thread_locals
-  std::atomic<int64_t> numel, firsts, others, next;
+  std::atomic<int64_t> numel, firsts, others;
   std::atomic<bool> in_order;
   static thread_local Pace pace;
   const auto read = [&] {
-    numel = firsts = others = next = 0;
+    numel = firsts = others = 0;
     in_order = true;
-    parallel(count > kShare, count * kTensorCost, pace, [&] {
-      for (int64_t begin; (begin = kShare * next++) < count;) {
-        Reader reader(params, found.groups, master_form, found, kind);
-        if (!reader.read(begin, std::min(begin + kShare, count))) in_order = false;
-        numel += reader.numel;
-        firsts += reader.firsts;
-        others += reader.others;
-      }
+    parallel((count + kRun - 1) / kRun, count * kTensorCost, pace, [&](int64_t run) {
+      Reader reader(params, found.groups, master_form, found, kind);
+      if (!reader.read(kRun * run, std::min(kRun * (run + 1), count))) in_order = false;
+      numel += reader.numel;
+      firsts += reader.firsts;
+      others += reader.others;
     });
     return in_order.load();
   };

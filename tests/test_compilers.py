@@ -80,7 +80,8 @@ def test_aarch64_agrees(expected, tmp_path):
 @pytest.mark.parametrize(
     ("isa", "register", "elements"),
     [("avx2", "ymm", ["f", "d", "NS_8bfloat16E", "NS_7float16E"]),
-     ("avx512", "zmm", ["NS_8bfloat16E", "NS_7float16E"])],
+     ("avx512", "zmm", ["NS_8bfloat16E", "NS_7float16E"]),
+     ("avx512bf16", "zmm", ["NS_8bfloat16E"])],
 )  # fmt: skip
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_loops_are_vectors(compiler, isa, register, elements, tmp_path):
@@ -88,7 +89,7 @@ def test_the_loops_are_vectors(compiler, isa, register, elements, tmp_path):
     run(compiler, *FLAGS, *TUNED, "-std=c++17", "-S", ROOT / f"csrc/cpu/{isa}.cpp", "-o", path)
     parts = re.split(r"^(_Z\w+):", path.read_text(), flags=re.MULTILINE)
     updates = {
-        name: text
+        name: text.split(".cfi_endproc")[0]
         for name, text in zip(parts[1::2], parts[2::2], strict=True)
         if re.search(rf"{len(isa)}{isa}4LoopI\w+E6updateI", name)
     }
@@ -101,6 +102,7 @@ def test_the_loops_are_vectors(compiler, isa, register, elements, tmp_path):
         fused = re.search(r"ELb(\d)EEEvPv", name)[1] == "1"
         instruction = r"vfn?m(add|sub)\d+" if fused else r"v(add|sub)"
         assert re.search(rf"{instruction}{element}\s.*%{register}", text), name
+        assert ("vcvtne2ps2bf16" in text) == (isa == "avx512bf16"), name
         if not fused:
             assert not re.search(r"vfn?m(add|sub)\d+", text), name
 

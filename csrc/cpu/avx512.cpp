@@ -30,6 +30,8 @@
 // clang-format off: each of them needs the ones before it
 #include "update.inc"
 #include "lanes64.h"
+#include "blocks64.h"
+#include "loops64.h"
 #include "square_sum.inc"
 #include "squares.h"
 #include "dispatch.inc"

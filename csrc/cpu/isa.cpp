@@ -19,6 +19,7 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 }  // namespace
@@ -26,6 +27,7 @@ bool has_avx512() {
 std::vector<const Isa*> all_isas() {
   std::vector<const Isa*> isas;
 #if defined(__x86_64__)
+  if (has_avx512bf16()) isas.push_back(&avx512bf16::isa);
   if (has_avx512()) isas.push_back(&avx512::isa);
   if (has_avx2()) isas.push_back(&avx2::isa);
 #endif

@@ -1,8 +1,9 @@
 // Instruction sets: the loops of each, and the choice of the best that the CPU has.
 //
-// The loops, in update.inc and square_sum.inc, and the choice among them, in dispatch.inc, are
-// compiled once for each instruction set, in a file and a namespace of its own: baseline.cpp,
-// avx2.cpp and avx512.cpp. isa.cpp detects and chooses. Results do not depend on the choice.
+// The loops, in update.inc and square_sum.inc, and the choice among them, in choice.inc and
+// dispatch.inc, are compiled once for each instruction set, in a file and a namespace of its own:
+// baseline.cpp, avx2.cpp, avx512.cpp and avx512bf16.cpp. isa.cpp detects and chooses. Results do
+// not depend on the choice.
 #pragma once
 
 #include <vector>
@@ -38,6 +39,9 @@ extern const Isa isa;
 // With F, BW, DQ and VL. Loops over fp32 and fp64 wait for memory, and are AVX2's; those over bf16
 // and fp16 are bound by the instructions that round.
 namespace avx512 {
+extern const Isa isa;
+}
+namespace avx512bf16 {  // with BF16, for the updates of bf16; the rest is avx512's
 extern const Isa isa;
 }
 #endif

@@ -1,8 +1,7 @@
-// bfloat16 and float16 sixty-four at a time. Included by avx512.cpp alone.
+// bfloat16 and float16 sixty-four at a time. Included by avx512.cpp and avx512bf16.cpp alone.
 //
 // A rounding takes some instructions, each of which waits for the one before it. Four vectors are
-// rounded side by side, so that the CPU has others to do meanwhile. vcvtneps2bf16 would round in
-// one instruction, but it makes subnormal numbers 0.
+// rounded side by side, so that the CPU has others to do meanwhile.
 #pragma once
 
 namespace lrfused {
@@ -160,87 +159,4 @@ LRFUSED_HD void store(float16* p, Which which, float16x64 x) {
   store16(p + 48, from(which, 48), x.d);
 }
 
-// Call block(i, which) for every multiple of `Size` below n.
-template <int64_t Size, class Block>
-LRFUSED_HD void by(int64_t n, const Block& block) {
-  int64_t i = 0;
-  for (; i + Size <= n; i += Size) block(i, Every{});
-  if (i < n) block(i, Some{n - i});
-}
-
-namespace avx512 {
-
-LRFUSED_HD float32x64 all(float x) {
-  const __m512 lanes = _mm512_set1_ps(x);
-  return {lanes, lanes, lanes, lanes};
-}
-LRFUSED_HD Hyper<float32x64> spread(const Hyper<float>& h) {
-  return {all(h.grad_factor),         all(h.weight_decay), all(h.momentum),
-          all(h.one_minus_dampening), all(h.minus_lr),     all(h.clip)};
-}
-
-// Prefetch so far ahead. The CPU's own prefetcher is late: a loop of so many instructions lets few
-// loads begin early.
-constexpr int64_t kAhead = 384;  // bytes
-
-LRFUSED_HD void prefetch_block(const void* stream) {
-  __builtin_prefetch(static_cast<const char*>(stream) + kAhead);
-  __builtin_prefetch(static_cast<const char*>(stream) + kAhead + 64);
-}
-
-template <class T, class V, bool Scale, bool Decay, MomentumMode Mode, bool Nesterov, bool UseFma>
-LRFUSED_HD void update_blocks(void* param, const void* grad, void* buffer, int64_t n,
-                              const Hypers& hypers) {
-  T* p = static_cast<T*>(param);
-  const T* g = static_cast<const T*>(grad);
-  T* m = static_cast<T*>(buffer);
-  const Hyper<float32x64> h = spread(hypers.fp32);
-  by<64>(n, [&](int64_t i, auto which) __attribute__((always_inline)) {
-    prefetch_block(p + i);
-    prefetch_block(g + i);
-    if (Mode != MomentumMode::none) prefetch_block(m + i);
-    V ps, gs, ms;
-    load(p + i, which, ps);
-    load(g + i, which, gs);
-    if (Mode == MomentumMode::next) load(m + i, which, ms);
-    sgd<V, Scale, Decay, Mode, Nesterov, UseFma, Scale>(ps, gs, ms, h);
-    store(p + i, which, ps);
-    if (Mode != MomentumMode::none) store(m + i, which, ms);
-  });
-}
-
-template <>
-template <bool Scale, bool Decay, MomentumMode Mode, bool Nesterov, bool UseFma>
-void Loop<bfloat16>::update(void* param, const void* grad, void* buffer, int64_t n,
-                            const Hypers& hypers) {
-  update_blocks<bfloat16, bfloat16x64, Scale, Decay, Mode, Nesterov, UseFma>(param, grad, buffer, n,
-                                                                             hypers);
-}
-template <>
-template <bool Scale, bool Decay, MomentumMode Mode, bool Nesterov, bool UseFma>
-void Loop<float16>::update(void* param, const void* grad, void* buffer, int64_t n,
-                           const Hypers& hypers) {
-  update_blocks<float16, float16x64, Scale, Decay, Mode, Nesterov, UseFma>(param, grad, buffer, n,
-                                                                           hypers);
-}
-
-// Compiled apart from their callers, as in float16x8.h.
-template <>
-__attribute__((noinline)) inline void Loop<float16>::widen(const float16* from, float* to,
-                                                           int64_t n) {
-  const auto block = [&](int64_t i, auto which) __attribute__((always_inline)) {
-    store16(to + i, which, _mm512_cvtph_ps(load16(from + i, which)));
-  };
-  by<16>(n, block);
-}
-template <>
-__attribute__((noinline)) inline void Loop<float16>::narrow(const float* from, float16* to,
-                                                            int64_t n) {
-  const auto block = [&](int64_t i, auto which) __attribute__((always_inline)) {
-    store16(to + i, which, to_half_without_payload(load16(from + i, which)));
-  };
-  by<16>(n, block);
-}
-
-}  // namespace avx512
 }  // namespace lrfused

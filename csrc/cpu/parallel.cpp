@@ -9,18 +9,30 @@
 #include <ATen/Parallel.h>
 
 #if AT_PARALLEL_OPENMP
-extern "C" void GOMP_parallel(void (*run)(void*), void* context, unsigned threads, unsigned flags);
+extern "C" {
+void GOMP_parallel(void (*run)(void*), void* context, unsigned threads, unsigned flags);
+int omp_get_thread_num();
+}
 #endif
 
 namespace lrfused {
 
 int64_t thread_count() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
-void on_each_thread(void (*run)(void*), void* context) {
+void on_each_thread(void (*run)(void*, int64_t), void* context) {
 #if AT_PARALLEL_OPENMP
-  GOMP_parallel(run, context, 0, 0);  // 0: as many as torch set
+  struct Call {
+    void (*run)(void*, int64_t);
+    void* context;
+  } call{run, context};
+  const auto on_thread = [](void* call) {
+    const Call& c = *static_cast<Call*>(call);
+    c.run(c.context, omp_get_thread_num());
+  };
+  GOMP_parallel(on_thread, &call, 0, 0);  // 0: as many as torch set
 #else
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) { run(context); });
+  at::parallel_for(0, at::get_num_threads(), 1,
+                   [&](int64_t thread, int64_t) { run(context, thread); });
 #endif
 }
 

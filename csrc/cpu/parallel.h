@@ -2,8 +2,10 @@
 // headers.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <vector>
 
 #include "pace.h"
 
@@ -12,23 +14,61 @@ namespace lrfused {
 // Return how many threads torch may use here: 1 inside a parallel region.
 int64_t thread_count();
 
-// Call run(context) once on each of torch's threads, and wait for all of them. `run` must not
-// throw.
-void on_each_thread(void (*run)(void*), void* context);
+// Call run(context, thread) once on each of torch's threads, counted from 0, and wait for all of
+// them. `run` must not throw.
+void on_each_thread(void (*run)(void*, int64_t), void* context);
 
-// Call work() on this thread, or on all of torch's threads at once: OpenMP is slow to change the
-// number of its threads. `work` takes the next free piece until none is left. `pace` decides, where
-// the work is `divisible`.
-template <class Work>
-void parallel(bool divisible, int64_t cost, Pace& pace, Work work) {
-  const int64_t threads = divisible ? thread_count() : 1;
-  if (threads < 2) return work();
+// The numbers from 0 to `total`, in as many shares as there are threads. A thread takes its own
+// share in order, then helps with the others'. So its reads go on where they were, which is what a
+// CPU's prefetcher expects, and it meets the same numbers, and what its caches still have of them,
+// in every step and in every pass of a step; and a slow core takes fewer.
+class Shares {
+ public:
+  Shares(int64_t total, int64_t threads) : shares_(threads) {
+    for (int64_t t = 0; t < threads; ++t) {
+      shares_[t].next = total * t / threads;
+      shares_[t].end = total * (t + 1) / threads;
+    }
+  }
+
+  template <class Piece>
+  void take(int64_t thread, const Piece& piece) {
+    const int64_t threads = static_cast<int64_t>(shares_.size());
+    for (int64_t t = 0; t < threads; ++t) {
+      Share& share = shares_[(thread + t) % threads];
+      for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+        piece(i);
+    }
+  }
+
+ private:
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  std::vector<Share> shares_;
+};
+
+// Call piece(i) for each i from 0 to `total`, on this thread, or on all of torch's threads at once:
+// OpenMP is slow to change the number of its threads. `pace` decides, by what they cost.
+template <class Piece>
+void parallel(int64_t total, int64_t cost, Pace& pace, const Piece& piece) {
+  const auto here = [&] {
+    for (int64_t i = 0; i < total; ++i) piece(i);
+  };
+  const int64_t threads = total > 1 ? thread_count() : 1;
+  if (threads < 2) return here();
   const Pace::Run run = pace.choose(cost, threads);
   const auto began = std::chrono::steady_clock::now();
-  if (run.threads)
-    on_each_thread([](void* context) { (*static_cast<Work*>(context))(); }, &work);
-  else
-    work();
+  if (run.threads) {
+    Shares shares(total, threads);
+    const auto work = [&](int64_t thread) { shares.take(thread, piece); };
+    on_each_thread(
+        [](void* context, int64_t thread) { (*static_cast<decltype(work)*>(context))(thread); },
+        const_cast<void*>(static_cast<const void*>(&work)));
+  } else {
+    here();
+  }
   pace.note(cost, run, std::chrono::nanoseconds(std::chrono::steady_clock::now() - began).count());
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -48,19 +47,13 @@ int64_t cut(int64_t count, Numel numel, std::vector<Unit>& units) {
   return all;
 }
 
-// Do all units of tensors of numel(i) elements. Each thread takes the next free unit, so that a
-// slow core takes fewer.
+// Do all units of tensors of numel(i) elements.
 template <class Numel, class Run>
 void for_each_unit(int64_t count, Numel numel, Pace& pace, Run run) {
   static thread_local std::vector<Unit> units;
   const int64_t cost = cut(count, numel, units);
-  const int64_t total = static_cast<int64_t>(units.size());
   const Unit* first = units.data();  // not `units`: each thread would see its own
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;) run(first[i]);
-  };
-  parallel(total > 1, cost, pace, work);
+  parallel(static_cast<int64_t>(units.size()), cost, pace, [=](int64_t i) { run(first[i]); });
 }
 
 }  // namespace lrfused
