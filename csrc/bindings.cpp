@@ -108,7 +108,8 @@ void bind_device(py::module_& m) {
          const py::dict& torchs, MasterForm master_form, const py::object& device,
          const py::object& images, const py::object& ready) {
         return functions({direct_on_gpu(master_form, device, images, ready), program,
-                          program.cast<Program&>(), read, advance, by_hand, may_warn, torchs});
+                          program.cast<Program&>(), read, advance, by_hand, may_warn, torchs,
+                          std::nullopt});
       },
       py::arg("program"), py::arg("read"), py::arg("advance"), py::arg("by_hand"),
       py::arg("may_warn"), py::arg("torchs"), py::arg("master_form"), py::arg("device"),
@@ -172,14 +173,15 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "direct",
       [](const py::object& program, const py::list& read, bool advance, bool by_hand, bool may_warn,
-         const py::dict& torchs, MasterForm master_form, bool use_fma,
-         std::optional<double> max_norm, const py::object& scaling) {
+         const py::dict& torchs, std::optional<int64_t> fed_before, MasterForm master_form,
+         bool use_fma, std::optional<double> max_norm, const py::object& scaling) {
         return functions({direct_on_cpu(master_form, use_fma, max_norm, scaling), program,
-                          program.cast<Program&>(), read, advance, by_hand, may_warn, torchs});
+                          program.cast<Program&>(), read, advance, by_hand, may_warn, torchs,
+                          fed_before});
       },
       py::arg("program"), py::arg("read"), py::arg("advance"), py::arg("by_hand"),
-      py::arg("may_warn"), py::arg("torchs"), py::arg("master_form"), py::arg("use_fma"),
-      py::arg("max_norm"), py::arg("scaling"));
+      py::arg("may_warn"), py::arg("torchs"), py::arg("fed_before"), py::arg("master_form"),
+      py::arg("use_fma"), py::arg("max_norm"), py::arg("scaling"));
   m.def("zero_grad", &zero_grad, py::arg("groups"), py::arg("set_to_none"));
   py::class_<Gathered>(m, "Gathered")
       .def_property_readonly("valid", &Gathered::valid)

@@ -76,6 +76,13 @@ bool is_wrapped(PyObject* step) {
 
 }  // namespace
 
+std::optional<py::list> Direct::known_groups(PyObject* list) const {
+  if (list == nullptr || !PyList_CheckExact(list)) return std::nullopt;
+  auto groups = py::reinterpret_borrow<py::list>(list);
+  if (!program.shows(groups) || !have_values(groups, read)) return std::nullopt;
+  return groups;
+}
+
 bool Direct::step(PyObject* optimizer) {
   if (maker->rest > 0 && --maker->rest > 0) return false;
   const Attributes own(optimizer);
@@ -85,27 +92,33 @@ bool Direct::step(PyObject* optimizer) {
       !is_empty(torchs.ptr(), names::global_post_hooks))
     return false;
   if (advance && (program.left <= 0 || (may_warn && is_wrapped(own[names::step])))) return false;
-  PyObject *list = own[names::groups], *dict = own[names::state];
-  if (list == nullptr || !PyList_CheckExact(list) || dict == nullptr || !PyDict_Check(dict))
-    return false;
-  const auto groups = py::reinterpret_borrow<py::list>(list);
+  PyObject* dict = own[names::state];
+  if (dict == nullptr || !PyDict_Check(dict)) return false;
   const auto state = py::reinterpret_borrow<py::dict>(dict);
-  if (!program.shows(groups) || !have_values(groups, read)) return false;
-
-  if (!maker->step(groups, state, program, advance)) return false;
+  const auto groups = known_groups(own[names::groups]);
+  if (!groups || !maker->step(*groups, state, program, advance)) return false;
   program.forget();
   return true;
 }
 
 bool Direct::step_schedule(PyObject* optimizer) {
-  const Attributes own(optimizer);
-  PyObject* list = own[names::groups];
-  if (!by_hand || list == nullptr || !PyList_CheckExact(list) || program.left <= 0) return false;
-  const auto groups = py::reinterpret_borrow<py::list>(list);
-  if (!program.shows(groups) || !have_values(groups, read)) return false;
+  if (!by_hand || program.left <= 0) return false;
+  const auto groups = known_groups(Attributes(optimizer)[names::groups]);
+  if (!groups) return false;
   program.keep();  // before the move; it keeps what a step in Python would
   if (!maker->step_schedule(program)) return false;
-  program.show(groups);
+  program.show(*groups);
+  return true;
+}
+
+bool Direct::observe(PyObject* optimizer, PyObject* metric) {
+  if (!fed_before || !PyFloat_CheckExact(metric)) return false;
+  const auto groups = known_groups(Attributes(optimizer)[names::groups]);
+  if (!groups) return false;
+  program.keep();
+  program.feed(PyFloat_AS_DOUBLE(metric));
+  program.note_plateaus(program.fed() - *fed_before);
+  program.show(*groups);
   return true;
 }
 
@@ -114,17 +127,31 @@ namespace {
 constexpr const char* kName = "lrfused.Direct";
 
 // pybind11's calls read more lines than the step.
+Direct* direct_of(PyObject* capsule) {
+  return static_cast<Direct*>(PyCapsule_GetPointer(capsule, kName));
+}
 template <bool (Direct::*function)(PyObject*)>
 PyObject* call(PyObject* capsule, PyObject* optimizer) {
-  auto* direct = static_cast<Direct*>(PyCapsule_GetPointer(capsule, kName));
+  Direct* direct = direct_of(capsule);
   if (direct == nullptr) return nullptr;
   HANDLE_TH_ERRORS
   return PyBool_FromLong((direct->*function)(optimizer));
   END_HANDLE_TH_ERRORS
 }
+PyObject* call_observe(PyObject* capsule, PyObject* const* arguments, Py_ssize_t count) {
+  Direct* direct = direct_of(capsule);
+  if (direct == nullptr) return nullptr;
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(count == 2, "observe takes an optimizer and a metric");
+  return PyBool_FromLong(direct->observe(arguments[0], arguments[1]));
+  END_HANDLE_TH_ERRORS
+}
 
 PyMethodDef step_def{"step", call<&Direct::step>, METH_O, nullptr};
 PyMethodDef step_schedule_def{"step_schedule", call<&Direct::step_schedule>, METH_O, nullptr};
+PyMethodDef observe_def{"observe",
+                        reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_observe)),
+                        METH_FASTCALL, nullptr};
 
 }  // namespace
 
@@ -141,7 +168,7 @@ py::tuple functions(Direct direct) {
     if (!made) throw py::error_already_set();
     return made;
   };
-  return py::make_tuple(function(step_def), function(step_schedule_def));
+  return py::make_tuple(function(step_def), function(step_schedule_def), function(observe_def));
 }
 
 }  // namespace lrfused

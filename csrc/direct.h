@@ -8,6 +8,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <optional>
 
 #include "program.h"
 
@@ -39,14 +40,22 @@ struct C10_HIDDEN Direct {
   bool by_hand;     // whether the loop advances it
   bool may_warn;    // whether Python must see a step that a torch scheduler has wrapped
   py::dict torchs;  // the module of torch that has the hooks of all optimizers
+  // How many metrics were fed before these plateaus were loaded; nothing if Python must feed them.
+  std::optional<int64_t> fed_before;
 
   // Make the optimizer's step. Returns false, having changed nothing, if Python must make it.
   bool step(PyObject* optimizer);
   // Make a schedule step outside of an optimizer step; likewise.
   bool step_schedule(PyObject* optimizer);
+  // Feed every plateau one metric; likewise.
+  bool observe(PyObject* optimizer, PyObject* metric);
+
+ private:
+  // Return the groups, if they have what the program and the schedules put there or read there.
+  std::optional<py::list> known_groups(PyObject* list) const;
 };
 
-// Return two functions of an optimizer: step, step_schedule.
+// Return three functions of an optimizer: step, step_schedule, observe.
 py::tuple functions(Direct direct);
 
 }  // namespace lrfused

@@ -18,6 +18,10 @@ PyObject* const weight_decay = PyUnicode_InternFromString("weight_decay");
 PyObject* const nesterov = PyUnicode_InternFromString("nesterov");
 PyObject* const maximize = PyUnicode_InternFromString("maximize");
 PyObject* const schedule = PyUnicode_InternFromString("schedule");
+// Of a group's place.
+PyObject* const epoch = PyUnicode_InternFromString("epoch");
+PyObject* const metrics = PyUnicode_InternFromString("metrics");
+PyObject* const plateaus = PyUnicode_InternFromString("plateaus");
 }  // namespace keys
 
 namespace {
@@ -54,9 +58,28 @@ void fill(const at::Tensor& tensor, const double* cell) {
   tensor.fill_(*cell);
 }
 
+// Return what a list has for a group, borrowed, if the group has the same object.
+PyObject* shown_now(const py::list& groups, PyObject* key, PyObject* list, size_t g) {
+  PyObject* group = PyList_GetItem(groups.ptr(), static_cast<Py_ssize_t>(g));
+  PyObject* shown = PyList_GetItem(list, static_cast<Py_ssize_t>(g));
+  if (group == nullptr || shown == nullptr) throw py::error_already_set();
+  if (!PyDict_CheckExact(group)) return nullptr;
+  PyObject* found = PyDict_GetItemWithError(group, key);
+  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  return found == shown ? shown : nullptr;
+}
+
+// Return whether a group and a list show this float, bit for bit.
+bool shows_float(const py::list& groups, PyObject* key, PyObject* list, size_t g, double value) {
+  PyObject* shown = shown_now(groups, key, list, g);
+  return shown != nullptr && PyFloat_CheckExact(shown) &&
+         bit_cast<uint64_t>(PyFloat_AS_DOUBLE(shown)) == bit_cast<uint64_t>(value);
+}
+
 // Put a value into a group and into a list, as one object in both.
-void show(PyObject* group, PyObject* key, PyObject* list, size_t g, py::object value) {
-  if (PyObject_SetItem(group, key, value.ptr()) < 0 ||
+void show(const py::list& groups, PyObject* key, PyObject* list, size_t g, py::object value) {
+  const auto group = py::reinterpret_borrow<py::object>(PyList_GetItem(groups.ptr(), g));
+  if (!group || PyObject_SetItem(group.ptr(), key, value.ptr()) < 0 ||
       PyList_SetItem(list, static_cast<Py_ssize_t>(g), value.release().ptr()) < 0)
     throw py::error_already_set();
 }
@@ -111,8 +134,8 @@ void show_rates(const py::list& groups, py::handle rates, const double* cells) {
     if (shown == nullptr) throw py::error_already_set();
     if (THPVariable_Check(shown))
       fill(THPVariable_Unpack(shown), &cells[2 * g]);
-    else
-      show(groups[g].ptr(), keys::lr, rates.ptr(), g, py::float_(cells[2 * g]));
+    else if (!shows_float(groups, keys::lr, rates.ptr(), g, cells[2 * g]))
+      show(groups, keys::lr, rates.ptr(), g, py::float_(cells[2 * g]));
   }
 }
 
@@ -121,21 +144,31 @@ void show_momenta(const py::list& groups, py::handle momenta, const double* cell
     const PyObject* shown = PyList_GetItem(momenta.ptr(), g);
     if (shown == nullptr) throw py::error_already_set();
     if (shown != Py_None)
-      show(groups[g].ptr(), keys::momentum, momenta.ptr(), g, py::float_(cells[2 * g + 1]));
+      show(groups, keys::momentum, momenta.ptr(), g, py::float_(cells[2 * g + 1]));
   }
 }
 
 void show_places(const py::list& groups, py::handle templates, py::handle places,
-                 const int64_t* epochs) {
-  static PyObject* const epoch = PyUnicode_InternFromString("epoch");
+                 const int64_t* epochs, bool templates_changed) {
   for (size_t g = 0; g < groups.size(); ++g) {
     PyObject* own = PyList_GetItem(templates.ptr(), static_cast<Py_ssize_t>(g));
     if (own == nullptr) throw py::error_already_set();
     if (own == Py_None) continue;
+    const py::int_ epoch(epochs[g]);
+    const auto put_epoch = [&](PyObject* place) {
+      if (PyDict_SetItem(place, keys::epoch, epoch.ptr()) < 0) throw py::error_already_set();
+    };
+    PyObject* shown = shown_now(groups, keys::schedule, places.ptr(), g);
+    // Nobody else has it: what somebody has does not change.
+    if (shown != nullptr && Py_REFCNT(shown) == 2 && PyDict_CheckExact(shown) &&
+        !templates_changed && PyDict_GET_SIZE(shown) == PyDict_GET_SIZE(own) + 1) {
+      put_epoch(shown);
+      continue;
+    }
     auto place = py::reinterpret_steal<py::object>(PyDict_Copy(own));
-    if (!place || PyDict_SetItem(place.ptr(), epoch, py::int_(epochs[g]).ptr()) < 0)
-      throw py::error_already_set();
-    show(groups[g].ptr(), keys::schedule, places.ptr(), g, std::move(place));
+    if (!place) throw py::error_already_set();
+    put_epoch(place.ptr());
+    show(groups, keys::schedule, places.ptr(), g, std::move(place));
   }
 }
 
@@ -143,9 +176,16 @@ void note_plateaus(const py::list& templates, int64_t group, int64_t metrics,
                    const py::list& states) {
   PyObject* before = PyList_GetItem(templates.ptr(), static_cast<Py_ssize_t>(group));
   if (before == nullptr) throw py::error_already_set();
-  auto now = before == Py_None ? py::dict() : py::reinterpret_steal<py::dict>(PyDict_Copy(before));
-  now["metrics"] = metrics;
-  now["plateaus"] = states;
+  const auto note = [&](PyObject* place) {
+    if (PyDict_SetItem(place, keys::metrics, py::int_(metrics).ptr()) < 0 ||
+        PyDict_SetItem(place, keys::plateaus, states.ptr()) < 0)
+      throw py::error_already_set();
+  };
+  if (Py_REFCNT(before) == 1 && PyDict_CheckExact(before)) return note(before);  // nobody has it
+  auto now =
+      py::reinterpret_steal<py::object>(before == Py_None ? PyDict_New() : PyDict_Copy(before));
+  if (!now) throw py::error_already_set();
+  note(now.ptr());
   if (PyList_SetItem(templates.ptr(), static_cast<Py_ssize_t>(group), now.release().ptr()) < 0)
     throw py::error_already_set();
 }

@@ -19,6 +19,10 @@ extern PyObject* const weight_decay;
 extern PyObject* const nesterov;
 extern PyObject* const maximize;
 extern PyObject* const schedule;
+// Of a group's place.
+extern PyObject* const epoch;
+extern PyObject* const metrics;
+extern PyObject* const plateaus;
 }  // namespace keys
 
 // A dict's value, borrowed; a KeyError if there is none.
@@ -42,11 +46,12 @@ void show_rates(const py::list& groups, py::handle rates, const double* cells);
 void show_momenta(const py::list& groups, py::handle momenta, const double* cells);
 
 // Put the place of each group's schedule, a copy of its template with its epoch, into its dict and
-// into the list `places`, the same object, where `templates` is not None.
+// into the list `places`, the same object, where `templates` is not None. `templates_changed`:
+// whether a template may have other entries than at the last call.
 void show_places(const py::list& groups, py::handle templates, py::handle places,
-                 const int64_t* epochs);
+                 const int64_t* epochs, bool templates_changed);
 
-// Replace a group's template by a copy with other states of its plateaus.
+// Let a group's template have other states of its plateaus.
 void note_plateaus(const py::list& templates, int64_t group, int64_t metrics,
                    const py::list& states);
 

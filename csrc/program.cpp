@@ -54,9 +54,13 @@ Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps
                       "segments[", i, "] reads past the end of tables");
   }
   const int64_t* cell = compiled_.plateau_cells.const_data_ptr<int64_t>();
-  for (const auto i : c10::irange(compiled_.plateau_cells.numel()))
+  std::map<int64_t, std::vector<int64_t>> plateaus;
+  for (const auto i : c10::irange(compiled_.plateau_cells.numel())) {
     TORCH_CHECK_VALUE(cell[i] >= 0 && cell[i] < cells, "plateau_cells[", i,
                       "] is no cell: ", cell[i]);
+    plateaus[cell[i] / 2].push_back(i);
+  }
+  plateaus_of_.assign(plateaus.begin(), plateaus.end());
 }
 
 void Program::use() {
@@ -110,19 +114,22 @@ void Program::show(const py::list& groups) const {
                     this->groups(), " groups");
   show_rates(groups, rates, cells());
   if (!momenta.empty()) show_momenta(groups, momenta, cells());
-  show_places(groups, templates, places, moved_.epochs.const_data_ptr<int64_t>());
+  show_places(groups, templates, places, moved_.epochs.const_data_ptr<int64_t>(),
+              !plateaus_of_.empty());
 }
 
 void Program::note_plateaus(int64_t metrics) const {
-  const int64_t* cell = compiled_.plateau_cells.const_data_ptr<int64_t>();
   const double* state = moved_.plateau_states.const_data_ptr<double>();
-  std::map<int64_t, py::list> states;  // by group
-  for (int64_t i = 0; i < compiled_.plateau_cells.numel(); ++i, state += kPlateauState) {
-    py::list numbers;
-    for (int64_t j = 0; j < kPlateauState; ++j) numbers.append(state[j]);
-    states[cell[i] / 2].append(std::move(numbers));
+  for (const auto& [group, plateaus] : plateaus_of_) {
+    py::list states(plateaus.size());
+    for (const auto i : c10::irange(plateaus.size())) {
+      py::list numbers(kPlateauState);
+      for (const auto j : c10::irange(kPlateauState))
+        numbers[j] = state[kPlateauState * plateaus[i] + j];
+      states[i] = std::move(numbers);
+    }
+    lrfused::note_plateaus(shown_.templates, group, metrics, states);
   }
-  for (const auto& [g, own] : states) lrfused::note_plateaus(shown_.templates, g, metrics, own);
 }
 
 void Program::keep() const {

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <pybind11/pybind11.h>
 
+#include <utility>
 #include <vector>
 
 #include "plateau.h"
@@ -51,6 +52,7 @@ class C10_HIDDEN Program {
   void use();                // note the rates used by this step
   void advance();            // one schedule step of every group
   bool feed(double metric);  // one metric for every plateau; whether any cut its rate
+  int64_t fed() const { return *moved_.observed.const_data_ptr<int64_t>(); }  // metrics, ever
   // Put the plateaus' states, and how many metrics were fed, into the templates.
   void note_plateaus(int64_t metrics) const;
   void keep() const;                         // keep what is shown now, if nothing is kept
@@ -69,6 +71,7 @@ class C10_HIDDEN Program {
   Moved moved_;
   ProgramTables compiled_;
   Shown shown_;
+  std::vector<std::pair<int64_t, std::vector<int64_t>>> plateaus_of_;  // by group
 };
 
 }  // namespace lrfused

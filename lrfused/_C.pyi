@@ -82,7 +82,9 @@ def step(
     odd: Callable[[list[tuple[int, Tensor]]], Odd],
 ) -> tuple[bool, bool, float]: ...
 
-# Two functions of an optimizer: csrc/direct.h.
+# Functions of an optimizer: csrc/direct.h.
+_Direct = tuple[Callable[[Any], bool], Callable[[Any], bool], Callable[[Any, Any], bool]]
+
 def direct(
     program: Program,
     read: list[tuple[int, str, Any]],
@@ -90,11 +92,12 @@ def direct(
     by_hand: bool,
     may_warn: bool,
     torchs: dict[str, Any],
+    fed_before: int | None,
     master_form: Master,
     use_fma: bool,
     max_norm: float | None,
     scaling: Any,
-) -> tuple[Callable[[Any], bool], Callable[[Any], bool]]: ...
+) -> _Direct: ...
 def direct_on_gpu(
     program: Program,
     read: list[tuple[int, str, Any]],
@@ -106,7 +109,7 @@ def direct_on_gpu(
     device: DeviceState,
     images: Images,
     ready: Callable[[], int | None],
-) -> tuple[Callable[[Any], bool], Callable[[Any], bool]]: ...
+) -> _Direct: ...
 def zero_grad(groups: list[dict[str, Any]], set_to_none: bool) -> bool: ...
 
 class Pace:  # for tests: csrc/cpu/pace.h

@@ -87,9 +87,14 @@ class Scheduler(LRScheduler):
         Raises RuntimeError without metrics if the schedule advances inside optimizer.step(), and
         ValueError if there is nothing to advance or to feed.
         """
-        if metrics is None and epoch is None:
-            direct = self.optimizer._internals.rates.direct
-            if direct is not None and direct.step_schedule(self.optimizer):
+        if epoch is None:
+            rates = self.optimizer._internals.rates
+            direct = rates.direct
+            if direct is not None and (
+                direct.step_schedule(self.optimizer)
+                if metrics is None
+                else rates.last_integer is None and direct.observe(self.optimizer, metrics)
+            ):
                 return
         rates = self._rates
         if metrics is not None and rates.bound and not rates.fed:

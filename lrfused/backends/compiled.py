@@ -95,7 +95,9 @@ class Compiled(Backend):
     def direct(self, rates: Rates, scaling: GradientScaling, may_warn: bool) -> Direct | None:
         """Return functions that make ordinary steps in one call."""
         around = direct.around(rates, may_warn)
-        own = (MASTERS[scaling.master], USE_FMA, scaling.max_grad_norm, scaling)
+        observes = rates.plateaus.process_group is None and rates.plateaus.announcer() is None
+        fed_before = rates.shown.observed_before if rates.fed and observes else None
+        own = (fed_before, MASTERS[scaling.master], USE_FMA, scaling.max_grad_norm, scaling)
         return Direct(*_C.direct(rates.program, *around, *own))
 
 

@@ -15,3 +15,4 @@ class Direct(NamedTuple):
 
     step: Callable[[Any], bool]
     step_schedule: Callable[[Any], bool]
+    observe: Callable[[Any, Any], bool]
