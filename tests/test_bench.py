@@ -82,6 +82,28 @@ def test_all_that_compute_the_update_are_timed():
     assert result["in_place_gb_per_s"] > 0
 
 
+def test_large_contenders_change_places(monkeypatch):
+    changed, real = [], rounds.change_places
+
+    def change(everyone):
+        def pointers():
+            return [[t.data_ptr() for t in one.tensors()] for one in everyone]
+
+        before = pointers()
+        real(everyone)
+        assert pointers() == before[1:] + before[:1]
+        assert len(before[0]) == 3 * len(FP32.shapes)
+        changed.append(len(everyone))
+
+    monkeypatch.setattr(rounds, "change_places", change)
+    rounds.run(FP32, 0, TORCHS)
+    assert changed == []
+    monkeypatch.setattr(rounds, "PLACES_MATTER", 0)
+    rows = by_name(rounds.run(FP32, 0, TORCHS))
+    assert changed == [1 + len(TORCHS)] * rounds.FEWEST_ROUNDS
+    assert all(row["samples"] == rounds.FEWEST_ROUNDS for row in rows.values())
+
+
 def test_a_field_is_split_where_memory_does_not_hold_it(monkeypatch):
     monkeypatch.setattr(rounds, "HELD_AT_ONCE", 0)
     rows = by_name(rounds.run(FP32, 0, [contenders.LRFUSED, *TORCHS]))

@@ -57,6 +57,9 @@ class Contender(Stepper, Protocol):
     def settle(self) -> None:
         """Make the first, slower steps, untimed."""
 
+    def tensors(self) -> list[torch.Tensor]:
+        """List all tensors of a step, if others of the same shapes may take their memory."""
+
     def close(self) -> None:
         """Free whatever it holds beyond its tensors."""
 
@@ -112,6 +115,11 @@ class OfTorch:
 
     def settle(self) -> None:
         """Do nothing."""
+
+    def tensors(self) -> list[torch.Tensor]:
+        """List the parameters, gradients and momenta."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return [*self.parameters, *gradients, *self.results()[1]]
 
     def close(self) -> None:
         """Do nothing."""

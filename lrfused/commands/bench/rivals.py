@@ -125,6 +125,10 @@ class OfFlashOptim(OfTorch):
         momenta = [state[p][self.momentum_key].materialize() for p in self.parameters]
         return [p.detach() for p in self.parameters], momenta
 
+    def tensors(self) -> list[torch.Tensor]:
+        """List nothing: the momenta are no tensors."""
+        return []
+
 
 def flashoptim(tensors: Tensors) -> Contender:
     """Build FlashOptim's SGD without the parts that need a GPU: kernels, and states in 8 bits."""
@@ -148,6 +152,10 @@ class OfHeavyBall(OfTorch):
         state = self.optimizer.state
         momenta = [state[p][0][self.momentum_key].view(p.shape) for p in self.parameters]
         return [p.detach() for p in self.parameters], momenta
+
+    def tensors(self) -> list[torch.Tensor]:
+        """List nothing: the momenta have other shapes."""
+        return []
 
 
 def heavyball(tensors: Tensors) -> Contender:
@@ -241,6 +249,10 @@ class OfOptax:
 
     def settle(self) -> None:
         """Do nothing: the second step has compiled everything."""
+
+    def tensors(self) -> list[torch.Tensor]:
+        """List nothing: they are JAX's."""
+        return []
 
     def close(self) -> None:
         """Drop the compiled code."""

@@ -53,12 +53,13 @@ def interleave(
     max_rounds: int = 1_000,
     batch: int = 1,
     before: Mapping[str, Callable[[], object]] | None = None,
+    between: Callable[[], object] | None = None,
 ) -> dict[str, list[float]]:
     """Time every callable once per round, for as many rounds as fit in `seconds`.
 
     Each round has a new order, so that none always follows the same neighbour's caches.
     A sample is the mean of `batch` calls in a row, in milliseconds. `before` has callables to call
-    before a sample, untimed.
+    before a sample, and `between` is called before a round, untimed.
     """
     samples: dict[str, list[float]] = {name: [] for name in calls}
     prepare = before or {}
@@ -73,6 +74,8 @@ def interleave(
             for name in calls:
                 sample(name)
         for names in orders(calls, seconds, min_rounds, max_rounds):
+            if between is not None:
+                between()
             for name in names:
                 samples[name].append(sample(name))
     return samples
