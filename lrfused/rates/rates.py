@@ -19,6 +19,7 @@ from .bound import BoundSchedules
 from .clock import Clock
 from .direct import Direct
 from .moved import Moved
+from .overwritten import Overwritten
 from .places import Kept
 from .plateaus import Plateaus
 from .program import Groups, Program
@@ -60,8 +61,7 @@ class Rates:
         self.clock = clock or Clock(None)
         self.program: Any = None
         self._make_program = make_program
-        # By group: `changes()` then, and the rate that a schedule had set.
-        self.overwritten: dict[int, tuple[int, float]] = {}
+        self.overwritten = Overwritten()
         self.last_integer: int | None = None  # the last metric, if it may have been an epoch
         self.watched: list[edits.Watched] = []
         # Of groups, the entries that a schedule reads at each step.
@@ -259,9 +259,8 @@ class Rates:
         return self._last()
 
     def _last(self) -> list[float]:
-        now = self.changes()
-        found = [self.overwritten.get(i, (-1, 0.0)) for i in range(len(self.shown.rates))]
-        return [kept if then == now else self.rate(i) for i, (then, kept) in enumerate(found)]
+        now, groups = self.changes(), range(len(self.shown.rates))
+        return [self.overwritten.last(i, now, self.rate(i)) for i in groups]
 
     def advance(self, groups: Groups) -> None:
         """Make a schedule step outside of an optimizer step."""
@@ -381,13 +380,13 @@ class Rates:
                 b.load(state)
                 self.moved.epochs[b.indices] = b.epoch
         self.restart(groups)
-        self.overwritten = {}
+        self.overwritten.clear()
 
     @outside_modes
     def load_places(self, groups: Groups, found: Mapping[int, places.Place]) -> None:
         """Load places that `places.check` let pass, by group, and the rates of new dicts."""
         self.shown.groups[:] = groups
-        self.overwritten = {}
+        self.overwritten.clear()
         places.load(self, groups, found)
 
     def rate(self, group: int) -> float:
@@ -396,6 +395,4 @@ class Rates:
 
     def set_last(self, b: BoundSchedules, rates: Sequence[float]) -> None:
         """Let `last` return loaded rates until the schedules set others."""
-        now = self.changes()
-        pairs = zip(b.indices, rates, strict=False)
-        self.overwritten.update({i: (now, float(rate)) for i, rate in pairs})
+        self.overwritten.load(self.changes(), zip(b.indices, rates, strict=False))

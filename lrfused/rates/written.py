@@ -49,15 +49,8 @@ def take(rates: Rates, groups: Groups) -> None:
         cell = rates.moved.cells[written.cell].item()
         if shown.differs(written, cell):
             if written.key == "lr" and rates.bound_to(written.group) is not None:
-                _keep_last(rates, written.group, cell)
+                rates.overwritten.keep(written.group, rates.changes(), cell)
             rates.moved.cells[written.cell] = written.value
         shown.accept(groups, written)
     if found and rates.program.captured and not rates.program.recording:
         rates.program.push()  # for the next replay
-
-
-def _keep_last(rates: Rates, group: int, rate: float) -> None:
-    """Keep the rate that a schedule set, over which the user has written."""
-    now = rates.changes()
-    if rates.overwritten.get(group, (-1, 0.0))[0] != now:
-        rates.overwritten[group] = now, rate
