@@ -2,8 +2,10 @@
 
 #include <ATen/record_function.h>
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
 
 #include "groups.h"
+#include "plain.h"
 
 namespace lrfused {
 namespace {
@@ -69,6 +71,24 @@ bool have_values(const py::list& groups, const py::list& read) {
   return true;
 }
 
+// Return a metric, if it is a float or a plain tensor in host memory that holds one.
+std::optional<double> number_of(PyObject* metric) {
+  if (PyFloat_CheckExact(metric)) return PyFloat_AS_DOUBLE(metric);
+  if (!THPVariable_CheckExact(metric) || python_modes()) return std::nullopt;
+  const c10::TensorImpl* t = THPVariable_Unpack(metric).unsafeGetTensorImpl();
+  if (t->key_set() != plain_keys(c10::kCPU) || t->numel() != 1) return std::nullopt;
+  const void* at = address_of(t);
+  if (at == nullptr) return std::nullopt;
+  switch (c10::typeMetaToScalarType(t->dtype())) {
+    case at::kFloat:
+      return *static_cast<const float*>(at);
+    case at::kDouble:
+      return *static_cast<const double*>(at);
+    default:
+      return std::nullopt;
+  }
+}
+
 // Return whether a torch scheduler has wrapped an optimizer's step; null if nobody has.
 bool is_wrapped(PyObject* step) {
   return step != nullptr && PyObject_HasAttrString(step, "_wrapped_by_lr_sched") != 0;
@@ -112,11 +132,13 @@ bool Direct::step_schedule(PyObject* optimizer) {
 }
 
 bool Direct::observe(PyObject* optimizer, PyObject* metric) {
-  if (!fed_before || !PyFloat_CheckExact(metric)) return false;
+  if (!fed_before) return false;
+  const auto number = number_of(metric);
+  if (!number) return false;
   const auto groups = known_groups(Attributes(optimizer)[names::groups]);
   if (!groups) return false;
   program.keep();
-  program.feed(PyFloat_AS_DOUBLE(metric));
+  program.feed(*number);
   program.note_plateaus(program.fed() - *fed_before);
   program.show(*groups);
   return true;

@@ -1,8 +1,10 @@
 #include "plain.h"
 
+#include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 
 #include <map>
 
@@ -17,6 +19,11 @@ c10::DispatchKeySet plain_keys(c10::DeviceType device) {
   const c10::impl::ExcludeDispatchKeyGuard plain(
       c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
   return known[device] = at::empty({0}, at::TensorOptions().device(device)).key_set();
+}
+
+bool python_modes() {
+  return at::impl::torch_function_mode_enabled() ||
+         c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
 }  // namespace lrfused

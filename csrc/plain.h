@@ -10,6 +10,9 @@ namespace lrfused {
 // conjugated tensors and tensors on other devices have other keys. Call it with the GIL.
 c10::DispatchKeySet plain_keys(c10::DeviceType device);
 
+// Return whether a mode of Python's sees every operation on tensors.
+bool python_modes();
+
 // Return the first element's address, or null if there is no memory, or it is copied on write.
 inline void* address_of(const c10::TensorImpl* t) {
   const at::DataPtr& data =

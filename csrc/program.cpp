@@ -29,6 +29,7 @@ Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps
       compiled_(std::move(compiled)),
       shown_(std::move(shown)) {
   check("epochs", moved_.epochs, at::kLong, -1, 0);
+  groups_ = moved_.epochs.numel();
   check("cells", moved_.cells, at::kDouble, 2 * groups(), 0);
   check("used", moved_.used, at::kDouble, groups(), 0);
   check("history", moved_.history, at::kDouble, -1, 2 + groups());
@@ -41,9 +42,17 @@ Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps
   check("plateau_states", moved_.plateau_states, at::kDouble, compiled_.plateau_cells.size(0), 5);
   check("observed", moved_.observed, at::kLong, 1, 0);
 
+  cells_ = moved_.cells.mutable_data_ptr<double>();
+  epochs_ = moved_.epochs.mutable_data_ptr<int64_t>();
+  used_ = moved_.used.mutable_data_ptr<double>();
+  history_ = moved_.history.mutable_data_ptr<double>();
+  recorded_ = moved_.recorded.mutable_data_ptr<int64_t>();
+  segments_ = reinterpret_cast<const Segment*>(compiled_.segments.const_data_ptr<int64_t>());
+  constants_ = reinterpret_cast<const Constants*>(compiled_.constants.const_data_ptr<double>());
+  tables_ = compiled_.tables.const_data_ptr<double>();
+
   const int64_t cells = moved_.cells.numel();
-  const auto* segment =
-      reinterpret_cast<const Segment*>(compiled_.segments.const_data_ptr<int64_t>());
+  const Segment* segment = segments_;
   for (const auto i : c10::irange(compiled_.segments.size(0))) {
     const Segment& s = segment[i];
     TORCH_CHECK_VALUE(s.cell >= 0 && s.cell < cells, "segments[", i, "] moves no cell: ", s.cell);
@@ -64,37 +73,27 @@ Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps
 }
 
 void Program::use() {
-  double* used = moved_.used.mutable_data_ptr<double>();
-  const double* cell = cells();
-  for (const auto g : c10::irange(groups())) used[g] = cell[2 * g];
+  for (const auto g : c10::irange(groups_)) used_[g] = cells_[2 * g];
 }
 
 void Program::advance() {
-  double* cell = moved_.cells.mutable_data_ptr<double>();
-  int64_t* epoch = moved_.epochs.mutable_data_ptr<int64_t>();
-  for (const auto g : c10::irange(groups())) ++epoch[g];
-  const auto* segment =
-      reinterpret_cast<const Segment*>(compiled_.segments.const_data_ptr<int64_t>());
-  const auto* constants =
-      reinterpret_cast<const Constants*>(compiled_.constants.const_data_ptr<double>());
-  const double* tables = compiled_.tables.const_data_ptr<double>();
+  for (const auto g : c10::irange(groups_)) ++epochs_[g];
   for (const auto i : c10::irange(compiled_.segments.size(0))) {
-    const int64_t c = segment[i].cell;
-    cell[c] = apply(segment[i], constants[i], tables, epoch[c / 2], cell[c]);
+    const int64_t c = segments_[i].cell;
+    cells_[c] = apply(segments_[i], constants_[i], tables_, epochs_[c / 2], cells_[c]);
   }
   record(false);
   --left;
 }
 
 bool Program::feed(double metric) {
-  double* cell = moved_.cells.mutable_data_ptr<double>();
   const int64_t* of = compiled_.plateau_cells.const_data_ptr<int64_t>();
   const auto* plateau =
       reinterpret_cast<const Plateau*>(compiled_.plateaus.const_data_ptr<double>());
   auto* state = reinterpret_cast<PlateauState*>(moved_.plateau_states.mutable_data_ptr<double>());
   bool cut = false;
   for (const auto i : c10::irange(compiled_.plateau_cells.numel())) {
-    double& rate = cell[of[i]];
+    double& rate = cells_[of[i]];
     const double before = rate;
     rate = lrfused::observe(plateau[i], state[i], metric, rate);
     cut |= rate != before && before == before;  // a NaN stays one
@@ -114,8 +113,7 @@ void Program::show(const py::list& groups) const {
                     this->groups(), " groups");
   show_rates(groups, rates, cells());
   if (!momenta.empty()) show_momenta(groups, momenta, cells());
-  show_places(groups, templates, places, moved_.epochs.const_data_ptr<int64_t>(),
-              !plateaus_of_.empty());
+  show_places(groups, templates, places, epochs_, !plateaus_of_.empty());
 }
 
 void Program::note_plateaus(int64_t metrics) const {
@@ -152,19 +150,16 @@ bool Program::shows(const py::list& groups) const {
 
 void Program::record(bool cut) {
   const int64_t length = moved_.history.size(0);
-  int64_t& recorded = *moved_.recorded.mutable_data_ptr<int64_t>();
-  if (length == 0 || groups() == 0) return;
-  double* row = moved_.history.mutable_data_ptr<double>() + recorded % length * (2 + groups());
-  row[0] = static_cast<double>(*moved_.epochs.const_data_ptr<int64_t>());
+  if (length == 0 || groups_ == 0) return;
+  double* row = history_ + *recorded_ % length * (2 + groups_);
+  row[0] = static_cast<double>(*epochs_);
   row[1] = cut;
-  const double* cell = cells();
-  for (const auto g : c10::irange(groups())) row[2 + g] = cell[2 * g];
-  ++recorded;
+  for (const auto g : c10::irange(groups_)) row[2 + g] = cells_[2 * g];
+  ++*recorded_;
 }
 
 std::vector<double> Program::current_cells() const {
-  const double* cell = moved_.cells.const_data_ptr<double>();
-  return {cell, cell + moved_.cells.numel()};
+  return {cells_, cells_ + moved_.cells.numel()};
 }
 
 }  // namespace lrfused

@@ -60,8 +60,8 @@ class C10_HIDDEN Program {
   void show(const py::list& groups) const;   // put rates, momenta, places into groups and lists
   bool shows(const py::list& groups) const;  // whether these groups have what was put there
   std::vector<double> current_cells() const;
-  const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
-  int64_t groups() const { return moved_.epochs.numel(); }
+  const double* cells() const { return cells_; }
+  int64_t groups() const { return groups_; }
 
   int64_t left;  // schedule steps still compiled
 
@@ -72,6 +72,14 @@ class C10_HIDDEN Program {
   ProgramTables compiled_;
   Shown shown_;
   std::vector<std::pair<int64_t, std::vector<int64_t>>> plateaus_of_;  // by group
+
+  // What the tensors hold: a tensor checks more at each access.
+  int64_t groups_;
+  double *cells_, *used_, *history_;
+  int64_t *epochs_, *recorded_;
+  const Segment* segments_;
+  const Constants* constants_;
+  const double* tables_;
 };
 
 }  // namespace lrfused

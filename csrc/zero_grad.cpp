@@ -3,8 +3,6 @@
 // stage prefetches what the next one reads.
 #include "zero_grad.h"
 
-#include <ATen/PythonTorchFunctionTLS.h>
-#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <cstring>
@@ -163,8 +161,7 @@ bool fill(const std::vector<AutogradMeta*>& found) {
 }  // namespace
 
 bool zero_grad(py::handle groups, bool set_to_none) {
-  if (at::impl::torch_function_mode_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set())
-    return false;
+  if (python_modes()) return false;
   // Memory that serves every call: a new block here would have glibc sort what backward freed.
   static thread_local std::vector<AutogradMeta*> found;
   found.clear();

@@ -20,6 +20,7 @@ from support.tape import not_emulated
 from support.twin import leaf, numbers
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from lrfused import (
     FusedDecaySGD,
@@ -210,16 +211,30 @@ def test_metrics_leave_steps_direct(pythons, kind):
     assert len(pythons) == 2
 
 
-def test_a_float_is_fed_directly(monkeypatch):
+def test_metrics_in_host_memory_are_fed_directly(monkeypatch):
     t = Twin(OPTIONS["plateau"], True)
     fed = []
     monkeypatch.setattr(type(t.rates), "observe", lambda *_: fed.append(1))
     for _ in range(3):
         t.step()
     assert t.rates.direct is not None
-    for metric in (1.0, 2.0, 1, np.float64(1.0), torch.tensor(1.0)):
+    one = torch.ones((), dtype=torch.float64)
+    for metric in (1.0, torch.tensor(2.0), torch.tensor([[3.0]]), one, one.requires_grad_()):
         t.feed(metric)
-    assert len(fed) == 3
+    assert not fed
+    others = (
+        1,
+        np.float64(1.0),
+        one.half(),
+        torch.tensor(1),
+        nn.Parameter(one),
+        torch._neg_view(one),
+    )
+    for metric in others:
+        t.feed(metric)
+    with FlopCounterMode(display=False):
+        t.feed(one)
+    assert len(fed) == len(others) + 1
 
 
 def test_a_read_of_the_rates_leaves_steps_direct(pythons, kind):
