@@ -62,10 +62,10 @@ void parallel(int64_t total, int64_t cost, Pace& pace, const Piece& piece) {
   const auto began = std::chrono::steady_clock::now();
   if (run.threads) {
     Shares shares(total, threads);
-    const auto work = [&](int64_t thread) { shares.take(thread, piece); };
+    auto work = [&](int64_t thread) { shares.take(thread, piece); };
     on_each_thread(
         [](void* context, int64_t thread) { (*static_cast<decltype(work)*>(context))(thread); },
-        const_cast<void*>(static_cast<const void*>(&work)));
+        &work);
   } else {
     here();
   }
