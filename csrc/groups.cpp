@@ -76,6 +76,19 @@ bool shows_float(const py::list& groups, PyObject* key, PyObject* list, size_t g
          bit_cast<uint64_t>(PyFloat_AS_DOUBLE(shown)) == bit_cast<uint64_t>(value);
 }
 
+// Return whether a place has its template's entries, and its epoch, and no other.
+bool is_copy(PyObject* place, PyObject* own) {
+  if (!PyDict_CheckExact(place) || PyDict_GET_SIZE(place) != PyDict_GET_SIZE(own) + 1) return false;
+  Py_ssize_t position = 0;
+  PyObject *key, *value;
+  while (PyDict_Next(own, &position, &key, &value)) {
+    const PyObject* found = PyDict_GetItemWithError(place, key);
+    if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    if (found != value) return false;
+  }
+  return true;
+}
+
 // Put a value into a group and into a list, as one object in both.
 void show(const py::list& groups, PyObject* key, PyObject* list, size_t g, py::object value) {
   const auto group = py::reinterpret_borrow<py::object>(PyList_GetItem(groups.ptr(), g));
@@ -149,7 +162,7 @@ void show_momenta(const py::list& groups, py::handle momenta, const double* cell
 }
 
 void show_places(const py::list& groups, py::handle templates, py::handle places,
-                 const int64_t* epochs, bool templates_changed) {
+                 const int64_t* epochs) {
   for (size_t g = 0; g < groups.size(); ++g) {
     PyObject* own = PyList_GetItem(templates.ptr(), static_cast<Py_ssize_t>(g));
     if (own == nullptr) throw py::error_already_set();
@@ -160,8 +173,7 @@ void show_places(const py::list& groups, py::handle templates, py::handle places
     };
     PyObject* shown = shown_now(groups, keys::schedule, places.ptr(), g);
     // Nobody else has it: what somebody has does not change.
-    if (shown != nullptr && Py_REFCNT(shown) == 2 && PyDict_CheckExact(shown) &&
-        !templates_changed && PyDict_GET_SIZE(shown) == PyDict_GET_SIZE(own) + 1) {
+    if (shown != nullptr && Py_REFCNT(shown) == 2 && is_copy(shown, own)) {
       put_epoch(shown);
       continue;
     }

@@ -45,11 +45,11 @@ void show_rates(const py::list& groups, py::handle rates, const double* cells);
 // Put each group's momentum, cells[2 g + 1], likewise, where `momenta` is not None.
 void show_momenta(const py::list& groups, py::handle momenta, const double* cells);
 
-// Put the place of each group's schedule, a copy of its template with its epoch, into its dict and
-// into the list `places`, the same object, where `templates` is not None. `templates_changed`:
-// whether a template may have other entries than at the last call.
+// Put the place of each group's schedule, its template's entries and its epoch, into its dict and
+// into the list `places`, the same object, where `templates` is not None. The place that is there
+// is changed if nobody else has it, else replaced.
 void show_places(const py::list& groups, py::handle templates, py::handle places,
-                 const int64_t* epochs, bool templates_changed);
+                 const int64_t* epochs);
 
 // Let a group's template have other states of its plateaus.
 void note_plateaus(const py::list& templates, int64_t group, int64_t metrics,

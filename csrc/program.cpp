@@ -42,7 +42,6 @@ Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps
   check("plateau_states", moved_.plateau_states, at::kDouble, compiled_.plateau_cells.size(0), 5);
   check("observed", moved_.observed, at::kLong, 1, 0);
 
-  cells_ = moved_.cells.mutable_data_ptr<double>();
   epochs_ = moved_.epochs.mutable_data_ptr<int64_t>();
   used_ = moved_.used.mutable_data_ptr<double>();
   history_ = moved_.history.mutable_data_ptr<double>();
@@ -73,27 +72,30 @@ Program::Program(Moved moved, ProgramTables compiled, Shown shown, int64_t steps
 }
 
 void Program::use() {
-  for (const auto g : c10::irange(groups_)) used_[g] = cells_[2 * g];
+  const double* cell = cells();
+  for (const auto g : c10::irange(groups_)) used_[g] = cell[2 * g];
 }
 
 void Program::advance() {
+  double* cell = moved_.cells.mutable_data_ptr<double>();
   for (const auto g : c10::irange(groups_)) ++epochs_[g];
   for (const auto i : c10::irange(compiled_.segments.size(0))) {
     const int64_t c = segments_[i].cell;
-    cells_[c] = apply(segments_[i], constants_[i], tables_, epochs_[c / 2], cells_[c]);
+    cell[c] = apply(segments_[i], constants_[i], tables_, epochs_[c / 2], cell[c]);
   }
   record(false);
   --left;
 }
 
 bool Program::feed(double metric) {
+  double* cell = moved_.cells.mutable_data_ptr<double>();
   const int64_t* of = compiled_.plateau_cells.const_data_ptr<int64_t>();
   const auto* plateau =
       reinterpret_cast<const Plateau*>(compiled_.plateaus.const_data_ptr<double>());
   auto* state = reinterpret_cast<PlateauState*>(moved_.plateau_states.mutable_data_ptr<double>());
   bool cut = false;
   for (const auto i : c10::irange(compiled_.plateau_cells.numel())) {
-    double& rate = cells_[of[i]];
+    double& rate = cell[of[i]];
     const double before = rate;
     rate = lrfused::observe(plateau[i], state[i], metric, rate);
     cut |= rate != before && before == before;  // a NaN stays one
@@ -113,7 +115,7 @@ void Program::show(const py::list& groups) const {
                     this->groups(), " groups");
   show_rates(groups, rates, cells());
   if (!momenta.empty()) show_momenta(groups, momenta, cells());
-  show_places(groups, templates, places, epochs_, !plateaus_of_.empty());
+  show_places(groups, templates, places, epochs_);
 }
 
 void Program::note_plateaus(int64_t metrics) const {
@@ -154,12 +156,14 @@ void Program::record(bool cut) {
   double* row = history_ + *recorded_ % length * (2 + groups_);
   row[0] = static_cast<double>(*epochs_);
   row[1] = cut;
-  for (const auto g : c10::irange(groups_)) row[2 + g] = cells_[2 * g];
+  const double* cell = cells();
+  for (const auto g : c10::irange(groups_)) row[2 + g] = cell[2 * g];
   ++*recorded_;
 }
 
 std::vector<double> Program::current_cells() const {
-  return {cells_, cells_ + moved_.cells.numel()};
+  const double* cell = cells();
+  return {cell, cell + moved_.cells.numel()};
 }
 
 }  // namespace lrfused

@@ -60,7 +60,7 @@ class C10_HIDDEN Program {
   void show(const py::list& groups) const;   // put rates, momenta, places into groups and lists
   bool shows(const py::list& groups) const;  // whether these groups have what was put there
   std::vector<double> current_cells() const;
-  const double* cells() const { return cells_; }
+  const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
   int64_t groups() const { return groups_; }
 
   int64_t left;  // schedule steps still compiled
@@ -73,9 +73,10 @@ class C10_HIDDEN Program {
   Shown shown_;
   std::vector<std::pair<int64_t, std::vector<int64_t>>> plateaus_of_;  // by group
 
-  // What the tensors hold: a tensor checks more at each access.
+  // What the tensors hold: a tensor checks more at each access. Not the cells: the user may have a
+  // view of them, and share_memory_() moves their storage.
   int64_t groups_;
-  double *cells_, *used_, *history_;
+  double *used_, *history_;
   int64_t *epochs_, *recorded_;
   const Segment* segments_;
   const Constants* constants_;

@@ -90,12 +90,11 @@ class Scheduler(LRScheduler):
         if epoch is None:
             rates = self.optimizer._internals.rates
             direct = rates.direct
-            if direct is not None and (
-                direct.step_schedule(self.optimizer)
-                if metrics is None
-                else rates.last_integer is None and direct.observe(self.optimizer, metrics)
-            ):
+            if direct is not None and metrics is None and direct.step_schedule(self.optimizer):
                 return
+            if direct is not None and metrics is not None and rates.last_integer is None:
+                if direct.observe(self.optimizer, metrics):
+                    return
         rates = self._rates
         if metrics is not None and rates.bound and not rates.fed:
             if epoch is not None:

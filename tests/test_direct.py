@@ -223,17 +223,20 @@ def test_metrics_in_host_memory_are_fed_directly(monkeypatch):
         t.feed(metric)
     assert not fed
     others = (
-        1,
         np.float64(1.0),
         one.half(),
         torch.tensor(1),
         torch._neg_view(one),
+        1,  # the last: an int may be an epoch, and the next metric is then looked at
     )
     for metric in others:
+        assert t.rates.last_integer is None
         t.feed(metric)
+    t.feed(np.float64(1.0))
+    assert len(fed) == len(others) + 1
     with FlopCounterMode(display=False):
         t.feed(one)
-    assert len(fed) == len(others) + 1
+    assert len(fed) == len(others) + 2
 
 
 def test_a_read_of_the_rates_leaves_steps_direct(pythons, kind):

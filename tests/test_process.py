@@ -39,7 +39,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 
 def trained(backend, dtype, hyper):
-    params = [leaf(numbers(n, dtype=dtype, seed=n)) for n in [*SIZES, 100_003]]
+    params = [leaf(numbers(n, dtype=dtype, seed=n)) for n in [*SIZES, 300_003]]
     optimizer = FusedDecaySGD(params, backend=backend, **with_lr(HYPER[hyper]))
     for step in range(3):
         for i, p in enumerate(params):

@@ -36,6 +36,20 @@ def made(backend, rate, how="FusedDecaySGD", **settings):
     return p, FusedDecaySGD([p], lr=rate, momentum=0.9, backend=backend, **settings)
 
 
+def test_its_memory_may_be_shared_with_other_processes(backend):
+    both = []
+    for shared in (False, True):
+        p, optimizer = made(backend, 0.5, schedule=StepLR(1, 0.5), capturable=True)
+        for i in range(6):
+            if shared and i == 3:
+                optimizer.param_groups[0]["lr"].share_memory_()
+                torch.full((4096,), 9.0, dtype=torch.float64)  # where it was
+            optimizer.step()
+        both.append((p, float(optimizer.param_groups[0]["lr"]), optimizer.lr_used))
+    assert_same_bits(both[0][0], both[1][0])
+    assert both[0][1:] == both[1][1:]
+
+
 HOWS = ["FusedDecaySGD", "group", "assigned", "fuse"]
 
 

@@ -1,8 +1,8 @@
 // bfloat16 rounded by one instruction, where that is right. Included by avx512bf16.cpp alone.
 //
 // vcvtne2ps2bf16 rounds thirty-two numbers as lanes64.h does in eight instructions, but makes
-// subnormal ones 0. So a result of 0 may be a lost one: the block is then computed again without
-// that instruction.
+// subnormal ones 0. So a result of 0 may be a lost one: the block, and some after it, are then
+// computed without that instruction.
 #pragma once
 
 namespace lrfused {
@@ -89,7 +89,7 @@ LRFUSED_HD Hyper<guarded_float32x64> guard(const Hyper<float32x64>& h) {
 
 namespace avx512bf16 {
 
-// Elements computed without the instruction from a 0 on: zeros come in crowds, as of an embedding's
+// Elements computed without the instruction from the block with a 0 on: zeros come in crowds, as of an embedding's
 // rows that a batch does not use.
 constexpr int64_t kCrowd = 1024;
 

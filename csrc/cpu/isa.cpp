@@ -9,7 +9,7 @@ namespace {
 
 #if defined(__x86_64__)
 // The compilers' builtin asks whether the operating system keeps the registers, too. It has no name
-// for F16C before gcc 11.
+// for F16C before gcc 11, and may have none for BF16.
 bool has_avx2() {
   unsigned a, b, c = 0, d;
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
@@ -19,7 +19,10 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+bool has_avx512bf16() {
+  unsigned a = 0, b, c, d;
+  return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1) != 0;
+}
 #endif
 
 }  // namespace

@@ -36,6 +36,7 @@ class Shares {
     const int64_t threads = static_cast<int64_t>(shares_.size());
     for (int64_t t = 0; t < threads; ++t) {
       Share& share = shares_[(thread + t) % threads];
+      if (share.next.load(std::memory_order_relaxed) >= share.end) continue;  // a shared read
       for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
         piece(i);
     }

@@ -1,7 +1,8 @@
 """The values put into the groups' dicts: rates, momenta and places; and the user's writes there.
 
 A place is `group["schedule"]`: plain data, enough to resume, that wrappers copy and save with the
-group. It is a new dict whenever the schedule moves, so that a copy of the group keeps its own.
+group. Where somebody else has it, it is a new dict whenever the schedule moves, so that a copy of
+the group keeps its own.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ class Shown:
                 groups[i]["schedule"] = self.places[i] = {**place, "steps_since": since}
 
     def put_places(self, groups: Groups, epochs: Sequence[int]) -> None:
-        """Show the places at these epochs; csrc/groups.cpp's `show_places` does the same."""
+        """Show the places at these epochs, as csrc/groups.cpp's `show_places` does."""
         for i, template in enumerate(self.templates):
             place = None if template is None else {**template, "epoch": epochs[i]}
             groups[i]["schedule"] = self.places[i] = place

@@ -70,7 +70,8 @@ struct Stream {
         shift(shift) {
     for (int64_t i = 0; random && i < numel; ++i) {
       set(i, random->number());
-      // Any bits: NaNs of every sign and payload, subnormal numbers, the largest ones.
+      // Any bits: NaNs of every sign and payload, subnormal numbers, the largest ones; rarely in
+      // some streams, for blocks without any.
       if (random->next() % (shift < 3 ? 97 : 1999) == 0) {
         const uint64_t bits = random->next();
         memcpy(at(i), &bits, size_t(itemsize(dtype)));
@@ -306,6 +307,27 @@ void time_all(const Isa& isa) {
   time_each(8 << 20, 20);  // in memory
 }
 
+// Each number is taken once, by whichever threads there are, and each thread begins with its own.
+void shares() {
+  for (const int64_t total : {0, 1, 2, 5, 64, 1000})
+    for (const int64_t threads : {1, 2, 3, 64})
+      for (const int64_t there : {int64_t(1), threads}) {
+        Shares shares(total, threads);
+        std::vector<int> taken(size_t(total), 0);
+        for (int64_t t = there - 1; t >= 0; --t) {
+          int64_t first = -1;
+          shares.take(t, [&](int64_t i) {
+            if (first < 0) first = i;
+            ++taken[size_t(i)];
+          });
+          const bool own = t == there - 1 && total * t / threads < total * (t + 1) / threads;
+          if (own && first != total * t / threads) std::exit(3);
+        }
+        for (const int times : taken)
+          if (times != 1) std::exit(4);
+      }
+}
+
 }  // namespace
 
 int main(int count, char**) {
@@ -317,6 +339,7 @@ int main(int count, char**) {
     }
     return 0;
   }
+  shares();
   conversions();
   schedules();
   every_update();

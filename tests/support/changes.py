@@ -34,6 +34,13 @@ OPTIONS = {
         "schedule": [CosineAnnealingLR(9), ReduceLROnPlateau(patience=0)],
         "momentum": 0.9, "nesterov": True,
     },
+    "plateaus": lambda: {
+        "schedule": [
+            StepLR(2, 0.9), ReduceLROnPlateau(patience=0), ReduceLROnPlateau("max", patience=1),
+        ],
+        "schedule_every": None,
+    },
+    "plateau of a group": lambda: {"schedule": None, "momentum": 0.9},
     "clipped": lambda: {"schedule": StepLR(2, 0.5), "momentum": 0.9, "max_grad_norm": 0.7},
     "every 3": lambda: {"schedule": StepLR(1, 0.5), "schedule_every": 3},
     "masters": lambda: {"schedule": StepLR(2, 0.5), "momentum": 0.9, "master_weights": True},
@@ -47,7 +54,10 @@ class Twin:
         make = [numbers(5, seed=1), numbers(33, seed=2), numbers(3, 7, seed=3).bfloat16()]
         self.params = [leaf(t) for t in make]
         groups = [{"params": self.params[:2]}, {"params": self.params[2:], "lr": 0.03}]
-        self.optimizer = FusedDecaySGD(groups, lr=0.1, backend=kind, **options())
+        options = options()
+        if "schedule" in options and options["schedule"] is None:
+            groups[1]["schedule"] = ReduceLROnPlateau(patience=0)
+        self.optimizer = FusedDecaySGD(groups, lr=0.1, backend=kind, **options)
         self.direct, self.seed, self.held, self.calls = direct, 5, [], 0
 
     @property
@@ -309,11 +319,12 @@ def write_a_rate_before_a_metric(t):
         t.feed(1e9)
 
 
-def write_patience_before_a_metric(t):
-    if t.rates.fed:
-        for metric in (2.0, 3.0):
-            t.optimizer.scheduler.patience = 1
-            t.feed(metric)
+def write_patience_before_metrics(t):
+    if t.rates.fed and len(t.rates.bound[0].plateaus) == 1:
+        t.optimizer.scheduler.patience = 1
+        for metric in range(2, 9):
+            t.feed(float(metric))
+            t.step()
 
 
 def hold_a_place(t):
