@@ -87,14 +87,14 @@ class Scheduler(LRScheduler):
         Raises RuntimeError without metrics if the schedule advances inside optimizer.step(), and
         ValueError if there is nothing to advance or to feed.
         """
-        if epoch is None:
-            rates = self.optimizer._internals.rates
-            direct = rates.direct
-            if direct is not None and metrics is None and direct.step_schedule(self.optimizer):
+        rates = self.optimizer._internals.rates
+        if epoch is None and rates.direct is not None:
+            if metrics is None:
+                made = rates.direct.step_schedule(self.optimizer)
+            else:
+                made = rates.last_integer is None and rates.direct.observe(self.optimizer, metrics)
+            if made:
                 return
-            if direct is not None and metrics is not None and rates.last_integer is None:
-                if direct.observe(self.optimizer, metrics):
-                    return
         rates = self._rates
         if metrics is not None and rates.bound and not rates.fed:
             if epoch is not None:

@@ -89,8 +89,8 @@ LRFUSED_HD Hyper<guarded_float32x64> guard(const Hyper<float32x64>& h) {
 
 namespace avx512bf16 {
 
-// Elements computed without the instruction from the block with a 0 on: zeros come in crowds, as of an embedding's
-// rows that a batch does not use.
+// Elements computed without the instruction from the block with a 0 on: zeros come in crowds, as of
+// an embedding's rows that a batch does not use.
 constexpr int64_t kCrowd = 1024;
 
 // Compiled apart: its constants would take the loop's registers.

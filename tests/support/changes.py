@@ -283,12 +283,15 @@ def write_the_schedule(t):
 
 def write_an_attribute(t):
     if t.rates.bound:
-        name = {StepLR: "gamma", CosineAnnealingLR: "T_max", OneCycleLR: "total_steps"}
+        name = {
+            StepLR: "gamma", CosineAnnealingLR: "T_max", OneCycleLR: "total_steps",
+            ReduceLROnPlateau: "patience",
+        }  # fmt: skip
         setattr(t.optimizer.scheduler, name[type(t.rates.bound[0].schedules[0])], 30)
 
 
 def change_a_list_of_a_scheduler(t):
-    if len(t.rates.bound) == 1:
+    if len(t.rates.bound) == 1 and t.rates.stepped:
         t.optimizer.scheduler.base_lrs[0] = 0.4
 
 
