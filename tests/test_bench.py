@@ -13,6 +13,7 @@ from lrfused.commands.bench import (
     cases,
     contenders,
     footprint,
+    report,
     rivals,
     rounds,
     run,
@@ -73,13 +74,29 @@ def test_all_that_compute_the_update_are_timed():
     result = rounds.run(FP32, 0, [contenders.LRFUSED, *TORCHS])
     rows = by_name(result)
     assert list(rows) == [contenders.LRFUSED, *TORCHS]
+    assert rows[contenders.LRFUSED]["ratio"] == 1
     for row in rows.values():
+        assert row["ratio"] > 0
         assert row["not_timed"] is None
         assert row["samples"] == rounds.FEWEST_ROUNDS
         assert row["distance"]["oracle"] == contenders.FOR_LOOP
     for name in (contenders.LRFUSED, contenders.FOR_LOOP, contenders.FOREACH):
         assert rows[name]["distance"]["differing"] == 0
     assert result["in_place_gb_per_s"] > 0
+
+
+def test_a_ratio_is_of_the_same_rounds(monkeypatch):
+    monkeypatch.setattr(rounds, "HELD_AT_ONCE", 0)  # each rival has a field of its own
+    slower = iter((1, 5, 3))
+
+    def interleave(calls, **_):
+        ours = next(slower)
+        return {name: [2 * ours] * 4 if name in TORCHS else [ours] * 4 for name in calls}
+
+    monkeypatch.setattr(rounds, "interleave", interleave)
+    result = rounds.run(FP32, 0, TORCHS)
+    ratios = {name: rate["ratio_to_lrfused"] for name, rate in report.rates(result).items()}
+    assert ratios == {contenders.LRFUSED: 1, **dict.fromkeys(TORCHS, 2)}
 
 
 def test_large_contenders_change_places(monkeypatch):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -56,9 +57,10 @@ def run(case: Case, seconds: float, names: Iterable[str] = CONTENDERS) -> dict[s
         if (len(field) + 2) * case.bytes_held > HELD_AT_ONCE:
             timer.time(field)
     timer.time(field)
+    ratios = timer.ratios()
     for name, timing in timer.timings().items():
         if name in rows:
-            rows[name] |= asdict(timing)
+            rows[name] |= {**asdict(timing), "ratio": ratios[name]}
     in_place = timer.timings()[YARDSTICK].median
     result = _described(case, list(rows.values()))
     return {**result, "in_place_gb_per_s": 8 * yardstick.numel() / in_place / 1e6}
@@ -80,6 +82,7 @@ class _Timer:
         self._zeroed = case.zeroed
         self._changes_places = case.bytes_held >= PLACES_MATTER and not case.zeroed
         self._samples: dict[str, list[float]] = {}
+        self._ratios: dict[str, list[float]] = {}
 
     def time(self, field: dict[str, Contender]) -> None:
         """Time the contenders of a field, and empty it."""
@@ -103,6 +106,8 @@ class _Timer:
         )
         for name, samples in found.items():
             self._samples.setdefault(name, []).extend(samples)
+            together = zip(samples, found[LRFUSED], strict=True)
+            self._ratios.setdefault(name, []).extend(theirs / ours for theirs, ours in together)
         for rival in field.values():
             rival.close()
         field.clear()
@@ -110,6 +115,10 @@ class _Timer:
     def timings(self) -> dict[str, Timing]:
         """Return the quartiles of all samples so far."""
         return {name: Timing.of(samples) for name, samples in self._samples.items()}
+
+    def ratios(self) -> dict[str, float]:
+        """Return the median of each one's time as a multiple of lrfused's in the same round."""
+        return {name: median(ratios) for name, ratios in self._ratios.items()}
 
 
 def change_places(contenders: Iterable[Contender]) -> None:
