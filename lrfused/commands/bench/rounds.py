@@ -122,7 +122,7 @@ class _Timer:
 
 
 def change_places(contenders: Iterable[Contender]) -> None:
-    """Give each contender the memory of the next one, with the numbers in it.
+    """Exchange the contenders' memory, and the numbers in it: each gets the next one's.
 
     The same step may take a tenth longer over memory that was allocated later.
     """
