@@ -76,7 +76,7 @@ bool shows_float(const py::list& groups, PyObject* key, PyObject* list, size_t g
          bit_cast<uint64_t>(PyFloat_AS_DOUBLE(shown)) == bit_cast<uint64_t>(value);
 }
 
-// Return whether a place has its template's entries, and its epoch, and no other.
+// Return whether a place has its template's entries, and one more: its epoch.
 bool is_copy(PyObject* place, PyObject* own) {
   if (!PyDict_CheckExact(place) || PyDict_GET_SIZE(place) != PyDict_GET_SIZE(own) + 1) return false;
   Py_ssize_t position = 0;

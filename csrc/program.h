@@ -73,8 +73,9 @@ class C10_HIDDEN Program {
   Shown shown_;
   std::vector<std::pair<int64_t, std::vector<int64_t>>> plateaus_of_;  // by group
 
-  // What the tensors hold: a tensor checks more at each access. Not the cells: the user may have a
-  // view of them, and share_memory_() moves their storage.
+  // Addresses of the tensors' numbers, since asking a tensor for one takes several checks. The
+  // cells have none here: the user may have a view of them, and share_memory_() moves their
+  // storage.
   int64_t groups_;
   double *used_, *history_;
   int64_t *epochs_, *recorded_;
