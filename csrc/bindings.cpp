@@ -182,7 +182,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       py::arg("program"), py::arg("read"), py::arg("advance"), py::arg("by_hand"),
       py::arg("may_warn"), py::arg("torchs"), py::arg("fed_before"), py::arg("master_form"),
       py::arg("use_fma"), py::arg("max_norm"), py::arg("scaling"));
-  m.def("zero_grad", &zero_grad, py::arg("groups"), py::arg("set_to_none"));
+  m.attr("zero_grad") = zero_grad_function();
   py::class_<Gathered>(m, "Gathered")
       .def_property_readonly("valid", &Gathered::valid)
       .def_property_readonly("firsts", &Gathered::firsts)

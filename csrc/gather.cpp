@@ -1,18 +1,19 @@
 // Finding the tensors is most of the cost of a step over many small ones. All of it is cache
 // misses, a chain of them for each parameter. So six parameters are at each stage of the chain at
 // once, and each stage prefetches what the next one reads: a line is always on its way for every
-// miss that a core can have outstanding, and there is no burst of more.
+// miss that a core can have outstanding, and there is no burst of more. A stage reads nothing that
+// it has only just found: one such read, of the momentum's class, was 45 % of the time.
 //
 //     stage     follows                        prefetches              sorts out
 //     object    the list to a parameter, the   the object,             -
 //               state to its entry             the entry
 //     impl      the object to its tensor       the tensor,             odd: a subclass
 //                                              the entry's keys
-//     meta      the entry to the buffer and    autograd's data, the    odd: other dispatch keys;
-//               the master                     storage, the buffer,    a buffer or a master that
-//                                              the master              is no plain object
-//     gradient  autograd's data to the         these tensors           skipped: no gradient
-//               gradient, objects to tensors
+//     meta      the entry to the buffer and    autograd's data, the    odd: other dispatch keys
+//               the master                     storage, the buffer,
+//                                              the master
+//     gradient  autograd's data to the         these tensors           skipped: no gradient;
+//               gradient, objects to tensors                           odd: a subclass
 //     storages  tensors to their storages      these storages          odd: another dtype, shape,
 //                                                                      order or device
 //     address   storages to their memory       -                       odd: no memory, misaligned,
@@ -200,9 +201,7 @@ class Reader {
       else if (master_form_ != MasterForm::none &&
                is_key(key, master_key(master_form_), master_name(master_form_)))
         own = &c.master;
-      if (own == nullptr || value == Py_None) continue;
-      if (!THPVariable_CheckExact(value)) return Kind::odd;
-      *own = value;
+      if (own != nullptr && value != Py_None) *own = value;
     }
     return Kind::plain;
   }
@@ -217,8 +216,18 @@ class Reader {
     }
     t.grad = meta->grad_.unsafeGetTensorImpl();
     prefetch_impl(t.grad);
-    if (c.buffer) prefetch_impl(t.buffer = impl_of(c.buffer));
-    if (c.master) prefetch_impl(t.master = impl_of(c.master));
+    own_impl(c, c.buffer, t.buffer);
+    own_impl(c, c.master, t.master);
+  }
+
+  // Go from an object of a parameter's state to its tensor.
+  void own_impl(Chain& c, PyObject* object, c10::TensorImpl*& impl) const {
+    if (object == nullptr) return;
+    if (!THPVariable_CheckExact(object)) {
+      c.kind = Kind::odd;
+      return;
+    }
+    prefetch_impl(impl = impl_of(object));
   }
 
   // Return whether `other` has this dtype, and its elements in the memory order of `param`.

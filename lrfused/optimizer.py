@@ -232,9 +232,7 @@ class FusedDecaySGD(SGD):
         parts.open_direct()
         return loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients of all parameters: drop them or, as torch does, fill them with 0."""
-        zero_grad(self, set_to_none)
+    zero_grad = zero_grad
 
     @property
     def lr_used(self) -> list[float]:

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import UserDict
 
+import numpy as np
 import pytest
 import torch
 from support.twin import leaf, numbers
@@ -306,6 +307,34 @@ def test_retained_and_hooked_gradients():
             (3 * p).sum().backward()
             assert p.grad.tolist() == [6, 6, 6]
         assert len(calls) == 2
+
+
+def test_without_the_extension_torch_resets_them(monkeypatch):
+    from lrfused.integrations import zero_grad
+
+    monkeypatch.setattr(zero_grad, "_native", None)
+    monkeypatch.setattr(zero_grad, "extension", lambda: None)
+    p = leaf(numbers(3))
+    optimizer = FusedDecaySGD([p], lr=0.1)
+    p.grad = numbers(3, seed=1)
+    grad = p.grad
+    optimizer.zero_grad(set_to_none=False)
+    assert p.grad is grad
+    assert not grad.any()
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+def test_arguments_of_the_extensions_function():
+    for wrong in ((), ([],), ([], True, True)):
+        with pytest.raises(TypeError, match="zero_grad takes groups and set_to_none"):
+            _C.zero_grad(*wrong)
+    with pytest.raises(ValueError, match="ambiguous"):
+        _C.zero_grad([{"params": [dense()]}], np.ones(2))
+    q = dense()
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True):
+        assert not _C.zero_grad([{"params": [q]}], True)
+    assert q.grad is not None
 
 
 def test_the_extension_takes_plain_gradients_alone():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 from torch.optim import optimizer as base
 
@@ -32,7 +33,7 @@ def wrap_step(cls: Any, own: Any) -> None:
 
     @functools.wraps(plain)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():  # elsewhere `disable` would only cost time
+        if is_dynamo_compiling():  # elsewhere `disable` would only cost time
             return untraced(self, *args, **kwargs)
         if may_be_direct and (not (args or kwargs) or _is_none(args, kwargs)):
             direct = self._internals.rates.direct

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import torch
+from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 
 from ..extension.optional import extension
 
+_native: Callable[[Any, bool], bool] | None = None  # kept: a look-up costs as much as the reset
 
-def zero_grad(optimizer: Any, set_to_none: bool = True) -> None:
-    """Reset the gradients of an optimizer's parameters, as torch's method does.
 
-    That method opens a profiler range, and makes a Python object of each gradient to drop it.
+def zero_grad(self: Any, set_to_none: bool = True) -> None:
+    """Reset the gradients of all parameters: drop them or, as torch does, fill them with 0.
+
+    torch's method opens a profiler range, and makes a Python object of each gradient to drop it.
     """
-    if torch.compiler.is_dynamo_compiling() or (native := extension()) is None:
-        return Optimizer.zero_grad(optimizer, set_to_none)
-    if native.has_observers() or not native.zero_grad(optimizer.param_groups, bool(set_to_none)):
-        Optimizer.zero_grad(optimizer, set_to_none)
+    if is_dynamo_compiling() or not (_native or _load())(self.param_groups, set_to_none):
+        Optimizer.zero_grad(self, set_to_none)
+
+
+def _load() -> Callable[[Any, bool], bool]:
+    """Return the extension's function, or one that leaves all gradients to torch."""
+    global _native
+    found: Callable[[Any, bool], bool] = getattr(extension(), "zero_grad", lambda *_: False)
+    _native = found
+    return found

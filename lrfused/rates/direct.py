@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 
-class Direct(NamedTuple):
+@dataclass(frozen=True, slots=True)  # slots: a step reads as few lines of memory as can be
+class Direct:
     """Functions of an optimizer that make its steps, of csrc/direct.h.
 
     Each returns False, having changed nothing, if the step takes Python's. Whatever they do not

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.compiler import is_dynamo_compiling
 from torch.optim import SGD, Optimizer
 
 from ... import FusedDecaySGD
@@ -44,7 +45,7 @@ def patch(registry: Registry, settings: Settings) -> None:
 def _step(torchs: Callable[..., Any], registry: Registry, settings: Settings) -> Any:
     @functools.wraps(torchs)
     def step(self: Any, closure: Any = None) -> Any:
-        if torch.compiler.is_dynamo_compiling():  # elsewhere `disable` would only cost time
+        if is_dynamo_compiling():  # elsewhere `disable` would only cost time
             return untraced(self, closure)
         loss = None
         if closure is not None:
@@ -62,7 +63,7 @@ def _step(torchs: Callable[..., Any], registry: Registry, settings: Settings) ->
 def _zero_grad(registry: Registry) -> Any:
     @functools.wraps(Optimizer.zero_grad)
     def timed(self: Any, *args: Any, **kwargs: Any) -> None:
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return super(SGD, self).zero_grad(*args, **kwargs)
         began = time.perf_counter()
         zero_grad(self, *args, **kwargs)
