@@ -54,7 +54,8 @@ def table() -> str:
     lines = [
         f"One step with its schedule, median ms, on {device['cpu']}"
         f" ({threads} threads, {device['capability']}), torch {versions['torch']},"
-        f" {found['date'][:10]}, commit {found['commit']['hash'][:9]}:",
+        f" {found['date'][:10]}, commit {found['commit']['hash'][:9]}"
+        f"{' and changes' if found['commit']['dirty'] else ''}:",
         "",
         "| | lrfused | " + " | ".join(rivals) + " | lrfused's bandwidth † |",
         "|---|" + "---:|" * (len(rivals) + 2),

@@ -1,10 +1,8 @@
 // Finding the tensors is most of the cost of a step over many small ones. All of it is cache
 // misses, a chain of them for each parameter. So three parameters are at each stage of the chain at
-// once, and each stage prefetches what the next one reads: a line is always on its way for every
-// miss that a core can have outstanding, and there is no burst of more: with six at each stage one
-// thread took a seventh longer for 10,000 cold tensors. A stage reads nothing that it has only just
-// found: one such read, of the momentum's class, was 45 % of the search for 202 tensors in
-// training.
+// once, and each stage prefetches what the next one reads. More parameters at a stage ask for more
+// lines than a core can await. A line that a stage reads without that stops all chains: so was the
+// class of the momentum read once, where its object had just been found.
 //
 //     stage     follows                        prefetches              sorts out
 //     object    the list to a parameter, the   the object,             -
@@ -15,7 +13,8 @@
 //               the master                     storage, the buffer,
 //                                              the master
 //     gradient  autograd's data to the         these tensors           skipped: no gradient;
-//               gradient, objects to tensors                           odd: a subclass
+//               gradient, objects to tensors                           odd: a buffer or a master
+//                                                                      that is no plain object
 //     storages  tensors to their storages      these storages          odd: another dtype, shape,
 //                                                                      order or device
 //     address   storages to their memory       -                       odd: no memory, misaligned,
@@ -41,8 +40,10 @@
 namespace lrfused {
 namespace {
 
-constexpr int64_t kAhead = 3;  // parameters at each stage
-constexpr int64_t kRing = 16;  // five stages' and the one at the first
+constexpr int64_t kAhead = 3;   // parameters at each stage
+constexpr int64_t kStages = 5;  // after the first
+constexpr int64_t kRing = 16;   // chains
+static_assert(kRing > kStages * kAhead, "a chain is in use until its last stage");
 constexpr int64_t kRun = 512;  // parameters that a thread takes at a time
 
 enum class Kind : uint8_t { plain, skip, odd };
@@ -128,7 +129,7 @@ class Reader {
   bool read(int64_t begin, int64_t end) {
     Chain ring[kRing];
     int32_t group = params_.group(begin);
-    for (int64_t i = begin; i < end + 5 * kAhead; ++i) {
+    for (int64_t i = begin; i < end + kStages * kAhead; ++i) {
       if (i < end) {
         while (i >= params_.end(group)) ++group;
         if (!object(i, group, ring[i % kRing])) return false;
@@ -141,7 +142,7 @@ class Reader {
       stage(2, [&](int64_t, Chain& c) { meta(c); });
       stage(3, [&](int64_t, Chain& c) { gradient(c); });
       stage(4, [&](int64_t j, Chain& c) { storages(j, c); });
-      stage(5, [&](int64_t j, Chain& c) { address(j, c); });
+      stage(kStages, [&](int64_t j, Chain& c) { address(j, c); });
     }
     return true;
   }

@@ -160,8 +160,6 @@ bool fill(const std::vector<AutogradMeta*>& found) {
   return true;
 }
 
-}  // namespace
-
 bool zero_grad(py::handle groups, bool set_to_none) {
   if (python_modes()) return false;
   // Memory that serves every call: a new block here would have glibc sort what backward freed.
@@ -172,8 +170,6 @@ bool zero_grad(py::handle groups, bool set_to_none) {
   drop(found);
   return true;
 }
-
-namespace {
 
 // pybind11's calls read more lines than a small zero_grad.
 PyObject* call_zero_grad(PyObject*, PyObject* const* arguments, Py_ssize_t count) {

@@ -245,6 +245,29 @@ def test_a_gather_counts_first_steps_and_holds_the_gradients():
     assert p._version == version + 1
 
 
+class Subclass(torch.Tensor):
+    """A tensor with torch functions of its own."""
+
+
+@pytest.mark.parametrize("name", ["momentum_buffer", "master"])
+def test_a_gather_leaves_out_state_of_other_classes(name):
+    kinds = [torch.ones(4).as_subclass(Subclass), 0.5, [1.0], torch.ones(4), None]
+    params = [parameter(4, torch.bfloat16, grad=i % 3 > 0) for i in range(8 * len(kinds))]
+    own = [kinds[i % len(kinds)] for i in range(len(params))]
+    state = {p: {name: value} for p, value in zip(params, own, strict=True)}
+    found = _C.gather([group_of(params)], state, [0.1, 0.9], _C.Master.whole, "cpu")
+    given = [i for i, p in enumerate(params) if p.grad is not None]
+    plain = [i for i in given if i % len(kinds) > 2]
+    assert [p.data_ptr() for p in found.params] == [params[i].data_ptr() for i in plain]
+    assert [p.data_ptr() for _, p in found.odd] == [
+        params[i].data_ptr() for i in given if i not in plain
+    ]
+    column = 2 if name == "momentum_buffer" else 3
+    assert found.slots[:, column].tolist() == [
+        0 if own[i] is None else own[i].data_ptr() for i in plain
+    ]
+
+
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
 def test_a_gather_of_numbers_that_are_none_has_no_slots(mode):
     params = [parameter(5), parameter(6), parameter(7, grad=False)]

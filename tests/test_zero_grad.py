@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.twin import leaf, numbers
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -312,6 +312,8 @@ def test_retained_and_hooked_gradients():
 def test_without_the_extension_torch_resets_them(monkeypatch):
     from lrfused.integrations import zero_grad
 
+    calls, torchs = [], Optimizer.zero_grad
+    monkeypatch.setattr(Optimizer, "zero_grad", lambda *a: (calls.append(a[1:]), torchs(*a)))
     monkeypatch.setattr(zero_grad, "_native", None)
     monkeypatch.setattr(zero_grad, "extension", lambda: None)
     p = leaf(numbers(3))
@@ -323,12 +325,15 @@ def test_without_the_extension_torch_resets_them(monkeypatch):
     assert not grad.any()
     optimizer.zero_grad()
     assert p.grad is None
+    assert calls == [(False,), (True,)]
 
 
 def test_arguments_of_the_extensions_function():
     for wrong in ((), ([],), ([], True, True)):
         with pytest.raises(TypeError, match="zero_grad takes groups and set_to_none"):
             _C.zero_grad(*wrong)
+    with pytest.raises(TypeError, match="keyword"):
+        _C.zero_grad([], set_to_none=True)
     with pytest.raises(ValueError, match="ambiguous"):
         _C.zero_grad([{"params": [dense()]}], np.ones(2))
     q = dense()

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ..extension.optional import extension
 
-_native: Callable[[Any, bool], bool] | None = None  # kept: a look-up costs as much as the reset
+_native: Callable[[Any, bool], bool] | None = None  # kept: to look it up takes longer than a call
 
 
 def zero_grad(self: Any, set_to_none: bool = True) -> None:
@@ -25,6 +25,6 @@ def zero_grad(self: Any, set_to_none: bool = True) -> None:
 def _load() -> Callable[[Any, bool], bool]:
     """Return the extension's function, or one that leaves all gradients to torch."""
     global _native
-    found: Callable[[Any, bool], bool] = getattr(extension(), "zero_grad", lambda *_: False)
-    _native = found
-    return found
+    native = extension()
+    _native = native.zero_grad if native is not None else lambda groups, set_to_none: False
+    return _native
