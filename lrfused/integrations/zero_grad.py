@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ..extension.optional import extension
 
-_native: Callable[[Any, bool], bool] | None = None  # kept: to look it up takes longer than a call
+_native: Callable[[Any, bool], bool] | None = None  # looked up once
 
 
 def zero_grad(self: Any, set_to_none: bool = True) -> None:
