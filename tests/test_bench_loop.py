@@ -291,9 +291,11 @@ def test_the_readme_has_training_if_it_was_measured(monkeypatch, results):
     import readme
 
     steps = [step("small", 1.0, 2.0)]
-    found = results[1] | {"commit": {"hash": "0123456789abcdef"}, "steps": steps}
+    commit = {"hash": "0123456789abcdef", "dirty": False}
+    found = results[1] | {"commit": commit, "steps": steps}
     monkeypatch.setattr(readme, "newest", lambda: (found, ""))
     table = readme.table()
+    assert "commit 012345678:\n" in table
     rates = report.loop_rates(found["loop"][0])
     ours, fused = (f"{rates[name]['both_us']:.1f}" for name in ("lrfused", "torch fused"))
     assert f"| MLP, 6 tensors, 1 thread | **{ours}** |" in table
@@ -303,3 +305,5 @@ def test_the_readme_has_training_if_it_was_measured(monkeypatch, results):
     assert "MLP" not in readme.table()
     del without["loop"]  # older results
     assert "MLP" not in readme.table()
+    commit["dirty"] = True
+    assert "commit 012345678 and changes:\n" in readme.table()
