@@ -217,6 +217,42 @@ def test_training_is_judged_by_the_worse_number_of_threads():
     assert list(report.LOOPS) == [lesson.name for lesson in models.LESSONS]
 
 
+def test_the_visit_in_which_lrfused_took_its_median_time_is_kept():
+    visits = [trained(1, for_loop, 0.2) for for_loop in (0.1, 0.2, 0.3)]
+    for visit, both in zip(visits, (0.02, 0.01, 0.03), strict=True):
+        visit["rows"][0]["both"]["median"] = both
+        visit["rows"].append({"name": "absent", "not_timed": "is not installed"})
+    kept = loop.middle(visits)
+    assert kept["rows"] is visits[0]["rows"]
+    assert kept["visits"] == [
+        {"lrfused": ours, "torch for-loop": theirs, "torch fused": 0.2}
+        for ours, theirs in ((0.02, 0.1), (0.01, 0.2), (0.03, 0.3))
+    ]
+    assert "visits" not in visits[0]
+
+
+@pytest.mark.parametrize(
+    ("quick", "shrink", "visits"), [(False, 1, 3), (True, 1, 1), (False, 2, 1)]
+)
+def test_a_whole_run_trains_before_amid_and_after_the_rest(monkeypatch, quick, shrink, visits):
+    order = []
+
+    def train(lesson, number, *options):
+        order.append((lesson.name, number))
+        return trained(number, 0.1, 0.2) | {"case": lesson.name}
+
+    monkeypatch.setattr(run, "_loop", train)
+    monkeypatch.setattr(run, "_step", lambda call, name, *options: order.append(name))
+    monkeypatch.setattr(run.footprint, "import_ms", lambda: order.append("import"))
+    names = ("loop", "small", "import")
+    found = run.measure(names, [1, 2], quick=quick, shrink=shrink)
+    visit = [(lesson.name, number) for number in (1, 2) for lesson in models.LESSONS]
+    again = visit * (visits > 1)
+    assert order == [*visit, "small", "small", *again, "import", *again]
+    assert [(part["case"], part["threads"]) for part in found["loop"]] == visit
+    assert {len(part["visits"]) for part in found["loop"]} == {visits}
+
+
 def test_steps_are_judged_by_bandwidth_by_tensors_and_by_the_fastest_rival():
     fastest = "share of the fastest rival's time, rival"
     assert judged(steps=[step("large", 2.1, 2.0), step("vit-l16", 2.2, 2.0)]) == [

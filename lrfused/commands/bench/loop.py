@@ -1,7 +1,7 @@
 """Time the optimizer's part of real training: zero_grad, the step and its schedule."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from .contenders import FOR_LOOP, OWN, Maker, OfTorch, reason, without_decay
+from .contenders import FOR_LOOP, LRFUSED, OWN, Maker, OfTorch, reason, without_decay
 from .models import Lesson
 from .numbers import Numbers
 from .rivals import HEAVYBALL, IN_LOOPS
@@ -135,6 +135,20 @@ def measure(lesson: Lesson, seconds: float, names: Iterable[str] = CONTENDERS) -
         "elements": sum(p.numel() for p in model.parameters()),
         "rows": list(rows.values()),
     }
+
+
+def middle(visits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the visit in which lrfused took its median time, of several to the same model.
+
+    The noise of a shared machine lasts for minutes, so that a single visit may fall into it whole.
+    `visits` holds each visit's medians of zero_grad and step together, by the contender's name.
+    """
+    times = [
+        {row["name"]: row["both"]["median"] for row in visit["rows"] if not row["not_timed"]}
+        for visit in visits
+    ]
+    order = sorted(range(len(visits)), key=lambda index: times[index][LRFUSED])
+    return visits[order[len(order) // 2]] | {"visits": times}
 
 
 def _interleave(trained: dict[str, Training], seconds: float) -> dict[str, dict[str, Timing]]:

@@ -64,17 +64,19 @@ def run(options: argparse.Namespace, results: Path | None = None) -> int:
 
 def measure(names: tuple[str, ...], threads: list[int], quick: bool, shrink: int) -> dict[str, Any]:
     """Return the results of each measurement, in the form that is written."""
+    once = quick or shrink > 1
     found: dict[str, Any] = {
         "steps": [], "loop": [], "threads": [], "growth": [], "schedule": [], "memory": []
     }  # fmt: skip
+    visits = [_visit(names, threads, quick, shrink)]
     for number in threads:
         for name in STEPS:
             if name in names:
                 # A process for each: rivals do not free all memory, which the next may need.
                 with worker.process(number) as call:
                     found["steps"].append(_step(call, name, number, quick, shrink))
-        if "loop" in names:
-            found["loop"] += [_loop(lesson, number, quick, shrink) for lesson in models.LESSONS]
+    if not once:
+        visits.append(_visit(names, threads, quick, shrink))
     with worker.process(threads[-1]) as call:
         if "threads" in names and threads[-1] > 1:
             print(f"1 and {threads[-1]} threads ...", flush=True)
@@ -99,6 +101,9 @@ def measure(names: tuple[str, ...], threads: list[int], quick: bool, shrink: int
     if "import" in names:
         print("import ...", flush=True)
         found["import_ms"] = footprint.import_ms()
+    if not once:
+        visits.append(_visit(names, threads, quick, shrink))
+    found["loop"] = [loop.middle(same) for same in zip(*visits, strict=True)]
     return found
 
 
@@ -110,6 +115,15 @@ def _step(call: Callable[..., Any], name: str, number: int, quick: bool, shrink:
     result = call(rounds.run, case, _seconds(seconds, quick, shrink))
     print(f"    {time.perf_counter() - begin:.0f} s", flush=True)
     return result
+
+
+def _visit(
+    names: tuple[str, ...], threads: list[int], quick: bool, shrink: int
+) -> list[dict[str, Any]]:
+    """Return the results of training each model with each number of threads; none if not asked."""
+    if "loop" not in names:
+        return []
+    return [_loop(lesson, number, quick, shrink) for number in threads for lesson in models.LESSONS]
 
 
 def _loop(lesson: models.Lesson, number: int, quick: bool, shrink: int) -> Any:
