@@ -134,6 +134,7 @@ bool fill(const std::vector<AutogradMeta*>& found) {
     if (!is_plain(meta->grad_, keys)) return false;
     const c10::TensorImpl* grad = meta->grad_.unsafeGetTensorImpl();
     const int64_t count = grad->numel() * int64_t(grad->itemsize());
+    if (count == 0) continue;  // it may have no address, which memset must not get
     bytes.push_back({static_cast<char*>(address_of(grad)), count});
     total += count;
   }
