@@ -67,6 +67,18 @@ std::tuple<std::string, int, int> describe(int device) {
 }
 #endif
 
+// Let Python's garbage collector see the lists that a Program holds: groups, and in them all that a
+// user may have put there. The lists can be cleared, so the Program need not be.
+void make_traversable(PyHeapTypeObject* heap) {
+  heap->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+  heap->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) -> int {
+    Py_VISIT(Py_TYPE(self));
+    const auto found = reinterpret_cast<py::detail::instance*>(self)->get_value_and_holder();
+    if (!found.holder_constructed()) return 0;
+    return static_cast<const Program*>(found.value_ptr())->traverse(visit, arg);
+  };
+}
+
 void bind_device(py::module_& m) {
   py::class_<DeviceState>(m, "DeviceState")
       .def(py::init<int64_t, int>(), py::arg("index"), py::arg("driver"))
@@ -86,7 +98,7 @@ void bind_device(py::module_& m) {
            py::arg("found_inf"))
       .def("norm", &DeviceStep::norm, py::arg("device"), py::arg("stream"), py::arg("max_norm"),
            py::arg("recording"))
-      .def("create", &DeviceStep::create)
+      .def("create", &DeviceStep::create, py::arg("state"))
       .def("launch", &DeviceStep::launch, py::arg("device"), py::arg("stream"), py::arg("advances"),
            py::arg("always"), py::arg("finite"), py::arg("recording"))
       .def("finish", &DeviceStep::finish, py::arg("state"));
@@ -140,7 +152,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .value("none", MasterForm::none)
       .value("whole", MasterForm::whole)
       .value("remainder", MasterForm::remainder);
-  py::class_<Program>(m, "Program")
+  py::class_<Program>(m, "Program", py::custom_type_setup(make_traversable))
       .def(py::init([](const std::array<at::Tensor, 7>& moved,
                        const std::array<at::Tensor, 5>& compiled,
                        const std::array<py::list, 6>& shown, int64_t steps) {
@@ -207,6 +219,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("note", &Images::note, py::arg("i"))
       .def("note_moved", &Images::note_moved);
   m.def("has_observers", &at::hasCallbacks);
+  m.def("note_fork", &note_fork);
   py::class_<Pace>(m, "Pace")
       .def(py::init<>())
       .def(

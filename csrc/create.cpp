@@ -19,12 +19,20 @@ bool lacks_master(const Found& found, size_t i) {
   return found.slots[i].master_form != MasterForm::none && found.tensors[i].master == nullptr;
 }
 
+void check_has(const py::dict& state, PyObject* param) {
+  if (PyDict_GetItemWithError(state.ptr(), param) != nullptr) return;
+  if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, param);
+  throw py::error_already_set();
+}
+
 }  // namespace
 
-std::vector<at::Tensor> create(Found& found) {
+std::vector<at::Tensor> create(Found& found, const py::dict& state) {
   std::vector<at::Tensor> created;
+  const bool makes_entries = py::hasattr(py::type::of(state), "__missing__");
   for (size_t i = 0; found.firsts && i < found.slots.size(); ++i) {
     if (!lacks_buffer(found, i) && !lacks_master(found, i)) continue;
+    if (!makes_entries) check_has(state, found.tensors[i].object);
     Slot& slot = found.slots[i];
     const at::Tensor param = THPVariable_Unpack(found.tensors[i].object).detach();
     if (lacks_buffer(found, i)) {

@@ -7,8 +7,9 @@
 
 namespace lrfused {
 
-// Create them, and set the slots' addresses. The state has none of them before `put`.
-std::vector<at::Tensor> create(Found& found);
+// Create them, and set the slots' addresses. The state has none of them before `put`. Raises
+// KeyError if the state has no entry for a parameter and makes none, as a plain dict.
+std::vector<at::Tensor> create(Found& found, const py::dict& state);
 
 // Put them into the state.
 void put(const Found& found, const std::vector<at::Tensor>& created, const py::dict& state);

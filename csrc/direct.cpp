@@ -144,28 +144,70 @@ bool Direct::observe(PyObject* optimizer, PyObject* metric) {
   return true;
 }
 
+int Direct::traverse(visitproc visit, void* arg) const {
+  for (const py::object* own :
+       {&object, static_cast<const py::object*>(&read), static_cast<const py::object*>(&torchs)})
+    Py_VISIT(own->ptr());
+  return maker->traverse(visit, arg);
+}
+
 namespace {
 
-constexpr const char* kName = "lrfused.Direct";
+// The object that its functions are bound to. The collector looks into it, as an optimizer may be
+// part of a cycle: a hook of a parameter holds it, and it the parameter. Each such cycle passes
+// through a dict or a list, which the collector clears.
+struct Owner {
+  PyObject head;
+  Direct* direct;
+};
+
+Direct& direct_of(PyObject* owner) { return *reinterpret_cast<Owner*>(owner)->direct; }
+
+int traverse_owner(PyObject* owner, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(owner));
+  return direct_of(owner).traverse(visit, arg);
+}
+void free_owner(PyObject* owner) {
+  PyTypeObject* type = Py_TYPE(owner);
+  PyObject_GC_UnTrack(owner);
+  delete &direct_of(owner);
+  type->tp_free(owner);
+  Py_DECREF(type);
+}
+
+PyTypeObject* owner_type() {
+  static PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_owner)},
+                                {Py_tp_dealloc, reinterpret_cast<void*>(free_owner)},
+                                {0, nullptr}};
+  static PyType_Spec spec{
+      "lrfused._C.Direct", sizeof(Owner), 0,
+      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+  static PyObject* const type = PyType_FromSpec(&spec);
+  if (type == nullptr) throw py::error_already_set();
+  return reinterpret_cast<PyTypeObject*>(type);
+}
+
+py::object own(Direct direct) {
+  auto held = std::make_unique<Direct>(std::move(direct));
+  PyTypeObject* type = owner_type();
+  auto* owner = PyObject_GC_New(Owner, type);
+  if (owner == nullptr) throw py::error_already_set();
+  owner->direct = held.release();
+  PyObject_GC_Track(owner);
+  return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(owner));
+}
 
 // pybind11's calls read more lines than the step.
-Direct* direct_of(PyObject* capsule) {
-  return static_cast<Direct*>(PyCapsule_GetPointer(capsule, kName));
-}
 template <bool (Direct::*function)(PyObject*)>
-PyObject* call(PyObject* capsule, PyObject* optimizer) {
-  Direct* direct = direct_of(capsule);
-  if (direct == nullptr) return nullptr;
+PyObject* call(PyObject* owner, PyObject* optimizer) {
   HANDLE_TH_ERRORS
-  return PyBool_FromLong((direct->*function)(optimizer));
+  return PyBool_FromLong((direct_of(owner).*function)(optimizer));
   END_HANDLE_TH_ERRORS
 }
-PyObject* call_observe(PyObject* capsule, PyObject* const* arguments, Py_ssize_t count) {
-  Direct* direct = direct_of(capsule);
-  if (direct == nullptr) return nullptr;
+PyObject* call_observe(PyObject* owner, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(count == 2, "observe takes an optimizer and a metric");
-  return PyBool_FromLong(direct->observe(arguments[0], arguments[1]));
+  return PyBool_FromLong(direct_of(owner).observe(arguments[0], arguments[1]));
   END_HANDLE_TH_ERRORS
 }
 
@@ -178,15 +220,9 @@ PyMethodDef observe_def{"observe",
 }  // namespace
 
 py::tuple functions(Direct direct) {
-  const auto free = [](PyObject* capsule) {
-    delete static_cast<Direct*>(PyCapsule_GetPointer(capsule, kName));
-  };
-  auto own = std::make_unique<Direct>(std::move(direct));
-  const auto capsule = py::reinterpret_steal<py::object>(PyCapsule_New(own.get(), kName, free));
-  if (!capsule) throw py::error_already_set();
-  own.release();
+  const py::object owner = own(std::move(direct));
   const auto function = [&](PyMethodDef& def) {
-    auto made = py::reinterpret_steal<py::object>(PyCFunction_New(&def, capsule.ptr()));
+    auto made = py::reinterpret_steal<py::object>(PyCFunction_New(&def, owner.ptr()));
     if (!made) throw py::error_already_set();
     return made;
   };

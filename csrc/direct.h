@@ -26,6 +26,8 @@ class C10_HIDDEN Maker {
                     bool advance) = 0;
   // Advance the program.
   virtual bool step_schedule(Program& program) = 0;
+  // Visit the Python objects that this holds.
+  virtual int traverse(visitproc visit, void* arg) const = 0;
 
   static constexpr int kRest = 64;
   int rest = 0;  // steps left to Python since one found what takes it, such as an odd parameter
@@ -49,6 +51,8 @@ struct C10_HIDDEN Direct {
   bool step_schedule(PyObject* optimizer);
   // Feed every plateau one metric; likewise.
   bool observe(PyObject* optimizer, PyObject* metric);
+
+  int traverse(visitproc visit, void* arg) const;  // for Python's garbage collector
 
  private:
   // Return the groups, if they have what the program and the schedules put there or read there.

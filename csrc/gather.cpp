@@ -15,10 +15,11 @@
 //     gradient  autograd's data to the         these tensors           skipped: no gradient;
 //               gradient, objects to tensors                           odd: a buffer or a master
 //                                                                      that is no plain object
-//     storages  tensors to their storages      these storages          odd: another dtype, shape,
-//                                                                      order or device
+//     storages  tensors to their storages, the these storages,         odd: another dtype, shape,
+//               gradient to its object         the object              order or device
 //     address   storages to their memory       -                       odd: no memory, misaligned,
-//                                                                      grad is buffer
+//                                                                      streams that share memory,
+//                                                                      a gradient of a subclass
 //
 // All threads do so. That is safe because the calling thread holds the GIL and takes part: nobody
 // writes.
@@ -30,6 +31,7 @@
 #include <atomic>
 #include <cstddef>
 
+#include "apart.h"
 #include "cpu/units.h"
 #include "cuda/items.h"
 #include "groups.h"
@@ -104,7 +106,7 @@ bool same_order(const c10::TensorImpl* a, const c10::TensorImpl* b) {
 // One parameter's chain, as far as it has been followed.
 struct Chain {
   Tensors tensors;
-  PyObject *state, *buffer, *master;
+  PyObject *state, *grad, *buffer, *master;  // the gradient's is null if Python has not seen it
   int32_t group;
   Kind kind;
 };
@@ -117,6 +119,20 @@ bool misaligned(const Slot& s) {
   const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
   return off(s.param, size.param) || off(s.grad, size.grad) || off(s.buffer, size.buffer) ||
          off(s.master, size.master);
+}
+
+// Return whether a stream that is written shares memory with another one. The gradient may be the
+// parameter itself, as each element is read before it is written; torch decays the buffer first.
+bool share_memory(const Slot& s) {
+  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
+  const Extent param = extent_of(s.param, s.numel, size.param);
+  const Extent grad = extent_of(s.grad, s.numel, size.grad);
+  const Extent buffer = extent_of(s.buffer, s.numel, size.buffer);
+  const Extent master = extent_of(s.master, s.numel, size.master);
+  const bool same = s.param == s.grad && s.dtype == s.grad_dtype;
+  return !((same || are_apart(param, grad)) && are_apart(param, buffer) &&
+           are_apart(grad, buffer) && are_apart(master, param) && are_apart(master, grad) &&
+           are_apart(master, buffer));
 }
 
 class Reader {
@@ -148,6 +164,7 @@ class Reader {
   }
 
   int64_t numel = 0, firsts = 0, others = 0;
+  uint64_t marks = 0;
 
  private:
   bool object(int64_t i, int32_t group, Chain& c) const {
@@ -259,6 +276,8 @@ class Reader {
       return;
     }
     dtype_of(t.grad, slot.grad_dtype);
+    c.grad = python_object(t.grad);
+    if (c.grad) prefetch_tensor(c.grad);
     prefetch_storage(t.grad);
     if (t.buffer) prefetch_storage(t.buffer);
     if (t.master) prefetch_storage(t.master);
@@ -278,8 +297,8 @@ class Reader {
           (!slot.param || !slot.grad || (t.buffer && !slot.buffer) || (t.master && !slot.master)))
         c.kind = Kind::odd;
       if (found_.aligned && misaligned(slot)) c.kind = Kind::odd;
-      // torch decays the buffer before it reads the gradient.
-      if (slot.numel != 0 && slot.grad == slot.buffer) c.kind = Kind::odd;
+      if (c.grad && !THPVariable_CheckExact(c.grad)) c.kind = Kind::odd;
+      if (slot.numel != 0 && share_memory(slot)) c.kind = Kind::odd;
     }
     kinds_[i] = c.kind;
     slot.place = i;
@@ -296,6 +315,7 @@ class Reader {
     firsts +=
         slot.mode == MomentumMode::first || (slot.master_form != MasterForm::none && !t.master);
     numel += slot.numel;
+    marks += mark_of(slot);
     found_.tensors[i] = t;
     found_.tensors[i].version = version_of(t.param);
   }
@@ -307,11 +327,29 @@ class Reader {
   Kind* kinds_;
 };
 
-// Move parameters that are not plain out of the slots; all of them if the groups are not valid.
-void separate(Found& found, const Kind* kinds) {
+// Return whether no two parameters are written in the same memory.
+bool are_apart(const Found& found, const Kind* kinds, uint64_t marks) {
+  static thread_local KnownApart known;
+  if (known.has(marks)) return true;
+  std::vector<Extent> written;
+  for (const auto i : c10::irange(found.slots.size())) {
+    const Slot& s = found.slots[i];
+    if (kinds[i] != Kind::plain || s.numel == 0) continue;
+    const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
+    written.push_back(extent_of(s.param, s.numel, size.param));
+    if (s.buffer) written.push_back(extent_of(s.buffer, s.numel, size.buffer));
+    if (s.master) written.push_back(extent_of(s.master, s.numel, size.master));
+  }
+  const bool apart = are_apart(written);
+  if (apart) known.add(marks);
+  return apart;
+}
+
+// Move parameters that are not plain out of the slots, or all of them.
+void separate(Found& found, const Kind* kinds, bool all) {
   int64_t plain = 0;
   for (const auto i : c10::irange(found.slots.size())) {
-    const bool odd = kinds[i] == Kind::odd || (kinds[i] == Kind::plain && !found.valid);
+    const bool odd = kinds[i] == Kind::odd || (kinds[i] == Kind::plain && all);
     if (odd)
       found.odd.push_back({found.slots[i].group, static_cast<int64_t>(i), found.tensors[i].object});
     if (odd || kinds[i] == Kind::skip) continue;
@@ -354,17 +392,20 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
 
   Kind* kind = kinds.data();  // threads see their own thread_locals
   std::atomic<int64_t> numel, firsts, others;
+  std::atomic<uint64_t> marks;
   std::atomic<bool> in_order;
   static thread_local Pace pace;
   const auto read = [&] {
     numel = firsts = others = 0;
+    marks = 0;
     in_order = true;
-    parallel((count + kRun - 1) / kRun, count * kTensorCost, pace, [&](int64_t run) {
+    parallel((count + kRun - 1) / kRun, {count * kTensorCost, 0}, pace, [&](int64_t run) {
       Reader reader(params, found.groups, master_form, found, kind);
       if (!reader.read(kRun * run, std::min(kRun * (run + 1), count))) in_order = false;
       numel += reader.numel;
       firsts += reader.firsts;
       others += reader.others;
+      marks += reader.marks;
     });
     return in_order.load();
   };
@@ -375,8 +416,9 @@ void gather(const py::list& groups, const py::dict& state, const double* cells, 
   found.numel = numel;
   found.places = count;
   found.firsts = firsts;
-  if (others > 0 || !found.valid) separate(found, kind);
-  if (!found.valid) found.numel = found.firsts = 0;
+  const bool all_odd = !found.valid || refuses_plain() || !are_apart(found, kind, marks);
+  if (others > 0 || all_odd) separate(found, kind, all_odd);
+  if (all_odd) found.numel = found.firsts = 0;
 }
 
 Held hold(const Found& found) {

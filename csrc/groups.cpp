@@ -100,7 +100,7 @@ void show(const py::list& groups, PyObject* key, PyObject* list, size_t g, py::o
 }  // namespace
 
 PyObject* item(PyObject* dict, PyObject* key) {
-  if (!PyDict_Check(dict)) throw py::type_error("each of param_groups must be a dict");
+  TORCH_CHECK_TYPE(PyDict_Check(dict), "each of param_groups must be a dict");
   PyObject* value = PyDict_GetItemWithError(dict, key);
   if (value != nullptr) return value;
   if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, key);

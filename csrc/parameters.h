@@ -1,6 +1,7 @@
 // The groups' lists of parameters as one list, with the optimizer's state.
 #pragma once
 
+#include <c10/util/Exception.h>
 #include <c10/util/irange.h>
 
 #include <algorithm>
@@ -17,7 +18,7 @@ class Parameters {
   Parameters(const py::list& groups, PyObject* state) : state_(state) {
     for (const auto g : c10::irange(groups.size())) {
       PyObject* params = item(groups[g].ptr(), keys::params);
-      if (!PyList_Check(params)) throw py::type_error("param_groups[...]['params'] must be a list");
+      TORCH_CHECK_TYPE(PyList_Check(params), "param_groups[...]['params'] must be a list");
       first_.push_back(count_);
       lists_.push_back(PySequence_Fast_ITEMS(params));
       count_ += PyList_GET_SIZE(params);

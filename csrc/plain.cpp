@@ -26,4 +26,11 @@ bool python_modes() {
          c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
+bool refuses_plain() {
+  using Modes = c10::impl::TorchDispatchModeTLS;
+  return c10::impl::tls_is_dispatch_key_included(
+             c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
+         (Modes::any_modes_set() && Modes::get_mode(c10::impl::TorchDispatchModeKey::FAKE));
+}
+
 }  // namespace lrfused

@@ -13,6 +13,10 @@ c10::DispatchKeySet plain_keys(c10::DeviceType device);
 // Return whether a mode of Python's sees every operation on tensors.
 bool python_modes();
 
+// Return whether torch's own step would raise an error of plain tensors: in a transform of
+// functorch, such as grad, and in FakeTensorMode.
+bool refuses_plain();
+
 // Return the first element's address, or null if there is no memory, or it is copied on write.
 inline void* address_of(const c10::TensorImpl* t) {
   const at::DataPtr& data =
@@ -32,9 +36,9 @@ auto object_of(const Slot& slot, long) -> decltype(slot._unchecked_untagged_pyob
 }
 }  // namespace detail
 
-// Return whether Python has, or had, an object of the tensor.
-inline bool has_python_object(const c10::TensorImpl* t) {
-  return detail::object_of(*t->pyobj_slot(), 0) != nullptr;
+// Return the object that Python has, or had, of the tensor, or null.
+inline PyObject* python_object(const c10::TensorImpl* t) {
+  return detail::object_of(*t->pyobj_slot(), 0);
 }
 
 }  // namespace lrfused

@@ -132,6 +132,13 @@ void Program::note_plateaus(int64_t metrics) const {
   }
 }
 
+int Program::traverse(visitproc visit, void* arg) const {
+  for (const py::list* list : {&shown_.groups, &shown_.rates, &shown_.momenta, &shown_.templates,
+                               &shown_.places, &shown_.kept})
+    Py_VISIT(list->ptr());
+  return 0;
+}
+
 void Program::keep() const {
   py::list kept = shown_.kept;
   if (!kept.empty()) return;

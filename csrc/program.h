@@ -62,6 +62,7 @@ class C10_HIDDEN Program {
   std::vector<double> current_cells() const;
   const double* cells() const { return moved_.cells.const_data_ptr<double>(); }
   int64_t groups() const { return groups_; }
+  int traverse(visitproc visit, void* arg) const;  // for Python's garbage collector
 
   int64_t left;  // schedule steps still compiled
 

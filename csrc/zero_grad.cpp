@@ -74,7 +74,7 @@ bool find(py::handle groups, std::vector<AutogradMeta*>& found) {
 // Return the storage that goes with a gradient, if it goes: nobody else has a part of the two.
 c10::StorageImpl* sole_storage(const at::Tensor& grad) {
   const c10::TensorImpl* t = grad.unsafeGetTensorImpl();
-  if (grad.use_count() != 1 || has_python_object(t) || !t->has_storage()) return nullptr;
+  if (grad.use_count() != 1 || python_object(t) != nullptr || !t->has_storage()) return nullptr;
   c10::StorageImpl* storage = t->unsafe_storage().unsafeGetStorageImpl();
   const bool sole = c10::raw::intrusive_ptr::use_count(storage) == 1;
   return sole && storage->device_type() == c10::kCPU ? storage : nullptr;
@@ -121,7 +121,9 @@ struct Bytes {
 // Return whether a gradient's memory is one run of bytes that nobody else has to see change.
 bool is_plain(const at::Tensor& grad, c10::DispatchKeySet keys) {
   const c10::TensorImpl* t = grad.unsafeGetTensorImpl();
-  return t->key_set() == keys && !grad.requires_grad() && t->is_non_overlapping_and_dense() &&
+  PyObject* object = python_object(t);
+  return t->key_set() == keys && (object == nullptr || THPVariable_CheckExact(object)) &&
+         !grad.requires_grad() && t->is_non_overlapping_and_dense() &&
          (t->numel() == 0 || address_of(t) != nullptr);
 }
 
@@ -162,7 +164,7 @@ bool fill(const std::vector<AutogradMeta*>& found) {
 }
 
 bool zero_grad(py::handle groups, bool set_to_none) {
-  if (python_modes()) return false;
+  if (python_modes() || refuses_plain()) return false;
   // Memory that serves every call: a new block here would have glibc sort what backward freed.
   static thread_local std::vector<AutogradMeta*> found;
   found.clear();

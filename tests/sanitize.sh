@@ -24,5 +24,5 @@ LD_PRELOAD="$(c++ -print-file-name=libasan.so) $(c++ -print-file-name=libubsan.s
 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 PYTHONPATH=$PWD "$PYTHON" -m pytest -s -p no:cacheprovider -k "not subprocess" \
   "${@:-tests/test_engine.py}" tests/test_{amp,clipping,cuda,cuda_clipping,cuda_masters}.py \
-  tests/test_{direct,groups,group_changes,history,layouts,master_checkpoints,masters}.py \
-  tests/test_{pace,plateau,tensor_rates,zero_grad}.py
+  tests/test_{cycles,direct,groups,group_changes,history,layouts,master_checkpoints,masters}.py \
+  tests/test_{pace,plateau,shared_memory,tensor_rates,zero_grad}.py

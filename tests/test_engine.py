@@ -251,9 +251,10 @@ class Subclass(torch.Tensor):
 
 @pytest.mark.parametrize("name", ["momentum_buffer", "master"])
 def test_a_gather_leaves_out_state_of_other_classes(name):
-    kinds = [torch.ones(4).as_subclass(Subclass), 0.5, [1.0], torch.ones(4), None]
+    kinds = [torch.ones(4).as_subclass(Subclass), 0.5, [1.0], torch.Tensor, None]
     params = [parameter(4, torch.bfloat16, grad=i % 3 > 0) for i in range(8 * len(kinds))]
     own = [kinds[i % len(kinds)] for i in range(len(params))]
+    own = [torch.ones(4) if value is torch.Tensor else value for value in own]
     state = {p: {name: value} for p, value in zip(params, own, strict=True)}
     found = _C.gather([group_of(params)], state, [0.1, 0.9], _C.Master.whole, "cpu")
     given = [i for i, p in enumerate(params) if p.grad is not None]

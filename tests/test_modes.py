@@ -285,3 +285,52 @@ def test_a_schedule_runs_in_fake_mode(name, schedule):
 def test_clipping_in_fake_mode_is_refused(name):
     with pytest.raises(TypeError, match="is a FakeTensor, which has no norm; leave max_grad_norm"):
         faked(FusedDecaySGD, backend=name, max_grad_norm=1.0)
+
+
+# -- where torch's own step raises an error ---------------------------------------------------
+
+
+def functorch_grad(function):
+    torch.func.grad(lambda x: (function(), x.sum())[1])(torch.ones(3))
+
+
+def functorch_vmap(function):
+    torch.func.vmap(lambda x: (function(), x)[1])(torch.ones(2, 3))
+
+
+def fake(function):
+    with FakeTensorMode():
+        function()
+
+
+def error_of(run, action):
+    """Return the class of the error that a call raises, or None."""
+    try:
+        run(action)
+    except Exception as error:
+        return type(error)
+    return None
+
+
+# torch has updated a real parameter when FakeTensorMode raises.
+@pytest.mark.parametrize("run", [functorch_grad, functorch_vmap, fake])
+@pytest.mark.parametrize("steps", [0, 5], ids=["first", "later"])
+@pytest.mark.parametrize("momentum", [0, 0.9])
+@pytest.mark.parametrize("action", ["step", "zero_grad", "fill"])
+def test_what_torch_refuses_is_refused(name, run, steps, momentum, action):
+    seen = []
+    for cls, kwargs in ((FusedDecaySGD, {"backend": name}), (sgd, {})):
+        p = leaf(numbers(33))
+        optimizer = cls([p], lr=0.1, momentum=momentum, **kwargs)
+        for _ in range(steps):
+            p.grad = numbers(33, seed=1)
+            optimizer.step()
+        p.grad = numbers(33, seed=1)
+        actions = {
+            "step": optimizer.step,
+            "zero_grad": optimizer.zero_grad,
+            "fill": lambda optimizer=optimizer: optimizer.zero_grad(set_to_none=False),
+        }
+        error = error_of(run, actions[action])
+        seen.append((error, p.tolist(), None if p.grad is None else p.grad.tolist()))
+    assert seen[0] == seen[1]

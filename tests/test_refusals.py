@@ -156,6 +156,34 @@ def test_a_momentum_that_is_no_tensor_is_refused_whole(backend):
     assert_unchanged(optimizer, before)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 5])
+@pytest.mark.parametrize("params", [(), None, {}])
+def test_params_that_are_no_list_are_refused_in_one_way(backend, steps, params):
+    if backend == "reference":
+        pytest.skip("it takes whatever torch's for-loop can iterate over")
+    optimizer = optimizer_of(backend)
+    for _ in range(steps):
+        optimizer.step()
+    optimizer.param_groups[0]["params"] = params
+    with pytest.raises(TypeError):
+        optimizer.step()
+
+
+def test_a_state_that_makes_no_entries_is_refused_whole(backend):
+    params = [leaf(numbers(9, seed=i)) for i in range(3)]
+    optimizer = FusedDecaySGD(params, lr=0.1, momentum=0.9, backend=backend)
+    for p in params:
+        p.grad = numbers(9)
+    optimizer.state = {}
+    before = snapshot(optimizer)
+    with pytest.raises(KeyError):
+        optimizer.step()
+    assert_unchanged(optimizer, before)
+    optimizer.state = {p: {} for p in params}
+    optimizer.step()
+    assert all("momentum_buffer" in optimizer.state[p] for p in params)
+
+
 def test_a_closure_that_raises_changes_nothing(backend):
     optimizer = optimizer_of(backend)
     before = snapshot(optimizer)

@@ -196,6 +196,36 @@ def test_parent_and_child_go_on_after_a_fork_each_to_the_bit(backend):
         assert_same_bits(torch.tensor(got, dtype=want.dtype), want.detach(), "the child's")
 
 
+FORKED = """
+import os, sys, torch
+from lrfused import FusedDecaySGD
+torch.set_num_threads(2)
+def train(steps):
+    params = [torch.nn.Parameter(torch.ones(10_000)) for _ in range(10)]
+    optimizer = FusedDecaySGD(params, lr=0.1, momentum=0.9)
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.full_like(p, 0.1)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+torch.ones(1 << 22).mul_(2)  # torch has its threads
+train(int(sys.argv[1]))
+child = os.fork()
+train(40)
+if child:
+    _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork here")
+@pytest.mark.parametrize("steps", [0, 20], ids=["loaded-later", "loaded-before"])
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(steps):
+    """Of this size a tensor is updated by torch's own step without threads."""
+    run = [sys.executable, "-W", "ignore", "-c", FORKED, str(steps)]
+    assert subprocess.run(run, timeout=120).returncode == 0
+
+
 # torch's schedulers make some 100,000 steps a second. For ten million, their `get_lr` is written
 # out here, and held against them for the first of them.
 def exponential(lr, epoch):

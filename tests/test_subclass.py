@@ -95,6 +95,35 @@ def test_another_base_beside_it_is_constructed_too(backend):
     assert optimizer.scheduler.get_last_lr() == [0.1]
 
 
+class Scaled(torch.Tensor):
+    """A tensor that an operation takes for a quarter of itself."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        def plain(value):
+            return value.as_subclass(torch.Tensor) * 0.25 if isinstance(value, cls) else value
+
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*map(plain, args), **(kwargs or {}))
+
+
+@pytest.mark.backends("host", "emulated", reason="the gradient is sorted out on the host")
+@pytest.mark.parametrize("hyper", [{}, {"weight_decay": 0.1}, {"momentum": 0.9}], ids=str)
+def test_a_gradient_of_a_subclass_is_asked(backend, hyper):
+    params = [[leaf(numbers(9, seed=i)) for i in range(3)] for _ in range(2)]
+    optimizer = FusedDecaySGD(params[0], lr=0.1, backend=backend, **hyper)
+    theirs = sgd(params[1], lr=0.1, **hyper)
+    for step in range(4):
+        for own in params:
+            for i, p in enumerate(own):
+                p.grad = numbers(9, seed=10 * step + i)
+                if i == 1 and step > 0:
+                    p.grad = p.grad.as_subclass(Scaled)
+        optimizer.step()
+        theirs.step()
+        assert_same_state(optimizer, theirs)
+
+
 def test_torchs_functional_map_does_not_take_it_for_sgd():
     optim = pytest.importorskip("torch.distributed.optim")
     with pytest.raises(ValueError, match="FusedDecaySGD"):

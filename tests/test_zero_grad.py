@@ -95,6 +95,12 @@ def subclass():
     return p
 
 
+def gradient_of_a_subclass():
+    p = leaf(numbers(6))
+    p.grad = numbers(6, seed=2).as_subclass(Subclass)
+    return p
+
+
 def of_inference():
     p = leaf(numbers(6))
     with torch.inference_mode():
@@ -122,7 +128,8 @@ def on_meta():
 
 KINDS = [
     dense, half, no_gradient, sparse, strided, view_of_a_bucket, transposed, requires_grad,
-    part_of_a_graph, subclass, conjugated, copied_on_write, on_meta, expanded,
+    part_of_a_graph, subclass, gradient_of_a_subclass, conjugated, copied_on_write, on_meta,
+    expanded,
 ]  # fmt: skip
 
 

@@ -43,6 +43,11 @@ class C10_HIDDEN OnCpu : public Maker {
     return true;
   }
 
+  int traverse(visitproc visit, void* arg) const override {
+    Py_VISIT(scaling_.ptr());
+    return 0;
+  }
+
  private:
   const MasterForm master_form_;
   const bool use_fma_;

@@ -7,6 +7,7 @@
 
 #include <ATen/Config.h>
 #include <ATen/Parallel.h>
+#include <pthread.h>
 
 #if AT_PARALLEL_OPENMP
 extern "C" {
@@ -16,8 +17,21 @@ int omp_get_thread_num();
 #endif
 
 namespace lrfused {
+namespace {
 
-int64_t thread_count() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
+constexpr int64_t kTorchsGrain = 32768;  // at::internal::GRAIN_SIZE: torch uses threads for more
+
+bool forked = false;
+[[maybe_unused]] const int watches_forks = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
+}  // namespace
+
+void note_fork() { forked = true; }
+
+int64_t thread_count(int64_t largest) {
+  if (at::in_parallel_region() || (forked && largest <= kTorchsGrain)) return 1;
+  return at::get_num_threads();
+}
 
 void on_each_thread(void (*run)(void*, int64_t), void* context) {
 #if AT_PARALLEL_OPENMP

@@ -11,8 +11,13 @@
 
 namespace lrfused {
 
-// Return how many threads torch may use here: 1 inside a parallel region.
-int64_t thread_count();
+// Return how many threads torch may use here: 1 inside a parallel region, and in a forked process
+// unless torch would use threads for a tensor of `largest` elements too. OpenMP's threads are not
+// forked: if there were any, whoever wakes them waits for ever.
+int64_t thread_count(int64_t largest);
+
+// Note that this process is a fork. Forks of a process that has loaded the extension are noted.
+void note_fork();
 
 // Call run(context, thread) once on each of torch's threads, counted from 0, and wait for all of
 // them. `run` must not throw.
@@ -50,14 +55,20 @@ class Shares {
   std::vector<Share> shares_;
 };
 
+// The cost of some work and of its largest tensor, in elements.
+struct Cost {
+  int64_t all, largest;
+};
+
 // Call piece(i) for each i from 0 to `total`, on this thread, or on all of torch's threads at once:
 // OpenMP is slow to change the number of its threads. `pace` decides, by what they cost.
 template <class Piece>
-void parallel(int64_t total, int64_t cost, Pace& pace, const Piece& piece) {
+void parallel(int64_t total, Cost work, Pace& pace, const Piece& piece) {
+  const int64_t cost = work.all;
   const auto here = [&] {
     for (int64_t i = 0; i < total; ++i) piece(i);
   };
-  const int64_t threads = total > 1 ? thread_count() : 1;
+  const int64_t threads = total > 1 ? thread_count(work.largest) : 1;
   if (threads < 2) return here();
   const Pace::Run run = pace.choose(cost, threads);
   const auto began = std::chrono::steady_clock::now();

@@ -90,7 +90,7 @@ StepResult step(const py::list& groups, const py::dict& state, Program& program,
   }
 
   // Create momentum buffers and masters for first steps.
-  const std::vector<at::Tensor> created = create(found);
+  const std::vector<at::Tensor> created = create(found, state);
 
   // Note the rates used, and update.
   program.use();

@@ -20,11 +20,11 @@ struct Unit {
 };
 
 // Cut tensors of numel(i) elements, i in [0, count), into units in order, covering each element
-// once. Return the cost of all.
+// once. Return what they cost.
 template <class Numel>
-int64_t cut(int64_t count, Numel numel, std::vector<Unit>& units) {
+Cost cut(int64_t count, Numel numel, std::vector<Unit>& units) {
   units.clear();
-  int64_t first = 0, cost = 0, all = count * kTensorCost;
+  int64_t first = 0, cost = 0, all = count * kTensorCost, largest = 0;
   const auto close = [&](int64_t last) {
     if (last > first) units.push_back({first, last, 0, last == first + 1 ? numel(first) : 0});
     first = last;
@@ -33,6 +33,7 @@ int64_t cut(int64_t count, Numel numel, std::vector<Unit>& units) {
   for (int64_t i = 0; i < count; ++i) {
     const int64_t n = numel(i);
     all += n;
+    largest = std::max(largest, n);
     if (n > kUnit) {
       close(i);
       for (int64_t begin = 0; begin < n; begin += kUnit)
@@ -44,14 +45,14 @@ int64_t cut(int64_t count, Numel numel, std::vector<Unit>& units) {
     }
   }
   close(count);
-  return all;
+  return {all, largest};
 }
 
 // Do all units of tensors of numel(i) elements.
 template <class Numel, class Run>
 void for_each_unit(int64_t count, Numel numel, Pace& pace, Run run) {
   static thread_local std::vector<Unit> units;
-  const int64_t cost = cut(count, numel, units);
+  const Cost cost = cut(count, numel, units);
   const Unit* first = units.data();  // not `units`: each thread would see its own
   parallel(static_cast<int64_t>(units.size()), cost, pace, [=](int64_t i) { run(first[i]); });
 }

@@ -33,6 +33,11 @@ class C10_HIDDEN OnGpu : public Maker {
     return true;
   }
 
+  int traverse(visitproc visit, void* arg) const override {
+    for (const py::object* object : {&objects_[0], &objects_[1], &ready_}) Py_VISIT(object->ptr());
+    return 0;
+  }
+
  private:
   std::optional<int64_t> stream_now() const {
     const auto stream = py::reinterpret_steal<py::object>(PyObject_CallNoArgs(ready_.ptr()));

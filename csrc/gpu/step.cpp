@@ -33,7 +33,9 @@ at::Tensor DeviceStep::norm(DeviceState& device, int64_t stream, double max_norm
   return clip_;
 }
 
-void DeviceStep::create() { created_ = lrfused::create(gathered_.found); }
+void DeviceStep::create(const py::dict& state) {
+  created_ = lrfused::create(gathered_.found, state);
+}
 
 void DeviceStep::launch(DeviceState& device, int64_t stream, bool advances, bool always,
                         bool finite, bool recording) {

@@ -4,7 +4,7 @@
 //
 //     DeviceStep(...)   gather; hold references; find the odd parameters
 //     norm(...)         on the device: take the norm, and the clipping coefficient
-//     create()          create momentum buffers and masters for first steps
+//     create(...)       create momentum buffers and masters for first steps
 //     launch(...)       on each device: update, note the rates used, advance
 //     finish(...)       put the state
 //
@@ -40,7 +40,7 @@ class C10_HIDDEN DeviceStep {
   at::Tensor norm(DeviceState& device, int64_t stream, double max_norm, bool recording);
 
   // Create momentum buffers and masters. The state has none of them before `finish`.
-  void create();
+  void create(const py::dict& state);
 
   // Update the slots of one device: DeviceState::update.
   void launch(DeviceState& device, int64_t stream, bool advances, bool always, bool finite,

@@ -15,6 +15,7 @@ from ..arithmetic.sparse import is_sparse
 from ..arithmetic.trial import refused
 from ..checks.refusals import (
     check_buffer,
+    check_entry,
     check_joinable,
     check_master,
     check_numbers,
@@ -176,6 +177,8 @@ class CheckedParameters:
         ]
         for g, p, own in self._todo:
             _check(g, p, own, groups[g], rates[g], scaling)
+            if groups[g]["momentum"] != 0 or has_master(p, scaling.master):
+                check_entry(p, state)
         self._params, self._groups, self._state, self._rates = params, groups, state, rates
         self._inv_scale, self._master = scaling.inv_scale(), scaling.master
 

@@ -165,6 +165,12 @@ def _layout(tensor: Tensor) -> str:
     return "dense" if tensor.layout == torch.strided else str(tensor.layout)
 
 
+def check_entry(param: Tensor, state: dict[Tensor, dict[str, Any]]) -> None:
+    """Raise KeyError, as torch does, if a state has no entry for a parameter and makes none."""
+    if param not in state and not hasattr(type(state), "__missing__"):
+        raise KeyError(param)
+
+
 def check_buffer(g: int, param: Tensor, buffer: Any, mastered: bool = False) -> None:
     """Raise TypeError unless `buffer` can be the parameter's momentum_buffer."""
     if buffer is not None:

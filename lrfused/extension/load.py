@@ -7,11 +7,12 @@ compiled now if it is not there.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from . import build, build_record
+from . import PROCESS, build, build_record
 
 __all__ = ["MASTERS", "_C", "kernels_error"]
 
@@ -52,6 +53,9 @@ def _load_from(path: Path) -> None:
 _record = _load()
 
 from .. import _C  # noqa: E402, it is loaded
+
+if os.getpid() != PROCESS:
+    _C.note_fork()
 
 kernels_error = (build_record.read(_record) or {}).get("kernels_error")
 

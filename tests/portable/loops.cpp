@@ -19,7 +19,7 @@
 #include "csrc/slot.h"
 
 namespace lrfused {
-int64_t thread_count() { return 1; }
+int64_t thread_count(int64_t) { return 1; }
 void on_each_thread(void (*run)(void*, int64_t), void* context) { run(context, 0); }
 }  // namespace lrfused
 

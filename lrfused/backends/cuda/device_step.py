@@ -27,7 +27,7 @@ class DeviceStep(step.DeviceStep):
     def create(self) -> None:
         """Make momentum buffers and masters."""
         if self.firsts:
-            self._found.create()
+            self._found.create(self._state)
 
     def upload(self, device_decides: bool, recording: bool) -> None:
         """Bring each device's copy of the schedule up to date; a launch takes its table along."""

@@ -11,6 +11,7 @@ from torch import device as Device
 
 from ...arithmetic.gradient_scaling import GradientScaling
 from ...arithmetic.masters import made_of
+from ...checks.refusals import check_entry
 from ..base import Groups, State
 from ..device import step
 from . import launch, slots
@@ -52,6 +53,8 @@ class DeviceStep(step.DeviceStep):
             return
         key, table = self._scaling.master, self._slots
         for i, (p, row) in enumerate(zip(self._found.params, table.tolist(), strict=True)):
+            if row[MODE] == FIRST.value or row[KEPT]:
+                check_entry(p, self._state)
             if row[MODE] == FIRST.value:
                 dtype = torch.float32 if row[KEPT] else p.dtype
                 made = torch.empty_like(p, dtype=dtype, requires_grad=False)

@@ -1,0 +1,58 @@
+// Whether the memory that a step writes is apart: where parameters share some, torch updates one
+// after the other. To compare all addresses takes longer than a small step, so a step asks whether
+// its sum of marks is one of those found apart before.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "cuda/items.h"
+#include "slot.h"
+
+namespace lrfused {
+
+// [begin, end)
+struct Extent {
+  uintptr_t begin, end;
+};
+
+inline Extent extent_of(const void* stream, int64_t numel, int64_t itemsize) {
+  const auto begin = reinterpret_cast<uintptr_t>(stream);
+  return {begin, stream ? begin + static_cast<uintptr_t>(numel * itemsize) : begin};
+}
+// Return whether two streams have no byte in common.
+inline bool are_apart(Extent a, Extent b) { return a.end <= b.begin || b.end <= a.begin; }
+
+inline bool are_apart(std::vector<Extent>& streams) {
+  std::sort(streams.begin(), streams.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  for (size_t i = 1; i < streams.size(); ++i)
+    if (streams[i].begin < streams[i - 1].end) return false;
+  return true;
+}
+
+// Return a number for the memory that a slot writes.
+inline uint64_t mark_of(const Slot& s) {
+  const auto at = [](const void* p) { return uint64_t(reinterpret_cast<uintptr_t>(p)); };
+  const auto mixed = [](uint64_t x) {
+    x = (x ^ x >> 32) * 0xd6e8feb86659fd93;
+    return x ^ x >> 32;
+  };
+  return mixed(at(s.param) + 0x9e3779b97f4a7c15 * at(s.buffer) + 0xc2b2ae3d27d4eb4f * at(s.master) +
+               0x165667b19e3779f9 * uint64_t(s.numel));
+}
+
+// The sums of marks that were last found apart, of some optimizers that take turns.
+class KnownApart {
+ public:
+  bool has(uint64_t sum) const { return std::find(sums_.begin(), sums_.end(), sum) != sums_.end(); }
+  void add(uint64_t sum) { sums_[next_++ % sums_.size()] = sum; }
+
+ private:
+  std::array<uint64_t, 8> sums_{};  // 0: of no slots
+  size_t next_ = 0;
+};
+
+}  // namespace lrfused
