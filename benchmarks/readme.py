@@ -26,21 +26,29 @@ def gain() -> str:
     path = newest_path().relative_to(ROOT)
     most = max(step["threads"] for step in found["steps"])
 
-    def ms(case: str, threads: int) -> list[str]:
+    def times(case: str, threads: int) -> tuple[str, str, str]:
         (step,) = (s for s in found["steps"] if s["case"] == case and s["threads"] == threads)
         rates = report.rates(step)
-        return [f"{rates[name]['median_ms']:.1f}" for name in (LRFUSED, FOR_LOOP, FUSED)]
+        loop, fused = (ratio(rates[name]) for name in (FOR_LOOP, FUSED))
+        return f"{rates[LRFUSED]['median_ms']:.1f}", loop, fused
 
-    ours, loop, fused = ms("resnet50", most)
-    ours_small, loop_small, fused_small = ms("small", most)
-    ours_alone, loop_alone, fused_alone = ms("resnet50", 1)
+    ours, loop, fused = times("resnet50", most)
+    ours_small, loop_small, fused_small = times("small", most)
+    ours_alone, loop_alone, fused_alone = times("resnet50", 1)
     return (
         f"On a CPU ({found['device']['cpu']}, {most} threads, [results]({path})) a step with its\n"
-        f"schedule takes {ours} ms for ResNet-50 in fp32, where torch's for-loop takes {loop} and "
-        f"its `fused=True` {fused}; and {ours_small} ms\nfor 10,000 tensors of 64 elements, where "
-        f"these take {loop_small} and {fused_small}. On one thread the times for ResNet-50 "
-        f"are {ours_alone}, {loop_alone} and {fused_alone} ms.\n"
+        f"schedule takes {ours} ms for ResNet-50 in fp32, torch's for-loop {loop} times as long, "
+        f"its `fused=True` {fused} times;\nand {ours_small} ms for 10,000 tensors of 64 elements, "
+        f"where these take {loop_small} and {fused_small} times as long.\n"
+        f"On one thread it takes {ours_alone} ms for ResNet-50, and these {loop_alone} and "
+        f"{fused_alone} times as long.\n"
     )
+
+
+def ratio(rate: dict[str, float]) -> str:
+    """Return how many times as long as lrfused one took, in three digits at most."""
+    times = rate["ratio_to_lrfused"]
+    return f"{times:.2f}" if times < 10 else f"{times:.1f}" if times < 100 else f"{times:.0f}"
 
 
 def table() -> str:
@@ -52,9 +60,10 @@ def table() -> str:
     timed = [report.rates(step) for step in steps if "in_place_gb_per_s" in step]
     rivals = [name for name in SHOWN if any(name in rates for rates in timed)]
     lines = [
-        f"One step with its schedule, median ms, on {device['cpu']}"
-        f" ({threads} threads, {device['capability']}), torch {versions['torch']},"
-        f" {found['date'][:10]}, commit {found['commit']['hash'][:9]}"
+        "One step with its schedule: lrfused's median in ms, and how many times as long the others "
+        "took in the same rounds,",
+        f"on {device['cpu']} ({threads} threads, {device['capability']}), "
+        f"torch {versions['torch']}, {found['date'][:10]}, commit {found['commit']['hash'][:9]}"
         f"{' and changes' if found['commit']['dirty'] else ''}:",
         "",
         "| | lrfused | " + " | ".join(rivals) + " | lrfused's bandwidth † |",
@@ -101,10 +110,11 @@ def training(loop: list[dict[str, Any]]) -> list[str]:
 def row(step: dict[str, Any], rivals: list[str]) -> str:
     """Return a case's line."""
     rates = report.rates(step)
-    cells = marked(step, rivals, {name: f"{rates[name]['median_ms']:.2f}" for name in rates})
+    times = {name: ratio(rate) for name, rate in rates.items()}
+    cells = marked(step, rivals, times)
     ours = rates["lrfused"]
     share = f"{ours['share_of_in_place']:.0%}"
-    return f"| {step['title']} | **{ours['median_ms']:.2f}** | {' | '.join(cells)} | {share} |"
+    return f"| {step['title']} | **{ours['median_ms']:.2f} ms** | {' | '.join(cells)} | {share} |"
 
 
 def marked(result: dict[str, Any], rivals: list[str], times: dict[str, str]) -> list[str]:

@@ -95,8 +95,13 @@ def test_a_ratio_is_of_the_same_rounds(monkeypatch):
 
     monkeypatch.setattr(rounds, "interleave", interleave)
     result = rounds.run(FP32, 0, TORCHS)
-    ratios = {name: rate["ratio_to_lrfused"] for name, rate in report.rates(result).items()}
+    rates = report.rates(result)
+    ratios = {name: rate["ratio_to_lrfused"] for name, rate in rates.items()}
     assert ratios == {contenders.LRFUSED: 1, **dict.fromkeys(TORCHS, 2)}
+    bytes_of_yardstick = 8 * (1 << 20)
+    share = FP32.elements * FP32.bytes_per_element / bytes_of_yardstick
+    shares = {name: rate["share_of_in_place"] for name, rate in rates.items()}
+    assert shares == {contenders.LRFUSED: share, **dict.fromkeys(TORCHS, share / 2)}
 
 
 def test_large_contenders_change_places(monkeypatch):

@@ -191,6 +191,7 @@ def step(case, ours, rival, tensors=10):
     rows = [
         {"name": name, "not_timed": None, "distance": {"differing": 0}}
         | dict.fromkeys(("median", "low", "high"), ms)
+        | {"ratio": ms / ours}
         for name, ms in (("lrfused", ours), ("rival", rival))
     ]
     rows += [
@@ -198,7 +199,8 @@ def step(case, ours, rival, tensors=10):
     ]
     return {
         "case": case, "title": case, "threads": 2, "tensors": tensors, "elements": 1_000_000,
-        "bytes_per_element": 20, "in_place_gb_per_s": 10.0, "rows": rows,
+        "bytes_per_element": 20, "in_place_gb_per_s": 10.0, "share_of_in_place": 2 / ours,
+        "rows": rows,
     }  # fmt: skip
 
 
@@ -336,6 +338,8 @@ def test_the_readme_has_training_if_it_was_measured(monkeypatch, results):
     ours, fused = (f"{rates[name]['both_us']:.1f}" for name in ("lrfused", "torch fused"))
     assert f"| MLP, 6 tensors, 1 thread | **{ours}** |" in table
     assert f"| {fused}" in table
+    assert "| small | **1.00 ms** |" in table
+    assert "| 200% |" in table
     without = found | {"loop": []}
     monkeypatch.setattr(readme, "newest", lambda: (without, ""))
     assert "MLP" not in readme.table()

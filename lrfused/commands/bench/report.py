@@ -111,22 +111,18 @@ def rates(step: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return a case's timings as GB/s, shares of the in-place pass and ratios to lrfused."""
     timed = {row["name"]: row for row in step["rows"] if not row["not_timed"]}
     moved = step["elements"] * step["bytes_per_element"] / 1e6
+    # Of the same rounds: a field's may be faster for all than another field's.
+    ratios = {name: row["ratio"] for name, row in timed.items()}
     return {
         name: {
             "median_ms": row["median"],
             "iqr_ms": row["high"] - row["low"],
             "gb_per_s": moved / row["median"],
-            "share_of_in_place": moved / row["median"] / step["in_place_gb_per_s"],
-            # Of the same rounds: a field's may be faster for all than another field's.
-            "ratio_to_lrfused": row.get("ratio", row["median"] / timed[LRFUSED]["median"]),
+            "share_of_in_place": step["share_of_in_place"] / ratios[name],
+            "ratio_to_lrfused": ratios[name],
         }
         for name, row in timed.items()
     }
-
-
-def limit_ms(step: dict[str, Any]) -> float:
-    """Return the time in which an in-place pass moves as many bytes as the step must."""
-    return float(step["elements"] * step["bytes_per_element"] / step["in_place_gb_per_s"] / 1e6)
 
 
 def added(row: dict[str, Any]) -> tuple[float, float]:

@@ -62,8 +62,12 @@ def run(case: Case, seconds: float, names: Iterable[str] = CONTENDERS) -> dict[s
         if name in rows:
             rows[name] |= {**asdict(timing), "ratio": ratios[name]}
     in_place = timer.timings()[YARDSTICK].median
-    result = _described(case, list(rows.values()))
-    return {**result, "in_place_gb_per_s": 8 * yardstick.numel() / in_place / 1e6}
+    bytes_moved = case.elements * case.bytes_per_element
+    return {
+        **_described(case, list(rows.values())),
+        "in_place_gb_per_s": 8 * yardstick.numel() / in_place / 1e6,
+        "share_of_in_place": bytes_moved / (8 * yardstick.numel()) * ratios[YARDSTICK],
+    }
 
 
 class _Timer:
