@@ -223,7 +223,7 @@ class FusedDecaySGD(SGD):
             parts.choose_backend(groups)
         if due and "step" in self.__dict__ and not parts.warned_of_attached:
             own = [scheduler for b in rates.bound for scheduler in b.members]
-            parts.warned_of_attached = warn_of_attached(self.__dict__["step"], own)
+            parts.warned_of_attached = warn_of_attached(self, own)
         scaling.read(self)
         updated = parts.backend.step(groups, self.state, rates.program, due, scaling)
         rates.given = rates.kept = None

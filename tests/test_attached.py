@@ -75,12 +75,16 @@ def test_the_warning_comes_once_and_names_the_schedule(backend):
             ours.step()
 
 
-def test_one_attached_after_some_steps_is_warned_of_too():
+@pytest.mark.parametrize("hook", [None, "register_step_pre_hook", "register_step_post_hook"])
+def test_one_attached_after_some_steps_is_warned_of_too(hook):
     ours = FusedDecaySGD([parameter()], lr=0.1, schedule=ExponentialLR(0.5))
     ours.step()
+    if hook:
+        getattr(ours, hook)(lambda *_: None)
     attached = lr_scheduler.LambdaLR(ours, fading)
-    with pytest.warns(UserWarning, match="both act"):
+    with pytest.warns(UserWarning, match="both act") as told:
         ours.step()
+    assert told[0].filename == __file__
     attached.step()
     assert rates(ours) == attached.get_last_lr()
 
