@@ -153,6 +153,58 @@ def test_a_parameter_of_inference_mode_and_one_of_a_class_of_its_own():
     assert len(both_find([made, own, *with_gradients(numbers(3))]).odd) == 2
 
 
+def shared(name):
+    """Return parameters with gradients, and a state, of which some share memory."""
+    a, b, c = params = with_gradients(numbers(40), numbers(40, seed=1), numbers(40, seed=2))
+    memory = numbers(60, seed=3)
+    state = {p: {"momentum_buffer": numbers(40, seed=4 + i)} for i, p in enumerate(params)}
+    if name == "parameters":
+        c.data = a.data
+    elif name == "a part of parameters":
+        a.data, c.data = memory[:40], memory[20:]
+    elif name == "momenta":
+        state[c] = state[a]
+    elif name == "momentum and parameter":
+        state[b]["momentum_buffer"] = b.data
+    elif name == "gradient and parameter":
+        b.grad = b.data
+    elif name == "a part of gradient and parameter":
+        b.data, b.grad = memory[:40], memory[20:]
+    elif name == "a part of gradient and momentum":
+        state[b]["momentum_buffer"], b.grad = memory[:40], memory[20:]
+    elif name == "gradients":
+        c.grad = a.grad
+    elif name == "nothing, of no elements":
+        a.grad = None
+        a.data, a.grad = numbers(0), numbers(0)
+        c.grad = None
+        c.data, c.grad = numbers(0), numbers(0)
+        state[a]["momentum_buffer"] = state[c]["momentum_buffer"] = numbers(0)
+    return params, state
+
+
+@needs_extension
+@pytest.mark.parametrize(("name", "odd"), [
+    ("parameters", 3), ("a part of parameters", 3), ("momenta", 3), ("momentum and parameter", 1),
+    ("gradient and parameter", 0), ("a part of gradient and parameter", 1),
+    ("a part of gradient and momentum", 1), ("gradients", 0), ("nothing, of no elements", 0),
+])  # fmt: skip
+def test_tensors_that_share_memory(name, odd):
+    params, state = shared(name)
+    for _ in range(2):
+        assert len(both_find(params, state=state).odd) == odd
+
+
+@needs_extension
+def test_a_gradient_of_a_class_of_its_own():
+    class Own(torch.Tensor):
+        pass
+
+    params = with_gradients(numbers(3), numbers(4), numbers(5))
+    params[1].grad = params[1].grad.as_subclass(Own)
+    assert both_find(params).odd == [(0, params[1])]
+
+
 # -- and the step makes the same of it -----------------------------------------------------------
 
 

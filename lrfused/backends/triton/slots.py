@@ -5,6 +5,7 @@ It finds what `_C.gather` finds, and returns an object with the same attributes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,7 @@ def gather(
 ) -> Gathered:
     """Find the parameters that have a gradient; `key` is the state's name of their masters."""
     found = Gathered(all(map(_in_range, groups, cells[::2])))
+    written: list[tuple[int, int]] = []
     for g, group in enumerate(groups):
         momentum = group["momentum"] != 0
         for p in group["params"]:
@@ -74,6 +76,13 @@ def gather(
                 _DTYPES[p.dtype], _DTYPES[grad.dtype], master.OWN.value if kept is None else
                 _KEPT[kept], max(0, p.get_device()),
             ))  # fmt: skip
+            tensors = [p] if whole is None else [p, whole]
+            written += map(_extent, tensors if buffer is None else [*tensors, buffer])
+    if found.valid and (_refuses_plain() or not _are_apart(written)):
+        odd = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
+        return Gathered(
+            True, places=found.places, odd=[(g, p) for g, p in odd if p.grad is not None]
+        )
     return found
 
 
@@ -104,9 +113,38 @@ def _fits(
         _lies_beside(p, p.dtype, p)
         and (_lies_beside(grad, p.dtype, p) or _lies_beside(grad, wide, p))
         and (buffer is None or _lies_beside(buffer, wide, p))
-        # torch decays the buffer before it reads the gradient
-        and (buffer is None or grad.data_ptr() != buffer.data_ptr() or not p.numel())
         and (kept is None or whole is None or _lies_beside(whole, _MASTERS[kept], p))
+        and not _share_memory(p, grad, buffer, whole if kept else None)
+    )
+
+
+def _share_memory(p: Tensor, grad: Tensor, buffer: Tensor | None, whole: Tensor | None) -> bool:
+    """Return whether a stream that is written shares memory with another one.
+
+    The gradient may be the parameter itself, as each element is read before it is written.
+    """
+    same = p.data_ptr() == grad.data_ptr() and p.dtype == grad.dtype
+    streams = [p] if same else [p, grad]
+    return not _are_apart([_extent(t) for t in (*streams, buffer, whole) if t is not None])
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """Return where a plain tensor's memory begins and ends."""
+    begin = tensor.data_ptr()
+    return begin, begin + tensor.numel() * tensor.element_size()
+
+
+def _are_apart(extents: list[tuple[int, int]]) -> bool:
+    """Return whether no two extents have a byte in common."""
+    some = sorted(extent for extent in extents if extent[0] < extent[1])
+    return all(a[1] <= b[0] for a, b in itertools.pairwise(some))
+
+
+def _refuses_plain() -> bool:
+    """Return whether torch's own step would raise an error of plain tensors; as in csrc/plain.h."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
     )
 
 
