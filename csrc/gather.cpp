@@ -318,6 +318,7 @@ class Reader {
     marks += mark_of(slot);
     found_.tensors[i] = t;
     found_.tensors[i].version = version_of(t.param);
+    if (t.buffer) found_.tensors[i].buffer_version = version_of(t.buffer);
   }
 
   const Parameters& params_;

@@ -26,8 +26,15 @@ struct Odd {
 struct Tensors {
   PyObject* object;
   c10::TensorImpl *param, *grad, *buffer, *master;  // the last two are null before the first step
-  const void* version;                              // of the parameter; only prefetched
+  const void *version, *buffer_version;             // only prefetched
 };
+
+// Bump the versions of the parameter and its momentum buffer, which were written: autograd raises
+// an error where it has kept one of them.
+inline void bump_versions(const Tensors& t) {
+  t.param->bump_version();
+  if (t.buffer) t.buffer->bump_version();
+}
 
 struct Found {
   bool aligned = false;      // whether addresses must be multiples of an element's size

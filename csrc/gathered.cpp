@@ -54,7 +54,7 @@ at::Tensor Gathered::slots() const {
 }
 
 void Gathered::bump_versions() const {
-  for (const Tensors& t : found.tensors) t.param->bump_version();
+  for (const Tensors& t : found.tensors) lrfused::bump_versions(t);
 }
 
 }  // namespace lrfused

@@ -20,7 +20,7 @@ class C10_HIDDEN Gathered {
   py::list odd() const { return odd_; }  // [(group, param)]; all of them if not valid
   py::list params() const;               // of the slots
   at::Tensor slots() const;              // int64 [S, 12], on the CPU; the columns are in _C.pyi
-  void bump_versions() const;            // of the parameters of the slots
+  void bump_versions() const;            // of what the slots write
 
   Found found;
 

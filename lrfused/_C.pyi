@@ -58,7 +58,7 @@ class Gathered:
     #   11 device                             index of the device; 0 on the CPU
     @property
     def slots(self) -> Tensor: ...
-    def bump_versions(self) -> None: ...  # of `params`, once they are written
+    def bump_versions(self) -> None: ...  # of `params` and their buffers, once they are written
 
 # The device type is one whose plain tensors have one dispatch key set: cpu, cuda, xpu.
 def gather(

@@ -235,6 +235,17 @@ def test_tensors_that_moved_are_found(gather, tape):
     twin.run(2)
 
 
+def test_autograd_sees_what_was_written(gather):
+    p = leaf(numbers(33))
+    opt = FusedDecaySGD([p], lr=0.1, momentum=0.9, backend="triton")
+    for step in range(2):
+        p.grad = numbers(33, seed=1)
+        written = [p] if step == 0 else [p, opt.state[p]["momentum_buffer"]]
+        before = [tensor._version for tensor in written]
+        opt.step()
+        assert all(t._version > v for t, v in zip(written, before, strict=True))
+
+
 def test_only_plain_parameters_are_left_to_the_kernels(gather):
     twin = Twin([numbers(33), numbers(7, seed=1)], "triton", HYPER["momentum-decay"])
     for _ in range(2):

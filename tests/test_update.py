@@ -258,3 +258,16 @@ def test_every_number_of_16_bits(backend, hyper, dtype, size):
     generator = torch.Generator().manual_seed(7)
     for _ in range(3):
         twin.step([every[torch.randperm(2**16, generator=generator)][:size]])
+
+
+def test_autograd_sees_that_a_step_wrote_parameters_and_momenta(backend):
+    p, weight = leaf(numbers(9)), leaf(numbers(9, seed=1))
+    optimizer = FusedDecaySGD([p], lr=0.1, momentum=0.9, backend=backend)
+    for step in range(3):
+        kept = [p] if step == 0 else [p, optimizer.state[p]["momentum_buffer"]]
+        products = [(weight * tensor).sum() for tensor in kept]
+        p.grad = numbers(9, seed=2)
+        optimizer.step()
+        for product in products:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                product.backward()

@@ -56,8 +56,12 @@ void update(const Found& found, bool use_fma) {
   const Tensors* tensors = found.tensors.data();  // not `found`: each thread would see its own
   update_cpu(
       found.slots.data(), static_cast<int64_t>(found.slots.size()), found.groups.data(), use_fma,
-      [=](int64_t i) { prefetch_version(tensors[i].param, tensors[i].version); },
-      [=](int64_t i) { tensors[i].param->bump_version(); });
+      [=](int64_t i) {
+        const Tensors& t = tensors[i];
+        prefetch_version(t.param, t.version);
+        if (t.buffer) prefetch_version(t.buffer, t.buffer_version);
+      },
+      [=](int64_t i) { bump_versions(tensors[i]); });
 }
 
 StepResult step(const py::list& groups, const py::dict& state, Program& program, double inv_scale,

@@ -73,7 +73,7 @@ std::pair<bool, std::optional<at::Tensor>> step_at_once(
   device.update(found, stream, scaling, clip.value_or(at::Tensor()), advance, /*always=*/true,
                 /*finite=*/scaled, /*recording=*/false);
   if (settled) program.use();
-  for (const Tensors& t : found.tensors) t.param->bump_version();
+  for (const Tensors& t : found.tensors) bump_versions(t);
 
   // Advance and show.
   if (settled && advance) program.advance();

@@ -32,7 +32,8 @@ class Backend(ABC):
     5. Make the state that is missing, and keep it apart.
     6. Note the rates used: `program.use()`.
     7. Update every parameter that has a gradient, with the bits of reference.py.
-    8. Put the state that was made into `state`, and bump the parameters' versions for autograd.
+    8. Put the state that was made into `state`, and bump the versions of parameters and momentum
+       buffers for autograd.
     9. Leave odd tensors to the reference: odd_parameters.py. They were checked in 3.
     10. If `advance`, make the schedule's step and show its rates: `program.advance(groups)`.
 

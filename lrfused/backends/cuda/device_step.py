@@ -60,5 +60,5 @@ class DeviceStep(step.DeviceStep):
         return self.devices if advance else ()
 
     def finish(self) -> None:
-        """Put the state that was made into the optimizer's, and bump the parameters' versions."""
+        """Put the state that was made into the optimizer's, and bump versions."""
         self._found.finish(self._state)

@@ -55,7 +55,7 @@ class DeviceStep(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Put the state that was made into the optimizer's, and bump the parameters' versions."""
+        """Put the state that was made into the optimizer's, and bump versions."""
 
 
 class DeviceBackend(Backend):

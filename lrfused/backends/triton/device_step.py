@@ -95,7 +95,7 @@ class DeviceStep(step.DeviceStep):
         return ()
 
     def finish(self) -> None:
-        """Put the state that was made into the optimizer's, and bump the parameters' versions."""
+        """Put the state that was made into the optimizer's, and bump versions."""
         self._found.bump_versions()
         for p, key, tensor in self._created:
             self._state[p][key] = tensor

@@ -35,6 +35,7 @@ class Gathered:
     places: int = 0
     odd: list[tuple[int, Tensor]] = field(default_factory=list)
     params: list[Tensor] = field(default_factory=list)
+    buffers: list[Tensor] = field(default_factory=list)
     rows: list[tuple[int, ...]] = field(default_factory=list)
 
     @property
@@ -43,8 +44,8 @@ class Gathered:
         return torch.tensor(self.rows, dtype=torch.int64, device="cpu").reshape(-1, 12)
 
     def bump_versions(self) -> None:
-        """Bump the versions of `params`, which were written."""
-        torch.autograd.graph.increment_version(self.params)
+        """Bump the versions of `params` and `buffers`, which were written."""
+        torch.autograd.graph.increment_version([*self.params, *self.buffers])
 
 
 def gather(
@@ -76,8 +77,8 @@ def gather(
                 _DTYPES[p.dtype], _DTYPES[grad.dtype], master.OWN.value if kept is None else
                 _KEPT[kept], max(0, p.get_device()),
             ))  # fmt: skip
-            tensors = [p] if whole is None else [p, whole]
-            written += map(_extent, tensors if buffer is None else [*tensors, buffer])
+            found.buffers += [] if buffer is None else [buffer]
+            written += [_extent(t) for t in (p, buffer, whole) if t is not None]
     if found.valid and (_refuses_plain() or not _are_apart(written)):
         odd = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         return Gathered(
