@@ -20,10 +20,14 @@ struct Extent {
 
 inline Extent extent_of(const void* stream, int64_t numel, int64_t itemsize) {
   const auto begin = reinterpret_cast<uintptr_t>(stream);
-  return {begin, stream ? begin + static_cast<uintptr_t>(numel * itemsize) : begin};
+  return {begin, begin + static_cast<uintptr_t>(numel * itemsize)};
 }
-// Return whether two streams have no byte in common.
-inline bool are_apart(Extent a, Extent b) { return a.end <= b.begin || b.end <= a.begin; }
+// Return whether two streams have no byte in common. No memory is at 0, so a stream that is null
+// is apart from any other.
+inline bool are_apart(const void* a, int64_t a_bytes, const void* b, int64_t b_bytes) {
+  const auto x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
+  return (y - x >= static_cast<uintptr_t>(a_bytes)) & (x - y >= static_cast<uintptr_t>(b_bytes));
+}
 
 inline bool are_apart(std::vector<Extent>& streams) {
   std::sort(streams.begin(), streams.end(),

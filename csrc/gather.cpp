@@ -125,14 +125,18 @@ bool misaligned(const Slot& s) {
 // parameter itself, as each element is read before it is written; torch decays the buffer first.
 bool share_memory(const Slot& s) {
   const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
-  const Extent param = extent_of(s.param, s.numel, size.param);
-  const Extent grad = extent_of(s.grad, s.numel, size.grad);
-  const Extent buffer = extent_of(s.buffer, s.numel, size.buffer);
-  const Extent master = extent_of(s.master, s.numel, size.master);
-  const bool same = s.param == s.grad && s.dtype == s.grad_dtype;
-  return !((same || are_apart(param, grad)) && are_apart(param, buffer) &&
-           are_apart(grad, buffer) && are_apart(master, param) && are_apart(master, grad) &&
-           are_apart(master, buffer));
+  const int64_t param = s.numel * size.param, grad = s.numel * size.grad;
+  const int64_t buffer = s.numel * size.buffer, master = s.numel * size.master;
+  const bool same = (s.param == s.grad) & (s.dtype == s.grad_dtype);
+  // Without branches: a step of many small tensors feels them.
+  bool apart = (same | are_apart(s.param, param, s.grad, grad)) &
+               are_apart(s.param, param, s.buffer, buffer) &
+               are_apart(s.grad, grad, s.buffer, buffer);
+  if (s.master)
+    apart &= are_apart(s.master, master, s.param, param) &
+             are_apart(s.master, master, s.grad, grad) &
+             are_apart(s.master, master, s.buffer, buffer);
+  return !apart;
 }
 
 class Reader {
