@@ -18,11 +18,11 @@ from .commands import call, errors, failures, matching, reports
 # Those with tests that are marked "gpu": to collect all others takes longer than to run these.
 TESTS = (
     "tests/test_backend_contract.py", "tests/test_complex.py", "tests/test_cycles.py",
-    "tests/test_fuse_failures.py",
-    "tests/test_gpu.py", "tests/test_gpu_scaling.py", "tests/test_gpu_self_test.py",
-    "tests/test_group_dicts.py", "tests/test_groups.py", "tests/test_layouts.py",
-    "tests/test_refusals.py", "tests/test_shared_memory.py", "tests/test_sparse.py", "tests/test_sparse_around.py",
-    "tests/test_swaps.py", "tests/test_tensor_rates.py", "tests/test_update.py",
+    "tests/test_fuse_failures.py", "tests/test_gpu.py", "tests/test_gpu_scaling.py",
+    "tests/test_gpu_self_test.py", "tests/test_group_dicts.py", "tests/test_groups.py",
+    "tests/test_layouts.py", "tests/test_refusals.py", "tests/test_shared_memory.py",
+    "tests/test_sparse.py", "tests/test_sparse_around.py", "tests/test_swaps.py",
+    "tests/test_tensor_rates.py", "tests/test_update.py",
 )  # fmt: skip
 TOOLS = ("memcheck", "racecheck", "synccheck")
 SANITIZED = str(Path(__file__).with_name("sanitized.py"))
