@@ -26,6 +26,7 @@ def wrap_step(cls: Any, own: Any) -> None:
     plain = cls.step
     if getattr(plain, "hooked", False):
         return
+    has_observers = _has_observers()
     observed = Optimizer.profile_hook_step(plain)
     may_be_direct = plain is own
     untraced = torch.compiler.disable(observed, reason="the step is one kernel already")
@@ -38,7 +39,13 @@ def wrap_step(cls: Any, own: Any) -> None:
             direct = self._internals.rates.direct
             if direct is not None and direct.step(self):
                 return None
-        if _is_observed(self):
+        if (  # here, as Dynamo would trace a function
+            has_observers()
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or base._global_optimizer_pre_hooks
+            or base._global_optimizer_post_hooks
+        ):
             return observed(self, *args, **kwargs)
         return plain(self, *args, **kwargs)
 
@@ -61,28 +68,19 @@ def warn_of_attached(optimizer: Any, own: Iterable[Any]) -> bool:
     step = optimizer.__dict__.get("step")
     if not hasattr(step, "_wrapped_by_lr_sched"):
         return False
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    everyones = base._global_optimizer_pre_hooks or base._global_optimizer_post_hooks
+    observed = bool(hooks or everyones or _has_observers()())  # torch's wrapper is one call more
     names = ", ".join(type(scheduler).__name__ for scheduler in own)
     warnings.warn(
         f"a torch scheduler was attached to a FusedDecaySGD whose step moves a schedule, {names}: "
         "both act, as two torch schedulers on one optimizer do. If only one is meant, construct "
         "the optimizer without a schedule, or do not attach the other",
-        stacklevel=5 + _is_observed(optimizer),  # torch's wrapper is one call more
+        stacklevel=5 + observed,
     )
     return True
 
 
-def _is_observed(optimizer: Any) -> bool:
-    """Return whether a step has hooks, or a profiler may be active."""
-    return bool(
-        _has_observers()()
-        or optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or base._global_optimizer_pre_hooks
-        or base._global_optimizer_post_hooks
-    )
-
-
-@functools.cache
 def _has_observers() -> Callable[[], bool]:
     """Return a function that tells whether a profiler is active; True without the extension."""
     native = extension()
