@@ -24,7 +24,7 @@ def steps(axes_of: Any, found: dict[str, Any], threads: int) -> Any:
 
     Times are multiples of lrfused's in the same rounds: in some the machine is faster for all.
     """
-    shown = [s for s in found["steps"] if s["threads"] == threads and "in_place_gb_per_s" in s]
+    shown = [s for s in found["steps"] if s["threads"] == threads and "share_of_in_place" in s]
     figure, panels = axes_of(len(shown))
     for axes, step in zip(panels, shown, strict=True):
         rates = report.rates(step)
@@ -54,13 +54,17 @@ def growth(axes_of: Any, found: dict[str, Any]) -> Any:
     for step in found["growth"]:
         rates = report.rates(step)
         for name, rate in rates.items():
-            ms = rate["ratio_to_lrfused"] * rates["lrfused"]["median_ms"]  # in the same rounds
+            ms = rate["ratio_to_lrfused"] * rates["lrfused"]["median_ms"]
             lines.setdefault(name, []).append((step["tensors"], ms))
     for name, points in lines.items():
         colour = {"color": OURS, "linewidth": 2.5} if name == "lrfused" else {}
         axes.loglog(*zip(*points, strict=True), marker="o", markersize=4, label=name, **colour)
     zeroed = all(step.get("zero_grad") for step in found["growth"])
-    axes.set(xlabel="tensors of 64 elements", ylabel=f"ms a step{' and its zero_grad' * zeroed}")
+    what = f"a step{' and its zero_grad' * zeroed}"
+    axes.set(
+        xlabel="tensors of 64 elements",
+        ylabel=f"{what}: lrfused's median ms,\nthe others' times that in the same rounds",
+    )
     axes.legend(frameon=False, fontsize=8)
     return figure
 

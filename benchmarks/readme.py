@@ -57,11 +57,11 @@ def table() -> str:
     device, versions = found["device"], found["versions"]
     threads = max(step["threads"] for step in found["steps"])
     steps = [step for step in found["steps"] if step["threads"] == threads]
-    timed = [report.rates(step) for step in steps if "in_place_gb_per_s" in step]
+    timed = [report.rates(step) for step in steps if "share_of_in_place" in step]
     rivals = [name for name in SHOWN if any(name in rates for rates in timed)]
     lines = [
-        "One step with its schedule: lrfused's median in ms, and how many times as long the others "
-        "took in the same rounds,",
+        "One step with its schedule: lrfused's median in ms over all rounds, and how many times as "
+        "long the others took\nin the same rounds as it (in some the machine is faster for both),",
         f"on {device['cpu']} ({threads} threads, {device['capability']}), "
         f"torch {versions['torch']}, {found['date'][:10]}, commit {found['commit']['hash'][:9]}"
         f"{' and changes' if found['commit']['dirty'] else ''}:",
@@ -69,7 +69,7 @@ def table() -> str:
         "| | lrfused | " + " | ".join(rivals) + " | lrfused's bandwidth † |",
         "|---|" + "---:|" * (len(rivals) + 2),
     ]
-    lines += [row(step, rivals) for step in steps if "in_place_gb_per_s" in step]
+    lines += [row(step, rivals) for step in steps if "share_of_in_place" in step]
     lines += [
         "",
         "\\* computes other bits than the oracle. — computes another update, or cannot run.",

@@ -1,6 +1,8 @@
 // Whether the memory that a step writes is apart: where parameters share some, torch updates one
 // after the other. To compare all addresses takes longer than a small step, so a step asks whether
-// its sum of marks is one of those found apart before.
+// its sum of marks is one of those found apart before; equal sums are taken as proof.
+//
+// A gradient in the memory of another parameter is not looked for.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +24,7 @@ inline Extent extent_of(const void* stream, int64_t numel, int64_t itemsize) {
   const auto begin = reinterpret_cast<uintptr_t>(stream);
   return {begin, begin + static_cast<uintptr_t>(numel * itemsize)};
 }
-// Return whether two streams have no byte in common. No memory is at 0, so a stream that is null
-// is apart from any other.
+// Return whether two streams have no byte in common. One that is null has no bytes.
 inline bool are_apart(const void* a, int64_t a_bytes, const void* b, int64_t b_bytes) {
   const auto x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
   return (y - x >= static_cast<uintptr_t>(a_bytes)) & (x - y >= static_cast<uintptr_t>(b_bytes));
@@ -37,15 +38,21 @@ inline bool are_apart(std::vector<Extent>& streams) {
   return true;
 }
 
-// Return a number for the memory that a slot writes.
+inline uint64_t mixed(uint64_t x) {
+  x = (x ^ x >> 32) * 0xd6e8feb86659fd93;
+  x = (x ^ x >> 32) * 0xd6e8feb86659fd93;  // after one, sums of marks collide in practice
+  return x ^ x >> 32;
+}
+// Return a number for the memory that a slot writes: its addresses, and all that says how far it
+// goes.
 inline uint64_t mark_of(const Slot& s) {
   const auto at = [](const void* p) { return uint64_t(reinterpret_cast<uintptr_t>(p)); };
-  const auto mixed = [](uint64_t x) {
-    x = (x ^ x >> 32) * 0xd6e8feb86659fd93;
-    return x ^ x >> 32;
-  };
+  const uint64_t size = uint64_t(s.numel) << 8 | uint64_t(s.dtype) << 4 | uint64_t(s.master_form);
   return mixed(at(s.param) + 0x9e3779b97f4a7c15 * at(s.buffer) + 0xc2b2ae3d27d4eb4f * at(s.master) +
-               0x165667b19e3779f9 * uint64_t(s.numel));
+               0x165667b19e3779f9 * size);
+}
+inline uint64_t mark_of(const Extent& e) {
+  return mixed(e.begin + 0x9e3779b97f4a7c15 * (e.end - e.begin) + 1);
 }
 
 // The sums of marks that were last found apart, of some optimizers that take turns.

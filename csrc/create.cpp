@@ -29,8 +29,9 @@ void check_has(const py::dict& state, PyObject* param) {
 
 std::vector<at::Tensor> create(Found& found, const py::dict& state) {
   std::vector<at::Tensor> created;
+  if (found.firsts == 0) return created;
   const bool makes_entries = py::hasattr(py::type::of(state), "__missing__");
-  for (size_t i = 0; found.firsts && i < found.slots.size(); ++i) {
+  for (size_t i = 0; i < found.slots.size(); ++i) {
     if (!lacks_buffer(found, i) && !lacks_master(found, i)) continue;
     if (!makes_entries) check_has(state, found.tensors[i].object);
     Slot& slot = found.slots[i];

@@ -121,12 +121,28 @@ bool misaligned(const Slot& s) {
          off(s.master, size.master);
 }
 
+// Return the memory from a tensor's first element to its last, with the gaps between; none for an
+// object without memory of its own.
+Extent reach_of(PyObject* object) {
+  if (!THPVariable_Check(object)) return {0, 0};
+  const c10::TensorImpl* t = impl_of(object);
+  if (t->is_python_dispatch() || !t->has_storage() || t->numel() == 0) return {0, 0};
+  auto* storage = t->unsafe_storage().unsafeGetStorageImpl();
+  const auto begin = reinterpret_cast<uintptr_t>(storage->_mutable_data_ptr_no_checks().get());
+  if (begin == 0) return {0, 0};
+  int64_t last = t->storage_offset();
+  for (int64_t d = 0; d < t->dim(); ++d) last += (t->size(d) - 1) * t->stride(d);
+  const auto itemsize = static_cast<uintptr_t>(t->itemsize());
+  return {begin + static_cast<uintptr_t>(t->storage_offset()) * itemsize,
+          begin + static_cast<uintptr_t>(last + 1) * itemsize};
+}
+
 // Return whether a stream that is written shares memory with another one. The gradient may be the
 // parameter itself, as each element is read before it is written; torch decays the buffer first.
 bool share_memory(const Slot& s) {
   const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
   const int64_t param = s.numel * size.param, grad = s.numel * size.grad;
-  const int64_t buffer = s.numel * size.buffer, master = s.numel * size.master;
+  const int64_t buffer = s.buffer ? s.numel * size.buffer : 0, master = s.numel * size.master;
   const bool same = (s.param == s.grad) & (s.dtype == s.grad_dtype);
   // Without branches: a step of many small tensors feels them.
   bool apart = (same | are_apart(s.param, param, s.grad, grad)) &
@@ -309,6 +325,7 @@ class Reader {
     if (c.kind != Kind::plain) {
       found_.tensors[i].object = t.object;
       slot.group = c.group;
+      if (c.kind == Kind::odd) marks += mark_of(reach_of(t.object));
       ++others;
       return;
     }
@@ -332,20 +349,28 @@ class Reader {
   Kind* kinds_;
 };
 
-// Return whether no two parameters are written in the same memory.
+// Return whether no two parameters are written in the same memory. Odd ones are updated after all
+// slots, so they count too.
 bool are_apart(const Found& found, const Kind* kinds, uint64_t marks) {
   static thread_local KnownApart known;
   if (known.has(marks)) return true;
-  std::vector<Extent> written;
+  static thread_local std::vector<Extent> written;
+  written.clear();
+  bool any = false;
   for (const auto i : c10::irange(found.slots.size())) {
     const Slot& s = found.slots[i];
+    any |= kinds[i] == Kind::plain;
+    if (kinds[i] == Kind::odd) {
+      const Extent reach = reach_of(found.tensors[i].object);
+      if (reach.end > reach.begin) written.push_back(reach);
+    }
     if (kinds[i] != Kind::plain || s.numel == 0) continue;
     const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
     written.push_back(extent_of(s.param, s.numel, size.param));
     if (s.buffer) written.push_back(extent_of(s.buffer, s.numel, size.buffer));
     if (s.master) written.push_back(extent_of(s.master, s.numel, size.master));
   }
-  const bool apart = are_apart(written);
+  const bool apart = !any || are_apart(written);  // odd ones are updated in order
   if (apart) known.add(marks);
   return apart;
 }

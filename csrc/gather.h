@@ -76,7 +76,7 @@ PyObject* master_key(MasterForm master_form);
 
 // Read groups, a list of dicts, and the optimizer's state. Group g's rate is cells[2 g];
 // `master_form` is the form of 16-bit parameters' masters. All parameters are odd if a group is not
-// valid, if two parameters share memory, and where torch's own step would refuse them.
+// valid, if two of them share memory, and where torch's own step would refuse them.
 void gather(const py::list& groups, const py::dict& state, const double* cells, double inv_scale,
             c10::DeviceType device, MasterForm master_form, Found& found);
 

@@ -131,7 +131,7 @@ bool fill(const std::vector<AutogradMeta*>& found) {
   const c10::DispatchKeySet keys = plain_keys(c10::kCPU);
   static thread_local std::vector<Bytes> bytes;
   bytes.clear();
-  int64_t total = 0;
+  int64_t total = 0, largest = 0;
   for (const AutogradMeta* meta : found) {
     if (!is_plain(meta->grad_, keys)) return false;
     const c10::TensorImpl* grad = meta->grad_.unsafeGetTensorImpl();
@@ -139,6 +139,7 @@ bool fill(const std::vector<AutogradMeta*>& found) {
     if (count == 0) continue;  // it may have no address, which memset must not get
     bytes.push_back({static_cast<char*>(address_of(grad)), count});
     total += count;
+    largest = std::max(largest, grad->numel());
   }
   for (const AutogradMeta* meta : found) meta->grad_.unsafeGetTensorImpl()->bump_version();
   // From 4 MiB on other Python threads run meanwhile, which may drop gradients that are not held.
@@ -152,14 +153,15 @@ bool fill(const std::vector<AutogradMeta*>& found) {
   const Bytes* first = bytes.data();  // not `bytes`: each thread would see its own
   const auto numel = [&](int64_t i) { return (first[i].count + 3) / 4; };
   static thread_local Pace pace;
-  for_each_unit(static_cast<int64_t>(bytes.size()), numel, pace, [&](const Unit& u) {
+  const auto run = [&](const Unit& u) {
     if (u.last == u.first + 1) {
       const Bytes& b = first[u.first];
       std::memset(b.begin + 4 * u.begin, 0, std::min(4 * u.end, b.count) - 4 * u.begin);
       return;
     }
     for (int64_t i = u.first; i < u.last; ++i) std::memset(first[i].begin, 0, first[i].count);
-  });
+  };
+  for_each_unit(static_cast<int64_t>(bytes.size()), numel, pace, run, largest);
   return true;
 }
 

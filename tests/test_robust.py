@@ -197,21 +197,26 @@ def test_parent_and_child_go_on_after_a_fork_each_to_the_bit(backend):
 
 
 FORKED = """
-import os, sys, torch
+import os, signal, sys, torch
 from lrfused import FusedDecaySGD
 torch.set_num_threads(2)
-def train(steps):
-    params = [torch.nn.Parameter(torch.ones(10_000)) for _ in range(10)]
+dtype, size = getattr(torch, sys.argv[1]), int(sys.argv[2])
+def train():
+    params = [torch.nn.Parameter(torch.ones(size, dtype=dtype)) for _ in range(10)]
     optimizer = FusedDecaySGD(params, lr=0.1, momentum=0.9)
-    for _ in range(steps):
+    for _ in range(40):
         for p in params:
             p.grad = torch.full_like(p, 0.1)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
 torch.ones(1 << 22).mul_(2)  # torch has its threads
-train(int(sys.argv[1]))
+loaded = sys.argv[3] == "before"
+if loaded:
+    train()
+assert ("lrfused._C" in sys.modules) == loaded
 child = os.fork()
-train(40)
+signal.alarm(60)  # ends a process that waits for ever
+train()
 if child:
     _, status = os.waitpid(child, 0)
     sys.exit(os.waitstatus_to_exitcode(status))
@@ -219,10 +224,11 @@ if child:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork here")
-@pytest.mark.parametrize("steps", [0, 20], ids=["loaded-later", "loaded-before"])
-def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(steps):
-    """Of this size a tensor is updated by torch's own step without threads."""
-    run = [sys.executable, "-W", "ignore", "-c", FORKED, str(steps)]
+@pytest.mark.parametrize("loaded", ["before", "later"])
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 10_000), ("float64", 20_000)])
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not(loaded, dtype, size):
+    """Of these sizes a tensor is updated by torch's own step without threads."""
+    run = [sys.executable, "-W", "ignore", "-c", FORKED, dtype, str(size), loaded]
     assert subprocess.run(run, timeout=120).returncode == 0
 
 

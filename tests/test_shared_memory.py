@@ -3,7 +3,8 @@
 import pytest
 import torch
 from cases import HYPER
-from support.twin import Twin, momentum, numbers
+from support.bits import assert_same_bits
+from support.twin import Twin, numbers
 
 HYPERS = {name: HYPER[name] for name in ("plain", "momentum-decay", "nesterov-decay")}
 hypers = pytest.mark.parametrize("hyper", HYPERS.values(), ids=HYPERS)
@@ -121,4 +122,48 @@ def test_neighbours_in_one_block_of_memory_are_apart(backend):
         for p, part in zip(params, block.split(33), strict=True):
             p.data = part
     twin.run(3)
-    assert momentum(twin.both[0], twin.mine[0]) is not None
+    if backend == "compiled":
+        from lrfused import _C
+
+        groups, state = twin.opt.param_groups, twin.opt.state
+        assert not _C.gather(groups, state, [0.1, 0.9], _C.Master.none, "cpu").odd
+
+
+@hypers
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_a_strided_view_of_a_plain_parameter(backend, hyper, order):
+    """Of these the one is left to the reference, and the other to the kernel."""
+    twin = Twin([numbers(40, 20, seed=i) for i in range(3)], backend, hyper)
+    for optimizer, params in of_both(twin):
+        params[0].data = params[2].data[:, :10]
+        group = optimizer.param_groups[0]
+        group["params"] = [params[i] for i in order]
+    for step in range(3):
+        for optimizer, params in of_both(twin):
+            for i, p in enumerate(params):
+                p.grad = numbers(*p.shape, seed=10 * step + i)
+            optimizer.step()
+        twin.check()
+
+
+def test_neighbours_that_grow_into_each_other(backend):
+    """At the same addresses, of the same number of elements, and of a larger dtype."""
+    block = numbers(300)
+    twin = Twin([block[:100], block[100:200]], backend, {})
+    for params in (twin.mine, twin.other):
+        memory = block.clone()
+        for i, p in enumerate(params):
+            p.data = memory[100 * i : 100 * i + 100]
+    twin.run(2)
+    for params in (twin.mine, twin.other):
+        wide = torch.cat([params[0].data, params[1].data, block]).view(torch.float64)
+        for i, p in enumerate(params):
+            p.grad = None
+            p.data = wide[50 * i : 50 * i + 100]
+    for _ in range(2):
+        for optimizer, params in of_both(twin):
+            for i, p in enumerate(params):
+                p.grad = numbers(100, dtype=torch.float64, seed=i)
+            optimizer.step()
+        for mine, other in zip(twin.mine, twin.other, strict=True):
+            assert_same_bits(mine, other)

@@ -174,6 +174,15 @@ def shared(name):
         state[b]["momentum_buffer"], b.grad = memory[:40], memory[20:]
     elif name == "gradients":
         c.grad = a.grad
+    elif name == "nothing, as neighbours":
+        a.data, b.data, c.data = numbers(120).split(40)
+    elif name == "an odd one and a plain one":
+        a.data = numbers(80, seed=5)[::2]
+        b.data = torch.empty(0).set_(a.data.untyped_storage(), 10, (40,), (1,))
+    elif name == "two odd ones":
+        for p in params:
+            p.data = memory[:40][::2].repeat(2)[::1] if p is c else memory[1:41]
+            p.grad = numbers(80, seed=6)[::2] if p is not c else numbers(40)
     elif name == "nothing, of no elements":
         a.grad = None
         a.data, a.grad = numbers(0), numbers(0)
@@ -188,6 +197,7 @@ def shared(name):
     ("parameters", 3), ("a part of parameters", 3), ("momenta", 3), ("momentum and parameter", 1),
     ("gradient and parameter", 0), ("a part of gradient and parameter", 1),
     ("a part of gradient and momentum", 1), ("gradients", 0), ("nothing, of no elements", 0),
+    ("nothing, as neighbours", 0), ("an odd one and a plain one", 3), ("two odd ones", 3),
 ])  # fmt: skip
 def test_tensors_that_share_memory(name, odd):
     params, state = shared(name)

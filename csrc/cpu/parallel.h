@@ -13,10 +13,11 @@ namespace lrfused {
 
 // Return how many threads torch may use here: 1 inside a parallel region, and in a forked process
 // unless torch would use threads for a tensor of `largest` elements too. OpenMP's threads are not
-// forked: if there were any, whoever wakes them waits for ever.
+// forked: if there were any, whoever wakes them waits for ever. A process is known for a fork if
+// lrfused was imported before it was forked.
 int64_t thread_count(int64_t largest);
 
-// Note that this process is a fork. Forks of a process that has loaded the extension are noted.
+// Note that this process is a fork. Those of a process that has loaded the extension are noted.
 void note_fork();
 
 // Call run(context, thread) once on each of torch's threads, counted from 0, and wait for all of

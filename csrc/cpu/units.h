@@ -48,11 +48,13 @@ Cost cut(int64_t count, Numel numel, std::vector<Unit>& units) {
   return {all, largest};
 }
 
-// Do all units of tensors of numel(i) elements.
+// Do all units of tensors of numel(i) elements. `largest`: the elements of the largest tensor, if
+// numel(i) counts others than torch's.
 template <class Numel, class Run>
-void for_each_unit(int64_t count, Numel numel, Pace& pace, Run run) {
+void for_each_unit(int64_t count, Numel numel, Pace& pace, Run run, int64_t largest = -1) {
   static thread_local std::vector<Unit> units;
-  const Cost cost = cut(count, numel, units);
+  Cost cost = cut(count, numel, units);
+  if (largest >= 0) cost.largest = largest;
   const Unit* first = units.data();  // not `units`: each thread would see its own
   parallel(static_cast<int64_t>(units.size()), cost, pace, [=](int64_t i) { run(first[i]); });
 }

@@ -39,7 +39,7 @@ def wrap_step(cls: Any, own: Any) -> None:
             direct = self._internals.rates.direct
             if direct is not None and direct.step(self):
                 return None
-        if (  # here, as Dynamo would trace a function
+        if (  # not in a function of its own, which Dynamo would trace
             has_observers()
             or self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks

@@ -67,6 +67,7 @@ def gather(
             whole = None if kept is None else own.get(kept)
             if not found.valid or not _fits(p, grad, buffer, kept, whole, device_type):
                 found.odd.append((g, p))
+                written.append(_reach(p))
                 continue
             mode = sgd.NONE if not momentum else sgd.FIRST if buffer is None else sgd.NEXT
             found.firsts += mode is sgd.FIRST or (kept is not None and whole is None)
@@ -79,7 +80,7 @@ def gather(
             ))  # fmt: skip
             found.buffers += [] if buffer is None else [buffer]
             written += [_extent(t) for t in (p, buffer, whole) if t is not None]
-    if found.valid and (_refuses_plain() or not _are_apart(written)):
+    if found.params and (_refuses_plain() or not _are_apart(written)):
         odd = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         return Gathered(
             True, places=found.places, odd=[(g, p) for g, p in odd if p.grad is not None]
@@ -133,6 +134,19 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     """Return where a plain tensor's memory begins and ends."""
     begin = tensor.data_ptr()
     return begin, begin + tensor.numel() * tensor.element_size()
+
+
+def _reach(tensor: Tensor) -> tuple[int, int]:
+    """Return where an odd tensor's memory begins and ends; zeros if it has none of its own."""
+    keys = torch._C._dispatch_keys(tensor)
+    if tensor.layout != torch.strided or keys.has(torch._C.DispatchKey.Python):
+        return 0, 0
+    if tensor.numel() == 0 or tensor.untyped_storage().data_ptr() == 0:
+        return 0, 0
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((size - 1) * stride for size, stride in pairs)
+    begin = tensor.data_ptr()
+    return begin, begin + (last + 1) * tensor.element_size()
 
 
 def _are_apart(extents: list[tuple[int, int]]) -> bool:

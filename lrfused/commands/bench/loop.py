@@ -141,13 +141,14 @@ def middle(visits: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the visit in which lrfused took its median time, of several to the same model.
 
     The noise of a shared machine lasts for minutes, so that a single visit may fall into it whole.
-    `visits` holds each visit's medians of zero_grad and step together, by the contender's name.
+    The result's `visits` are the medians of zero_grad and step together, by the contender's name.
     """
     times = [
         {row["name"]: row["both"]["median"] for row in visit["rows"] if not row["not_timed"]}
         for visit in visits
     ]
-    order = sorted(range(len(visits)), key=lambda index: times[index][LRFUSED])
+    timed = [index for index in range(len(visits)) if LRFUSED in times[index]]
+    order = sorted(timed or [0], key=lambda index: times[index].get(LRFUSED, 0.0))
     return visits[order[len(order) // 2]] | {"visits": times}
 
 

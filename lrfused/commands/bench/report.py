@@ -170,7 +170,7 @@ def _step_targets(steps: list[dict[str, Any]]) -> list[Target]:
     most = max((step["threads"] for step in steps), default=0)
     goals = []
     for step in steps:
-        if step["threads"] != most or "in_place_gb_per_s" not in step:
+        if step["threads"] != most or "share_of_in_place" not in step:
             continue
         found = rates(step)
         ours = found.pop(LRFUSED)

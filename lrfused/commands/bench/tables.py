@@ -71,7 +71,7 @@ def step_table(title: str, steps: list[dict[str, Any]]) -> None:
     """Print all competitors of some cases; for those not timed, the reason."""
     rows = []
     for step in steps:
-        rates = report.rates(step) if "in_place_gb_per_s" in step else {}
+        rates = report.rates(step) if "share_of_in_place" in step else {}
         first = step["title"]
         for row in step["rows"]:
             numbers = [row["not_timed"], "", "", "", "", ""]
