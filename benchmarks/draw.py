@@ -60,10 +60,12 @@ def growth(axes_of: Any, found: dict[str, Any]) -> Any:
         colour = {"color": OURS, "linewidth": 2.5} if name == "lrfused" else {}
         axes.loglog(*zip(*points, strict=True), marker="o", markersize=4, label=name, **colour)
     zeroed = all(step.get("zero_grad") for step in found["growth"])
-    what = f"a step{' and its zero_grad' * zeroed}"
-    axes.set(
-        xlabel="tensors of 64 elements",
-        ylabel=f"{what}: lrfused's median ms,\nthe others' times that in the same rounds",
+    axes.set(xlabel="tensors of 64 elements", ylabel="ms")
+    axes.set_title(
+        f"A step{' and its zero_grad' * zeroed}: lrfused's median, and by their ratios to it in "
+        "the same rounds the others'",
+        loc="left",
+        fontsize=10,
     )
     axes.legend(frameon=False, fontsize=8)
     return figure
