@@ -27,7 +27,7 @@ inline Extent extent_of(const void* stream, int64_t numel, int64_t itemsize) {
 // Return whether two streams have no byte in common. One that is null has no bytes.
 inline bool are_apart(const void* a, int64_t a_bytes, const void* b, int64_t b_bytes) {
   const auto x = reinterpret_cast<uintptr_t>(a), y = reinterpret_cast<uintptr_t>(b);
-  return (y - x >= static_cast<uintptr_t>(a_bytes)) & (x - y >= static_cast<uintptr_t>(b_bytes));
+  return y - x >= static_cast<uintptr_t>(a_bytes) && x - y >= static_cast<uintptr_t>(b_bytes);
 }
 
 inline bool are_apart(std::vector<Extent>& streams) {

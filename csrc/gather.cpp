@@ -143,15 +143,13 @@ bool share_memory(const Slot& s) {
   const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
   const int64_t param = s.numel * size.param, grad = s.numel * size.grad;
   const int64_t buffer = s.buffer ? s.numel * size.buffer : 0, master = s.numel * size.master;
-  const bool same = (s.param == s.grad) & (s.dtype == s.grad_dtype);
-  // Without branches: a step of many small tensors feels them.
-  bool apart = (same | are_apart(s.param, param, s.grad, grad)) &
-               are_apart(s.param, param, s.buffer, buffer) &
-               are_apart(s.grad, grad, s.buffer, buffer);
-  if (s.master)
-    apart &= are_apart(s.master, master, s.param, param) &
-             are_apart(s.master, master, s.grad, grad) &
-             are_apart(s.master, master, s.buffer, buffer);
+  const bool same = s.param == s.grad && s.dtype == s.grad_dtype;
+  const bool apart = (same || are_apart(s.param, param, s.grad, grad)) &&
+                     are_apart(s.param, param, s.buffer, buffer) &&
+                     are_apart(s.grad, grad, s.buffer, buffer) &&
+                     (s.master == nullptr || (are_apart(s.master, master, s.param, param) &&
+                                              are_apart(s.master, master, s.grad, grad) &&
+                                              are_apart(s.master, master, s.buffer, buffer)));
   return !apart;
 }
 
