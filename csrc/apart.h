@@ -5,6 +5,8 @@
 // A gradient in the memory of another parameter is not looked for.
 #pragma once
 
+#include <c10/core/TensorImpl.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -36,6 +38,36 @@ inline bool are_apart(std::vector<Extent>& streams) {
   for (size_t i = 1; i < streams.size(); ++i)
     if (streams[i].begin < streams[i - 1].end) return false;
   return true;
+}
+
+// Return the memory from a tensor's first element to its last, with the gaps between; none for
+// one without memory of its own.
+inline Extent reach_of(const c10::TensorImpl* t) {
+  if (t->is_python_dispatch() || !t->has_storage() || t->numel() == 0) return {0, 0};
+  auto* storage = t->unsafe_storage().unsafeGetStorageImpl();
+  const auto begin = reinterpret_cast<uintptr_t>(storage->_mutable_data_ptr_no_checks().get());
+  if (begin == 0) return {0, 0};
+  int64_t last = t->storage_offset();
+  for (int64_t d = 0; d < t->dim(); ++d) last += (t->size(d) - 1) * t->stride(d);
+  const auto itemsize = static_cast<uintptr_t>(t->itemsize());
+  return {begin + static_cast<uintptr_t>(t->storage_offset()) * itemsize,
+          begin + static_cast<uintptr_t>(last + 1) * itemsize};
+}
+
+// Return whether a stream that is written shares memory with another one. The gradient may be the
+// parameter itself, as each element is read before it is written; torch decays the buffer first.
+inline bool share_memory(const Slot& s) {
+  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
+  const int64_t param = s.numel * size.param, grad = s.numel * size.grad;
+  const int64_t buffer = s.buffer ? s.numel * size.buffer : 0, master = s.numel * size.master;
+  const bool same = s.param == s.grad && s.dtype == s.grad_dtype;
+  const bool apart = (same || are_apart(s.param, param, s.grad, grad)) &&
+                     are_apart(s.param, param, s.buffer, buffer) &&
+                     are_apart(s.grad, grad, s.buffer, buffer) &&
+                     (s.master == nullptr || (are_apart(s.master, master, s.param, param) &&
+                                              are_apart(s.master, master, s.grad, grad) &&
+                                              are_apart(s.master, master, s.buffer, buffer)));
+  return !apart;
 }
 
 inline uint64_t mixed(uint64_t x) {

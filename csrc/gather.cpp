@@ -121,36 +121,8 @@ bool misaligned(const Slot& s) {
          off(s.master, size.master);
 }
 
-// Return the memory from a tensor's first element to its last, with the gaps between; none for an
-// object without memory of its own.
-Extent reach_of(PyObject* object) {
-  if (!THPVariable_Check(object)) return {0, 0};
-  const c10::TensorImpl* t = impl_of(object);
-  if (t->is_python_dispatch() || !t->has_storage() || t->numel() == 0) return {0, 0};
-  auto* storage = t->unsafe_storage().unsafeGetStorageImpl();
-  const auto begin = reinterpret_cast<uintptr_t>(storage->_mutable_data_ptr_no_checks().get());
-  if (begin == 0) return {0, 0};
-  int64_t last = t->storage_offset();
-  for (int64_t d = 0; d < t->dim(); ++d) last += (t->size(d) - 1) * t->stride(d);
-  const auto itemsize = static_cast<uintptr_t>(t->itemsize());
-  return {begin + static_cast<uintptr_t>(t->storage_offset()) * itemsize,
-          begin + static_cast<uintptr_t>(last + 1) * itemsize};
-}
-
-// Return whether a stream that is written shares memory with another one. The gradient may be the
-// parameter itself, as each element is read before it is written; torch decays the buffer first.
-bool share_memory(const Slot& s) {
-  const cuda::Sizes size = cuda::sizes_of(s.dtype, s.grad_dtype, s.master_form);
-  const int64_t param = s.numel * size.param, grad = s.numel * size.grad;
-  const int64_t buffer = s.buffer ? s.numel * size.buffer : 0, master = s.numel * size.master;
-  const bool same = s.param == s.grad && s.dtype == s.grad_dtype;
-  const bool apart = (same || are_apart(s.param, param, s.grad, grad)) &&
-                     are_apart(s.param, param, s.buffer, buffer) &&
-                     are_apart(s.grad, grad, s.buffer, buffer) &&
-                     (s.master == nullptr || (are_apart(s.master, master, s.param, param) &&
-                                              are_apart(s.master, master, s.grad, grad) &&
-                                              are_apart(s.master, master, s.buffer, buffer)));
-  return !apart;
+Extent reach_of_object(PyObject* object) {
+  return THPVariable_Check(object) ? reach_of(impl_of(object)) : Extent{0, 0};
 }
 
 class Reader {
@@ -323,7 +295,7 @@ class Reader {
     if (c.kind != Kind::plain) {
       found_.tensors[i].object = t.object;
       slot.group = c.group;
-      if (c.kind == Kind::odd) marks += mark_of(reach_of(t.object));
+      if (c.kind == Kind::odd) marks += mark_of(reach_of_object(t.object));
       ++others;
       return;
     }
@@ -359,7 +331,7 @@ bool are_apart(const Found& found, const Kind* kinds, uint64_t marks) {
     const Slot& s = found.slots[i];
     any |= kinds[i] == Kind::plain;
     if (kinds[i] == Kind::odd) {
-      const Extent reach = reach_of(found.tensors[i].object);
+      const Extent reach = reach_of_object(found.tensors[i].object);
       if (reach.end > reach.begin) written.push_back(reach);
     }
     if (kinds[i] != Kind::plain || s.numel == 0) continue;
